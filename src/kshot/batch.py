@@ -1,0 +1,143 @@
+"""Segment many images: what the `segment` command does once the supports are read."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kshot.errors import KshotError
+from kshot.images import list_images, read_image, read_mask
+from kshot.pictures import contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
+from kshot.segmenter import Explanation, Segmenter
+
+SHEET_ROWS = 12
+"""Queries on the contact sheet: the first ones, so that thousands don't make one huge picture."""
+
+CELL = 240
+
+Row = list[tuple[str, Image.Image]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results of each query go: `queries` pairs an image with its stem below `folder`."""
+
+    folder: Path
+    queries: list[tuple[Path, Path]]
+    save_probabilities: bool
+
+    @classmethod
+    def plan(cls, paths: list[Path], folder: Path, save_probabilities: bool) -> "Outputs":
+        """List the images, and make sure that no two write the same file.
+
+        Raises ImageError for what does not exist, KshotError for names that collide or a folder that
+        cannot be made.
+        """
+        queries = [(image, relative.with_suffix("")) for image, relative in list_images(paths)]
+        taken: dict[Path, Path] = {}
+        for image, stem in queries:
+            if taken.setdefault(stem, image) != image:
+                raise KshotError(
+                    f"{taken[stem]} and {image} would both be written as {folder / stem}_mask.png. "
+                    "Give the folder above them, or run the command once for each."
+                )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
+        unique = {stem: (image, stem) for image, stem in queries}
+        return cls(folder, list(unique.values()), save_probabilities)
+
+    def write(self, stem: Path, picture: Image.Image, explanation: Explanation) -> None:
+        """Write one query's mask, overlay and, if wanted, probabilities."""
+        place = self.folder / stem
+        save_picture(mask_picture(explanation.mask), place.with_name(f"{stem.name}_mask.png"))
+        save_picture(overlay(picture, explanation.mask), place.with_name(f"{stem.name}_overlay.png"))
+        if self.save_probabilities:
+            with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
+                np.save(temporary, explanation.fused.astype(np.float16))
+
+
+@dataclass
+class Report:
+    """What happened so far: the contact sheet's rows, and the images that failed with their reasons."""
+
+    rows: list[Row] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+
+def segment_all(segmenter: Segmenter, supports: list[tuple[Path, Path]], outputs: Outputs) -> int:
+    """Segment every query, write its files and the contact sheet; return how many failed.
+
+    A bad image is noted in `failures.jsonl` and does not stop the others.
+    """
+    console, report, start = Console(), Report(), time.monotonic()
+    support_pictures = [_support_picture(*pair) for pair in supports]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Segmenting", total=len(outputs.queries))
+        for index, (image, stem) in enumerate(outputs.queries):
+            line = _segment_one(segmenter, support_pictures, image, stem, outputs, report)
+            progress.advance(task)
+            if not console.is_terminal:
+                rate = (time.monotonic() - start) / (index + 1)
+                left = rate * (len(outputs.queries) - index - 1)
+                print(f"{index + 1}/{len(outputs.queries)} {line} ({left:.0f} s left)", flush=True)
+    _write_report(report, outputs.folder)
+    done = len(outputs.queries) - len(report.failures)
+    print(f"{done} of {len(outputs.queries)} images segmented into {outputs.folder}")
+    if report.rows:
+        print(f"Look at {outputs.folder / 'contact_sheet.png'}")
+    return len(report.failures)
+
+
+def _segment_one(
+    segmenter: Segmenter,
+    support_pictures: list[Image.Image],
+    image: Path,
+    stem: Path,
+    outputs: Outputs,
+    report: Report,
+) -> str:
+    try:
+        picture = read_image(image)
+        explanation = segmenter.explain(picture)
+        outputs.write(stem, picture, explanation)
+    except (KshotError, OSError) as error:
+        report.failures.append({"image": str(image), "reason": str(error)})
+        return f"{image}: failed: {error}"
+    if len(report.rows) < SHEET_ROWS:
+        support = support_pictures[len(report.rows) % len(support_pictures)]
+        report.rows.append(sheet_row(support, picture, explanation))
+    return f"{image}: {100 * explanation.mask.mean():.1f} % foreground"
+
+
+def _write_report(report: Report, folder: Path) -> None:
+    if report.rows:
+        save_picture(contact_sheet(report.rows, CELL), folder / "contact_sheet.png")
+    failures = folder / "failures.jsonl"
+    failures.unlink(missing_ok=True)  # an earlier run's failures are not this one's
+    if report.failures:
+        with replacing(failures) as temporary:
+            temporary.write_text("".join(json.dumps(failure) + "\n" for failure in report.failures))
+
+
+def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation) -> Row:
+    """Lay out one query for the contact sheet: support, query, the steps that the method has, result."""
+    steps = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
+    if explanation.first_pass is None:
+        steps = {"probability": explanation.fused}
+    row = [("support", support), ("query", query)]
+    row += [(caption, heatmap(step)) for caption, step in steps.items() if step is not None]
+    row.append(("result", overlay(query, explanation.mask)))
+    return [(caption, ImageOps.contain(picture, (CELL, CELL))) for caption, picture in row]
+
+
+def _support_picture(image: Path, mask: Path) -> Image.Image:
+    picture = read_image(image)
+    return overlay(picture, read_mask(mask, (picture.height, picture.width)))

@@ -1,0 +1,119 @@
+"""The `kshot` command: one function per verb. What takes long to import is imported in the verbs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kshot.errors import KshotError
+
+app = typer.Typer(
+    name="kshot",
+    help="Segment a new class of thing from one to five labelled examples.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BackboneWeights = Annotated[
+    Path | None,
+    typer.Option(help="File with the ImageNet backbone's weights (.safetensors or .pth).", metavar="FILE"),
+]
+
+
+@app.command()
+def segment(
+    queries: Annotated[
+        list[Path],
+        typer.Argument(help="Images to segment, or folders of them.", metavar="IMAGE_OR_FOLDER..."),
+    ],
+    support: Annotated[
+        list[Path],
+        typer.Option(
+            help="A labelled image and its mask: 0 background, another value the object. Repeat for more.",
+            metavar="IMAGE MASK",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
+    model: Annotated[
+        str, typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub.")
+    ] = "prototype",
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels at which the network works; default the model's own.")
+    ] = None,
+    backbone_weights: BackboneWeights = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also write float16 NumPy files (H, W) in [0, 1].")
+    ] = False,
+) -> None:
+    """Segment images like the supports: a mask and an overlay for each, and one contact sheet.
+
+    Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
+    """
+    from kshot.batch import Outputs, segment_all
+    from kshot.segmenter import Segmenter
+
+    if len(support) % 2:
+        raise KshotError("Every --support takes two files: an image and its mask.")
+    pairs = list(zip(support[::2], support[1::2], strict=True))
+    outputs = Outputs.plan(queries, out, save_probabilities)
+    segmenter = Segmenter.from_pretrained(
+        model, image_size=image_size, backbone_weights=backbone_weights, device=device
+    ).fit([image for image, _ in pairs], [mask for _, mask in pairs])
+    num_failed = segment_all(segmenter, pairs, outputs)
+    raise typer.Exit(1 if num_failed else 0)
+
+
+@app.command()
+def info(
+    method: Annotated[str, typer.Argument(help="prototype, hsnet or two-pass.")],
+    backbone: Annotated[str, typer.Option(help="A backbone's name; see the README.")] = "efficientnet_lite0",
+    matched_by: Annotated[str, typer.Option(help="For hsnet: cls, sem or both.")] = "cls",
+    num_base_classes: Annotated[
+        int, typer.Option(help="Classes that the base learner knows (15 in PASCAL-5i, 60 in COCO-20i).")
+    ] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how large a method is and where it taps its backbone; needs no weights."""
+    from kshot.description import describe, to_text
+
+    description = describe(method, backbone, matched_by, num_base_classes)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(description, indent=2))
+    else:
+        typer.echo(to_text(description))
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from kshot import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a user's mistake is one line and exit status 2, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(_repeat_support(arguments))
+    except KshotError as error:
+        typer.echo(f"kshot: {error}", err=True)
+        sys.exit(2)
+
+
+def _repeat_support(arguments: list[str]) -> list[str]:
+    """Turn `--support IMAGE MASK` into `--support IMAGE --support MASK`: typer has no repeatable pairs."""
+    expanded: list[str] = []
+    for index, argument in enumerate(arguments):
+        if index >= 2 and arguments[index - 2] == "--support" and not argument.startswith("--"):
+            expanded.append("--support")
+        expanded.append(argument)
+    return expanded

@@ -1,0 +1,66 @@
+"""What goes into a method and what comes out: the words that all of kshot shares.
+
+Axis letters: B batch, K shots, C channels, H W height and width in pixels.
+Masks are 1 on the foreground and 0 elsewhere; logits have two channels, background first.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+IGNORE = 255
+"""Mask value of pixels that are neither foreground nor background (object borders in VOC)."""
+
+
+class Support(NamedTuple):
+    """One shot, read once: what the method's `features` made of its image, and its mask.
+
+    mask: (B, 1, H, W) float in [0, 1].
+    """
+
+    features: Any
+    mask: Tensor
+
+
+class Prediction(NamedTuple):
+    """One forward pass of a matching network: logits (B, 2, h, w) at decoder resolution.
+
+    `final` is the answer. A network that lacks a step leaves its field None: `cls` and `sem` are the
+    matches by each backbone, `combined` the first pass, `second` the second pass, and `base_map`
+    (B, 1, h, w) the probability in [0, 1] that a pixel belongs to a base class.
+    """
+
+    final: Tensor
+    cls: Tensor | None = None
+    sem: Tensor | None = None
+    combined: Tensor | None = None
+    second: Tensor | None = None
+    base_map: Tensor | None = None
+
+
+class Segmentation(NamedTuple):
+    """K shots' answer for a query, in the size that was asked for.
+
+    mask: (B, H, W) bool. probability: (B, H, W) in [0, 1], the mean over the shots; with several
+    shots the mask is their vote, so it can differ from `probability > 0.5` at a few pixels.
+    first_pass, second_pass, base_map: (B, H, W) in [0, 1], None where the method has no such step.
+    """
+
+    mask: Tensor
+    probability: Tensor
+    first_pass: Tensor | None = None
+    second_pass: Tensor | None = None
+    base_map: Tensor | None = None
+
+
+class Method(Protocol):
+    """What every few-shot segmentation method offers."""
+
+    def features(self, images: Tensor) -> Any:
+        """Read images (B, 3, H, W) in [0, 1] once, for use as a query or as a support."""
+
+    def segment(
+        self, query_features: Any, supports: Sequence[Support], size: tuple[int, int]
+    ) -> Segmentation:
+        """Segment the query with K supports; the answer is `size` = (height, width) large."""

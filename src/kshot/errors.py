@@ -1,0 +1,25 @@
+"""The errors that a user can cause and mend. Each says what is wrong, the value, and what to do."""
+
+
+class KshotError(Exception):
+    """Base of every error that kshot raises on purpose."""
+
+
+class ImageError(KshotError, ValueError):
+    """An image cannot be read or is not an image."""
+
+
+class MaskError(KshotError, ValueError):
+    """A mask does not say which pixels of its image are foreground."""
+
+
+class WeightsError(KshotError):
+    """Weights are missing, unreadable, or not those of the network that asks for them."""
+
+
+class ModelError(KshotError, ValueError):
+    """A model, method or backbone does not exist or cannot be built as asked."""
+
+
+class NotFittedError(KshotError, RuntimeError):
+    """A segmenter was asked to segment before it has seen a support."""

@@ -1,0 +1,185 @@
+"""Pictures in: every kind of image and mask that kshot accepts is read here, and only here.
+
+Sizes are (height, width) in pixels. Nothing that a user gives is resized or thresholded in silence.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from kshot.episode import IGNORE
+from kshot.errors import ImageError, MaskError
+
+ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+"""A path, a PIL image, a (H, W, 3) or (H, W) uint8 array, or a (3, H, W) uint8 or [0, 1] float tensor."""
+
+MaskSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+"""A path, a PIL image, or a (H, W) array or tensor of bools or integers."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def read_image(source: ImageSource) -> Image.Image:
+    """Read any accepted image as an upright RGB picture.
+
+    Raises ImageError, which names the file, for what is not an image or cannot be decoded whole.
+    """
+    name = _name(source)
+    if isinstance(source, Tensor):
+        source = _array_of_tensor(source, name)
+    if isinstance(source, np.ndarray):
+        return _picture_of_array(source, name)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, name)
+    with _opened(source, ImageError) as picture:
+        return _to_rgb(picture, name)
+
+
+def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read a support mask of an image of `size`, as a bool array (H, W), True on the object.
+
+    A mask holds 0 for background and one other value for the object; 255 beside it marks pixels to
+    ignore, which then count as background. A mask of 0 and 255 only has 255 for its object. Palette
+    pictures are read as their indices. A file is turned upright, as its photograph is.
+    Raises MaskError for another size, several object values, no object at all, or colour.
+    """
+    name = _name(source)
+    values = _mask_values(source, name)
+    if values.shape != size:
+        raise MaskError(
+            f"Mask {name} is {values.shape[1]} x {values.shape[0]} pixels, but its image is "
+            f"{size[1]} x {size[0]}. Give a mask of the image's own size."
+        )
+    objects = [int(value) for value in np.unique(values) if value != 0]
+    if len(objects) > 1 and IGNORE in objects:
+        objects.remove(IGNORE)
+    if not objects:
+        raise MaskError(f"Mask {name} is empty: all its pixels are 0. Mark the object with 1 or 255.")
+    if len(objects) > 1:
+        shown = ", ".join(map(str, objects[:5])) + (" …" if len(objects) > 5 else "")
+        raise MaskError(
+            f"Mask {name} has {len(objects)} object values ({shown}), but a support mask marks one "
+            "object class. Keep one value; if the mask was blurred or saved as JPEG, threshold it first."
+        )
+    return np.asarray(values == objects[0])
+
+
+def image_tensor(picture: Image.Image, size: int) -> Tensor:
+    """Squash a picture to a square: (3, size, size) float in [0, 1]."""
+    squashed = picture.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float() / 255
+
+
+def mask_tensor(mask: NDArray[np.bool_], size: int) -> Tensor:
+    """Squash a mask to a square by nearest neighbour: (1, size, size) float, 0 or 1."""
+    squashed = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(squashed)).float().unsqueeze(0)
+
+
+def list_images(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """Expand files and folders to pairs of an image and its path relative to what was given.
+
+    Folders are searched to their depths, in alphabetical order, for files with an image's suffix.
+    Raises ImageError for a path that does not exist or a folder without images.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not inside:
+                raise ImageError(f"Folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+            found += [(p, p.relative_to(path)) for p in inside]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            raise ImageError(f"There is no file or folder {path}.")
+    return found
+
+
+def _name(source: ImageSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return f"'{os.fspath(source)}'"
+    return f"({type(source).__name__})"
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            yield picture
+    except FileNotFoundError:
+        raise error(f"There is no file '{os.fspath(path)}'.") from None
+    except UnidentifiedImageError:
+        raise error(f"'{os.fspath(path)}' is not an image in a format that can be read.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        if isinstance(problem, ImageError | MaskError):
+            raise
+        raise error(f"'{os.fspath(path)}' cannot be read as an image: {problem}.") from problem
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        # PIL would clip 16-bit levels at 255; keep their upper eight bits.
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ImageError(
+            f"Image {name} has 32-bit levels (mode {picture.mode}), whose range is unknown. "
+            "Scale it to 8 or 16 bits first."
+        )
+    return picture.convert("RGB")
+
+
+def _array_of_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise ImageError(f"Image {name} has shape {tuple(tensor.shape)}; a tensor must be (3, H, W).")
+    array = tensor.detach().cpu().permute(1, 2, 0)
+    if array.is_floating_point():
+        if not bool(((array >= 0) & (array <= 1)).all()):
+            raise ImageError(f"Image {name} has values outside [0, 1]. Don't normalise it: kshot does.")
+        array = (array * 255).round().to(torch.uint8)
+    return array.numpy()
+
+
+def _picture_of_array(array: NDArray[Any], name: str) -> Image.Image:
+    is_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if not is_shape or array.dtype != np.uint8 or 0 in array.shape:
+        raise ImageError(
+            f"Image {name} has shape {array.shape} and type {array.dtype}; "
+            "an array must be (H, W, 3) or (H, W), uint8, not empty."
+        )
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:
+    if isinstance(source, Tensor):
+        source = source.detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2 or not (source.dtype == np.bool_ or np.issubdtype(source.dtype, np.integer)):
+            raise MaskError(
+                f"Mask {name} has shape {source.shape} and type {source.dtype}; "
+                "it must be (H, W), of bools or integers."
+            )
+        return source
+    if isinstance(source, Image.Image):
+        return _values_of_picture(source, name)
+    with _opened(source, MaskError) as picture:
+        return _values_of_picture(picture, name)
+
+
+def _values_of_picture(picture: Image.Image, name: str) -> NDArray[Any]:
+    if picture.mode not in ("1", "L", "P", "I") and not picture.mode.startswith("I;16"):
+        raise MaskError(
+            f"Mask {name} is a picture in mode {picture.mode}; a mask has one channel of object values. "
+            "Save it as greyscale, palette or 1-bit PNG."
+        )
+    return np.asarray(ImageOps.exif_transpose(picture))

@@ -1,0 +1,101 @@
+"""HSNet with one backbone or two: the matching that the two-pass method repeats.
+
+Min, Kang & Cho 2021, "Hypercorrelation Squeeze for Few-Shot Segmentation", gives the network for one
+backbone. With B_cls and B_sem both, it is the row "with B_cls + B_sem" of Karimi & Poullis 2024, Table 5.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kshot.episode import Prediction, Segmentation, Support
+from kshot.errors import ModelError
+from kshot.methods.voting import segment_by_vote
+from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.decoder import Decoder
+from kshot.network.encoder import Encoder
+from kshot.network.hypercorrelation import MaskPosition, hypercorrelation
+
+
+class BackboneFeatures(NamedTuple):
+    """The feature pyramids of the classifier and of the base learner; None for the one that is not used."""
+
+    cls: FeaturePyramid | None
+    sem: FeaturePyramid | None
+
+
+class HSNet(nn.Module):
+    """Match query and support by hypercorrelation; give one backbone, or both.
+
+    cls_backbone: B_cls, an ImageNet classifier. sem_backbone: B_sem, the backbone of a PSPNet trained on
+    base classes. Encoder and decoder are shared by the two; `joint_decoder` (Dec2) sees both matches.
+    mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
+    """
+
+    def __init__(
+        self,
+        cls_backbone: Backbone | None = None,
+        sem_backbone: Backbone | None = None,
+        *,
+        mask_position: MaskPosition = "after",
+    ) -> None:
+        super().__init__()
+        self.cls_backbone = cls_backbone
+        self.sem_backbone = sem_backbone
+        self.mask_position: MaskPosition = mask_position
+        self.encoder = Encoder(_common_taps(cls_backbone, sem_backbone))
+        self.decoder = Decoder(Encoder.out_channels)
+        both = cls_backbone is not None and sem_backbone is not None
+        self.joint_decoder = Decoder(2 * Encoder.out_channels) if both else None
+
+    def forward(self, query_images: Tensor, support_images: Tensor, support_mask: Tensor) -> Prediction:
+        """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W)."""
+        query, support = self.features(query_images), self.features(support_images)
+        return self.match(query, Support(support, support_mask))
+
+    def features(self, images: Tensor) -> BackboneFeatures:
+        """Read images (B, 3, H, W) in [0, 1] with each backbone."""
+        return BackboneFeatures(
+            cls=None if self.cls_backbone is None else self.cls_backbone(images),
+            sem=None if self.sem_backbone is None else self.sem_backbone(images),
+        )
+
+    def match(self, query: BackboneFeatures, support: Support) -> Prediction:
+        """Match query and support features by each backbone, then by both together (eqs. 1-8)."""
+        encoded = [
+            self.encode(query_pyramid, support_pyramid, support.mask)
+            for query_pyramid, support_pyramid in zip(query, support.features, strict=True)
+            if query_pyramid is not None
+        ]
+        if self.joint_decoder is None:
+            return Prediction(final=self.decoder(encoded[0]))
+        cls, sem = (self.decoder(one) for one in encoded)
+        combined = self.joint_decoder(torch.cat(encoded, dim=1))
+        return Prediction(final=combined, cls=cls, sem=sem, combined=combined)
+
+    def encode(self, query: FeaturePyramid, support: FeaturePyramid, mask: Tensor) -> Tensor:
+        """Correlate and encode: (B, 128, h, w) at the query's stride 8."""
+        volumes = hypercorrelation(query, support, mask, mask_position=self.mask_position)
+        encoded: Tensor = self.encoder(volumes)
+        return encoded
+
+    def segment(
+        self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
+    ) -> Segmentation:
+        """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
+        return segment_by_vote(lambda support: self.match(query_features, support), supports, size)
+
+
+def _common_taps(*backbones: Backbone | None) -> tuple[int, ...]:
+    used = [backbone for backbone in backbones if backbone is not None]
+    if not used:
+        raise ModelError("HSNet has no backbone. Give cls_backbone, sem_backbone, or both.")
+    taps = {backbone.name: backbone.taps_per_stage for backbone in used}
+    if len(set(taps.values())) > 1:
+        raise ModelError(
+            f"The two backbones have different taps ({taps}), but they share one encoder. "
+            "Use the same architecture for both."
+        )
+    return used[0].taps_per_stage

@@ -1,0 +1,65 @@
+"""Prototypes: masked average pooling and cosine similarity; needs no training.
+
+Wang et al. 2019, PANet: a class is the mean of its features, the background is another class, and a
+pixel belongs to the prototype that it is most alike. Deviation: similarities of two depths are averaged,
+where PANet has one; on VOC photographs that was the best of the simple choices.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot.episode import Segmentation, Support
+from kshot.methods.voting import foreground
+from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.hypercorrelation import NORM_EPS, resize
+
+COSINE_SCALE = 20.0
+"""Factor between cosine similarities and logits (PANet, section 3.3)."""
+
+STAGES = (1, 2)
+"""Stages whose last taps are compared: strides 16 and 32."""
+
+
+class Prototype(nn.Module):
+    """Compare each query position with the mean foreground and the mean background of the supports."""
+
+    def __init__(self, cls_backbone: Backbone) -> None:
+        super().__init__()
+        self.cls_backbone = cls_backbone
+
+    def features(self, images: Tensor) -> FeaturePyramid:
+        """Read images (B, 3, H, W) in [0, 1]."""
+        features: FeaturePyramid = self.cls_backbone(images)
+        return features
+
+    def forward(self, query_features: FeaturePyramid, supports: Sequence[Support]) -> Tensor:
+        """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first."""
+        similarities = []
+        for stage in STAGES:
+            query = query_features.stages[stage][-1]
+            shots = [prototypes(support.features.stages[stage][-1], support.mask) for support in supports]
+            classes_B2C = torch.stack(shots).mean(dim=0)
+            cosine = F.cosine_similarity(query[:, None], classes_B2C[..., None, None], dim=2)
+            similarities.append(resize(cosine, query_features.stages[STAGES[0]][-1].shape[-2:]))
+        return COSINE_SCALE * torch.stack(similarities).mean(dim=0)
+
+    def segment(
+        self, query_features: FeaturePyramid, supports: Sequence[Support], size: tuple[int, int]
+    ) -> Segmentation:
+        """Segment a query with K shots; the answer is `size` = (height, width) large."""
+        probability = foreground(resize(self(query_features, supports), size))[:, 0]
+        return Segmentation(mask=probability > 0.5, probability=probability)
+
+
+def prototypes(features: Tensor, mask: Tensor) -> Tensor:
+    """Average features (B, C, h, w) over the background and over the object: (B, 2, C).
+
+    mask: (B, 1, H, W) in [0, 1]; shrunk by area, so that not even a single pixel of it is lost.
+    """
+    weight = F.interpolate(mask, features.shape[-2:], mode="area")
+    weights = torch.cat([1 - weight, weight], dim=1)
+    total = torch.einsum("bkhw,bchw->bkc", weights, features)
+    return total / (weights.sum(dim=(-2, -1)).unsqueeze(-1) + NORM_EPS)

@@ -1,0 +1,101 @@
+"""The two-pass transductive method of Karimi & Poullis 2024 (Sci Rep 14:4028).
+
+The first pass matches the support to the query with two backbones. In the second the query, under the
+soft mask of the first, is its own support: parts of one object are more alike than two objects of one
+class. A map of where base classes are keeps them out of the answer.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kshot.episode import Prediction, Segmentation, Support
+from kshot.errors import ModelError
+from kshot.methods.hsnet import BackboneFeatures, HSNet
+from kshot.methods.voting import foreground, segment_by_vote
+from kshot.network.backbones import Backbone
+from kshot.network.base_learner import PyramidPoolingHead, base_map
+from kshot.network.fusion import Fusion
+from kshot.network.hypercorrelation import MaskPosition
+
+
+class TwoPass(nn.Module):
+    """HSNet with two backbones, run twice, and merged with the base map.
+
+    cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
+    to; without it (a user's own model) the second pass is the answer.
+    """
+
+    def __init__(
+        self,
+        cls_backbone: Backbone,
+        sem_backbone: Backbone,
+        base_head: PyramidPoolingHead | None,
+        *,
+        mask_position: MaskPosition = "after",
+    ) -> None:
+        super().__init__()
+        self.matcher = HSNet(cls_backbone, sem_backbone, mask_position=mask_position)
+        self.base_head = base_head
+        self.fusion = None if base_head is None else Fusion()
+
+    @property
+    def cls_backbone(self) -> Backbone:
+        """B_cls: its weights are ImageNet's, and no part of a trained model."""
+        assert self.matcher.cls_backbone is not None
+        return self.matcher.cls_backbone
+
+    def forward(
+        self,
+        query_images: Tensor,
+        support_images: Tensor,
+        support_mask: Tensor,
+        episode_class: Tensor | None = None,
+    ) -> Prediction:
+        """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W).
+
+        episode_class: (B,) index of each episode's base class; needed in training, unused otherwise.
+        """
+        query, support = self.features(query_images), self.features(support_images)
+        return self.match(query, Support(support, support_mask), episode_class)
+
+    def features(self, images: Tensor) -> BackboneFeatures:
+        """Read images (B, 3, H, W) in [0, 1] with both backbones."""
+        return self.matcher.features(images)
+
+    def match(
+        self, query: BackboneFeatures, support: Support, episode_class: Tensor | None = None
+    ) -> Prediction:
+        """Predict from features that are already computed; see `forward`."""
+        first = self.matcher.match(query, support)
+        second = self.match_query_to_itself(query, foreground(first.final))
+        return self.fuse(first, second, self.base_map(query, episode_class))
+
+    def match_query_to_itself(self, query: BackboneFeatures, soft_mask: Tensor) -> Tensor:
+        """Second pass (eqs. 10-12): B_sem only, gradients flow through the mask; logits (B, 2, h, w)."""
+        assert query.sem is not None
+        logits: Tensor = self.matcher.decoder(self.matcher.encode(query.sem, query.sem, soft_mask))
+        return logits
+
+    def base_map(self, query: BackboneFeatures, episode_class: Tensor | None) -> Tensor | None:
+        """Where base classes are (eq. 13); while training, the episode's own class is left out."""
+        if self.base_head is None:
+            return None
+        if self.training and episode_class is None:
+            raise ModelError(
+                "In training, two-pass needs episode_class (B,), the index of each episode's base class: "
+                "left in the base map, the target would suppress itself. Or call .eval() first."
+            )
+        assert query.sem is not None
+        return base_map(self.base_head(query.sem.last), episode_class if self.training else None)
+
+    def fuse(self, first: Prediction, second: Tensor, base: Tensor | None) -> Prediction:
+        """Merge the second pass with the base map (eqs. 14-15)."""
+        final = second if self.fusion is None or base is None else self.fusion(second, base)
+        return first._replace(final=final, second=second, base_map=base)
+
+    def segment(
+        self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
+    ) -> Segmentation:
+        """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
+        return segment_by_vote(lambda support: self.match(query_features, support), supports, size)

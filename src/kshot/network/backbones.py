@@ -1,0 +1,262 @@
+"""Step 1 of the network: a frozen convolutional backbone and its feature pyramid.
+
+timm builds the networks; this file knows where to tap them. Weights are loaded by `weights.py`.
+"""
+
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from timm.models.resnet import ResNet
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+from kshot.errors import ModelError
+
+STRIDES = (8, 16, 32)
+"""Strides of the pyramid's stages, in pixels (Min et al. 2021: layers 2, 3, 4 of a ResNet)."""
+
+# A short name stands for the weights that the field uses; timm's own names with their tags work too.
+SHORT_NAMES = {
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "vgg16": "vgg16.tv_in1k",
+    "efficientnet_lite0": "tf_efficientnet_lite0.in1k",
+    "efficientnet_lite1": "tf_efficientnet_lite1.in1k",
+    "efficientnet_lite2": "tf_efficientnet_lite2.in1k",
+}
+
+# The TF Lite nets were trained on (255 x - 127) / 128; timm's configuration says (x - 0.5) / 0.5.
+TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
+
+
+class FeaturePyramid(NamedTuple):
+    """Features of a batch of images.
+
+    stages: for strides 8, 16, 32 the taps of that stride in the order of depth, each (B, C, h, w).
+    last: the trunk's own output (B, C, h, w), after its last activation; heads stand on it.
+    """
+
+    stages: tuple[tuple[Tensor, ...], ...]
+    last: Tensor
+
+
+class Tap(NamedTuple):
+    """A place where features are taken: the input or the output of a named module."""
+
+    module: str
+    side: Literal["input", "output"]
+
+
+def timm_name(name: str) -> str:
+    """Give timm's name, with the weights' tag, of a backbone; hyphens may stand for underscores.
+
+    Raises ModelError for a name that timm does not know.
+    """
+    name = name.replace("-", "_")
+    name = SHORT_NAMES.get(name, name)
+    if not timm.is_model(name):
+        raise ModelError(
+            f"Backbone '{name}' does not exist. Use one of {', '.join(SHORT_NAMES)}, "
+            "or the name of a convolutional network from timm.list_models()."
+        )
+    return name
+
+
+class Backbone(nn.Module):
+    """A convolutional network without its head that returns a FeaturePyramid.
+
+    Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
+    With `output_stride=8` the network runs dilated and its features are taken at every second and
+    fourth position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these
+    features equal the undilated ones, because the first block of a dilated layer keeps the previous
+    dilation; nets with asymmetric padding (the TF ones) sample a grid shifted by a pixel or so.
+
+    The constructor makes random weights and never downloads; see `weights.load_backbone`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, *, output_stride: int = 32, trainable: bool = False) -> None:
+        super().__init__()
+        self.name = timm_name(name)
+        self.output_stride = output_stride
+        self.trainable = trainable
+        self.taps = find_taps(self.name)
+        self.trunk = _create_trunk(self.name, output_stride)
+        self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
+        mean, std = _normalisation(self.trunk)
+        self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(3, 1, 1), persistent=False)
+        for tap in (tap for stage in self.taps for tap in stage):
+            module = self.trunk.get_submodule(tap.module)
+            if tap.side == "input":
+                module.register_forward_pre_hook(_tap_input)
+            else:
+                module.register_forward_hook(_tap_output)
+        if not trainable:
+            self.requires_grad_(False)
+        self.train(trainable)
+
+    @property
+    def taps_per_stage(self) -> tuple[int, ...]:
+        """Number of taps at strides 8, 16 and 32."""
+        return tuple(len(stage) for stage in self.taps)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training mode, which a frozen backbone refuses: its BatchNorm is fixed."""
+        return super().train(mode and self.trainable)
+
+    def forward(self, images: Tensor) -> FeaturePyramid:
+        """Compute the pyramid of RGB images (B, 3, H, W) in [0, 1], H and W of any size."""
+        collected: list[Tensor] = []
+        token = _collected.set(collected)
+        try:
+            with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+                last = self.trunk.forward_features((images - self.mean) / self.std)
+        finally:
+            _collected.reset(token)
+        features = iter(collected)
+        stages = []
+        for stage, stride in zip(self.taps, STRIDES, strict=True):
+            step = max(stride // self.output_stride, 1)
+            stages.append(tuple(next(features)[..., ::step, ::step] for _ in stage))
+        return FeaturePyramid(tuple(stages), last)
+
+
+# The hooks are permanent; what they collect belongs to the call that runs, in its own thread.
+_collected: ContextVar[list[Tensor]] = ContextVar("collected")
+
+
+def _tap_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    _collected.get().append(output.clone())  # cloned: the next in-place ReLU would overwrite it
+
+
+def _tap_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    _collected.get().append(inputs[0].clone())
+
+
+def _create_trunk(name: str, output_stride: int) -> Any:
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        trunk = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"Backbone '{name}' cannot run at output stride {output_stride}, which the base learner "
+            "needs. Use a ResNet or an EfficientNet, or the hsnet method with B_cls only."
+        ) from error
+    # What follows the last tap is the classifier's; without it forward_features ends where we do.
+    for head in ("conv_head", "pre_logits", *(["bn2"] if hasattr(trunk, "conv_head") else [])):
+        if hasattr(trunk, head):
+            setattr(trunk, head, nn.Identity())
+    return trunk
+
+
+def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
+    config = trunk.pretrained_cfg
+    if config["architecture"].startswith("tf_efficientnet_lite"):
+        return torch.full((3,), TF_LITE_MEAN), torch.full((3,), TF_LITE_STD)
+    return torch.tensor(config["mean"]), torch.tensor(config["std"])
+
+
+def find_taps(name: str) -> tuple[tuple[Tap, ...], ...]:
+    """Find the taps of a timm network at strides 8, 16 and 32, in the order of depth.
+
+    ResNet: every block of layers 2, 3, 4 after the residual addition and before its last ReLU, so that
+    values are signed. VGG: the convolutions of blocks 4 and 5 before their ReLUs, and the last pool.
+    Others (EfficientNet, MobileNet, RegNet, ConvNeXt, ...): the outputs of the blocks of each stage.
+    Raises ModelError if there is nothing to tap at one of the strides.
+    """
+    with torch.device("meta"):
+        model = _create_trunk(name, 32)
+    if isinstance(model, ResNet):
+        return _resnet_taps(model)
+    if isinstance(model, VGG):
+        return _vgg_taps(model)
+    return _block_taps(name, model)
+
+
+def _resnet_taps(model: ResNet) -> tuple[tuple[Tap, ...], ...]:
+    def last_activation(block: nn.Module) -> str:
+        return "act3" if hasattr(block, "act3") else "act2"  # BasicBlock has two
+
+    return tuple(
+        tuple(
+            Tap(f"{layer}.{index}.{last_activation(block)}", "input")
+            for index, block in enumerate(model.get_submodule(layer).children())
+        )
+        for layer in ("layer2", "layer3", "layer4")
+    )
+
+
+def _vgg_taps(model: VGG) -> tuple[tuple[Tap, ...], ...]:
+    layers = list(enumerate(model.features.children()))
+    pools = [index for index, layer in layers if isinstance(layer, nn.MaxPool2d)]
+    convolutions = [index for index, layer in layers if isinstance(layer, nn.Conv2d)]
+
+    def between(start: int, end: int) -> tuple[Tap, ...]:
+        return tuple(Tap(f"features.{i}", "output") for i in convolutions if start < i < end)
+
+    block_4, block_5 = between(pools[2], pools[3]), between(pools[3], pools[4])
+    return block_4, block_5, (Tap(f"features.{pools[4]}", "output"),)
+
+
+def _block_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:
+    stride_of = _output_strides(name, model)
+    found: dict[int, list[Tap]] = {stride: [] for stride in STRIDES}
+    for stage_name in _stage_names(model, stride_of):
+        stage = model.get_submodule(stage_name)
+        inner = f"{stage_name}.blocks" if hasattr(stage, "blocks") else stage_name
+        blocks = [f"{inner}.{child}" for child, _ in model.get_submodule(inner).named_children()]
+        stride = stride_of[stage_name]
+        if not blocks or any(stride_of.get(block) != stride for block in blocks):
+            blocks = [stage_name]
+        found[stride] += [Tap(block, "output") for block in blocks]
+    missing = [stride for stride, taps in found.items() if not taps]
+    if missing:
+        raise ModelError(
+            f"Backbone '{name}' has no feature maps at stride {missing[0]}; kshot needs 8, 16 and 32. "
+            "Use a convolutional network with these strides, such as resnet50 or efficientnet_lite0."
+        )
+    return tuple(tuple(taps) for taps in found.values())
+
+
+def _stage_info(model: Any) -> list[dict[str, Any]]:
+    info = getattr(model, "feature_info", [])
+    return list(getattr(info, "info", info))
+
+
+def _stage_names(model: Any, stride_of: dict[str, int]) -> list[str]:
+    """Name the stages: timm's feature_info lists one a stride, its siblings in a Sequential may share it."""
+    parents = {info["module"].rpartition(".")[0]: None for info in _stage_info(model)}
+    names = [info["module"] for info in _stage_info(model)]
+    for parent in filter(None, parents):
+        names += [f"{parent}.{child}" for child, _ in model.get_submodule(parent).named_children()]
+    wanted = [name for name in names if stride_of.get(name) in STRIDES]
+    return sorted(set(wanted), key=list(stride_of).index)
+
+
+def _output_strides(name: str, model: Any) -> dict[str, int]:
+    """Run the network without computing anything, and note each module's output stride, in order."""
+    size, strides = 256, {}
+
+    def note(module_name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2]:
+                strides[module_name] = size // output.shape[-1]
+
+        return hook
+
+    for module_name, module in model.named_modules():
+        module.register_forward_hook(note(module_name))
+    try:
+        with torch.device("meta"):
+            model.eval().forward_features(torch.empty(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        raise ModelError(
+            f"Backbone '{name}' does not take images of any size. Use a convolutional network, "
+            "such as resnet50 or efficientnet_lite0."
+        ) from error
+    return strides

@@ -1,0 +1,87 @@
+"""Step 5 of the network: the PSPNet trained on base classes, frozen (B_sem and H_cls).
+
+Its backbone gives the second feature pyramid; its head says where base classes are.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kshot.network.backbones import Backbone
+from kshot.network.hypercorrelation import resize
+
+POOL_BINS = (1, 2, 3, 6)
+HEAD_CHANNELS = 512
+DROPOUT = 0.1
+
+
+class PyramidPoolingHead(nn.Module):
+    """PSPNet's head (Zhao et al. 2017): pool at four scales, concatenate, classify each position.
+
+    Class 0 is the background. Frozen unless `trainable`, like a Backbone.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, *, trainable: bool = False) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.trainable = trainable
+        pooled = in_channels // len(POOL_BINS)
+        self.pools = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(bins),
+                nn.Conv2d(in_channels, pooled, 1, bias=False),
+                nn.BatchNorm2d(pooled),
+                nn.ReLU(),
+            )
+            for bins in POOL_BINS
+        )
+        joined = in_channels + len(POOL_BINS) * pooled
+        self.classify = nn.Sequential(
+            nn.Conv2d(joined, HEAD_CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(HEAD_CHANNELS),
+            nn.ReLU(),
+            nn.Dropout2d(DROPOUT),
+            nn.Conv2d(HEAD_CHANNELS, num_classes, 1),
+        )
+        if not trainable:
+            self.requires_grad_(False)
+        self.train(trainable)
+
+    def train(self, mode: bool = True) -> "PyramidPoolingHead":
+        """Switch to training mode, which a frozen head refuses: its BatchNorm and dropout are fixed."""
+        return super().train(mode and self.trainable)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify features (B, C, h, w): logits (B, num_classes, h, w)."""
+        pooled = [resize(pool(features), features.shape[-2:]) for pool in self.pools]
+        logits: Tensor = self.classify(torch.cat([features, *pooled], dim=1))
+        return logits
+
+
+class PSPNet(nn.Module):
+    """A dilated backbone and its head, to be trained on a fold's base classes.
+
+    Once trained, the two are B_sem and H_cls of the few-shot network.
+    """
+
+    def __init__(self, backbone: str, num_base_classes: int, *, trainable: bool = False) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, output_stride=8, trainable=trainable)
+        self.head = PyramidPoolingHead(self.backbone.num_features, num_base_classes + 1, trainable=trainable)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment images (B, 3, H, W) in [0, 1]: logits (B, 1 + base classes, ceil(H/8), ceil(W/8))."""
+        logits: Tensor = self.head(self.backbone(images).last)
+        return logits
+
+
+def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor:
+    """Sum the probabilities of the base classes, background left out: (B, 1, h, w) in [0, 1].
+
+    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) indices of base classes from 0, each
+    left out of its own sum; while training, the target would else suppress itself.
+    """
+    probabilities = base_logits.softmax(dim=1)[:, 1:]
+    if episode_class is not None:
+        own = episode_class.view(-1, 1, 1, 1).expand(-1, 1, *probabilities.shape[-2:])
+        probabilities = probabilities.scatter(1, own, 0.0)
+    return probabilities.sum(dim=1, keepdim=True)

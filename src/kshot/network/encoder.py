@@ -1,0 +1,111 @@
+"""Step 3b of the network: the 4-D encoder, from correlations to one map of the query.
+
+One encoder serves all three matches: by B_cls, by B_sem, and the second pass.
+Axis letters: B batch, C channels, H W query rows and columns, U V support's.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot.network.conv4d import CenterPivotConv4d
+from kshot.network.hypercorrelation import resize
+
+CHANNELS = (16, 64, 128)
+"""Channels after each of a stage's three convolutions; the last is what the encoder returns."""
+
+# Deepest stage (stride 32) first, as everywhere in the encoder.
+KERNEL_SIZES = ((3, 3, 3), (5, 3, 3), (5, 5, 3))
+SUPPORT_STRIDES = ((2, 2, 2), (4, 2, 2), (4, 4, 2))
+"""Strides at 400 px. Each stage ends with ceil(image size / 256) support positions an axis."""
+
+NORM_GROUPS = 4
+
+
+class Conv4dBlock(nn.Module):
+    """Centre-pivot convolutions, each followed by GroupNorm and ReLU."""
+
+    def __init__(self, channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            CenterPivotConv4d(c_in, c_out, kernel)
+            for (c_in, c_out), kernel in zip(pairwise(channels), kernel_sizes, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c_out) for c_out in channels[1:])
+
+    def forward(self, volume_BCHWUV: Tensor, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3) -> Tensor:
+        """Map (B, C, H, W, U, V) to (B, C', H, W, U', V'), smaller by the support strides."""
+        for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
+            volume_BCHWUV = F.relu(norm(conv(volume_BCHWUV, stride)))
+        return volume_BCHWUV
+
+
+class Encoder(nn.Module):
+    """Squeeze each stage's support axes, then mix the stages from the deepest to the finest.
+
+    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them.
+    """
+
+    out_channels = CHANNELS[-1]
+
+    def __init__(self, taps_per_stage: Sequence[int]) -> None:
+        super().__init__()
+        self.squeeze = nn.ModuleList(
+            Conv4dBlock((taps, *CHANNELS), kernels)
+            for taps, kernels in zip(reversed(taps_per_stage), KERNEL_SIZES, strict=True)
+        )
+        mixing = (self.out_channels,) * 4
+        self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in KERNEL_SIZES[1:])
+
+    def forward(self, volumes: Sequence[Tensor]) -> Tensor:
+        """Encode a hypercorrelation, deepest stage first, as (B, 128, H, W) of the finest stage."""
+        strides = support_strides(volumes[0].shape[-2:])
+        deepest, *finer = (
+            squeeze(volume, stage_strides)
+            for squeeze, volume, stage_strides in zip(self.squeeze, volumes, strides, strict=True)
+        )
+        mixed: Tensor = deepest
+        for mix, stage in zip(self.mix, finer, strict=True):
+            mixed = mix(_resize_query_axes(mixed, stage.shape[2:4]) + _fit_support_axes(stage, mixed))
+        return mixed.mean(dim=(-2, -1))
+
+
+def support_strides(deepest_size: Sequence[int]) -> list[list[tuple[int, int]]]:
+    """Choose each convolution's support strides (rows, columns), deepest stage first.
+
+    deepest_size: (U, V) of the deepest support map. They are HSNet's strides where at least two
+    positions an axis survive them. Otherwise every stage's are halved, the last convolution's first,
+    until two survive or, for a map of one position, nothing is left to halve.
+    """
+    rows, columns = (_axis_strides(size) for size in deepest_size)
+    return [list(zip(r, c, strict=True)) for r, c in zip(rows, columns, strict=True)]
+
+
+def _axis_strides(deepest_size: int) -> list[list[int]]:
+    halvings = 0
+    while halvings < 3 and -(-deepest_size // (8 >> halvings)) < 2:
+        halvings += 1
+    stages = [list(strides) for strides in SUPPORT_STRIDES]
+    for strides in stages:
+        for _ in range(halvings):
+            last = max(i for i, stride in enumerate(strides) if stride > 1)
+            strides[last] //= 2
+    return stages
+
+
+def _resize_query_axes(volume_BCHWUV: Tensor, size: tuple[int, ...]) -> Tensor:
+    b, c, h, w, u, v = volume_BCHWUV.shape
+    images = volume_BCHWUV.permute(0, 4, 5, 1, 2, 3).reshape(b * u * v, c, h, w)
+    return resize(images, size).view(b, u, v, c, *size).permute(0, 3, 4, 5, 1, 2)
+
+
+def _fit_support_axes(volume_BCHWUV: Tensor, like: Tensor) -> Tensor:
+    """Give two stages the same support positions: only nets that round sizes down ever differ."""
+    if volume_BCHWUV.shape[-2:] == like.shape[-2:]:
+        return volume_BCHWUV
+    b, c, h, w, u, v = volume_BCHWUV.shape
+    size = (like.shape[-2], like.shape[-1])
+    pooled = F.adaptive_avg_pool2d(volume_BCHWUV.reshape(b, c * h * w, u, v), size)
+    return pooled.view(b, c, h, w, *size)

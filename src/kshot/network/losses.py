@@ -1,0 +1,44 @@
+"""Step 7 of the network, in training only: the losses (paper, eqs. 9 and 16)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot.episode import IGNORE, Prediction
+from kshot.network.hypercorrelation import resize
+
+KAPPA = 0.1
+"""Weight of the Shannon term in the combined loss (paper, below eq. 8)."""
+
+
+def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
+    """Compute each loss term of a prediction; their sum, with equal weights, is to be minimised.
+
+    query_mask: (B, H, W) long, 0 background, 1 foreground, 255 ignored. Logits are resized to it.
+    Returns `final` always; `cls`, `sem`, `combined`, `second` where the method has that step.
+    """
+    logits = {
+        "cls": prediction.cls,
+        "sem": prediction.sem,
+        "combined": prediction.combined,
+        "second": prediction.second,
+    }
+    # A network whose answer is one of its steps would else count that step twice.
+    if all(step is not prediction.final for step in logits.values()):
+        logits["final"] = prediction.final
+    terms = {}
+    for name, step in logits.items():
+        if step is not None:
+            step = resize(step, query_mask.shape[-2:])
+            terms[name] = F.cross_entropy(step, query_mask, ignore_index=IGNORE)
+            if name == "combined":
+                terms[name] = terms[name] - KAPPA * shannon(step)
+    return terms
+
+
+def shannon(logits: Tensor) -> Tensor:
+    """Mean over pixels of sum p log p, the paper's L_Sh: minus the entropy in nats, so never above 0.
+
+    The combined loss subtracts it, that is, adds entropy; minimised, it polarises the first pass.
+    logits: (B, 2, H, W).
+    """
+    return (logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()

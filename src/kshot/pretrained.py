@@ -1,0 +1,165 @@
+"""Models on disk: a folder with `config.json` and, where something was learned, `model.safetensors`.
+
+The ImageNet backbone is not in the file: the config names it, with the digest of its weights.
+"""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, assert_never
+
+from huggingface_hub import snapshot_download
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kshot.errors import ModelError, WeightsError
+from kshot.methods.hsnet import HSNet
+from kshot.methods.prototype import Prototype
+from kshot.methods.two_pass import TwoPass
+from kshot.network.backbones import Backbone
+from kshot.network.base_learner import PSPNet
+from kshot.network.hypercorrelation import MaskPosition
+from kshot.network.weights import fill, load_backbone, read_state, weights_sha256
+from kshot.pictures import replacing
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DEFAULT_MODEL = "prototype"
+
+AnyMethod = Prototype | HSNet | TwoPass
+
+
+class ModelConfig(BaseModel):
+    """Everything but the weights that makes a model what it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    """Version of this file's layout."""
+    method: Literal["prototype", "hsnet", "two-pass"]
+    backbone: str
+    """Name of B_cls and of B_sem's architecture; see `backbones.timm_name`."""
+    matched_by: Literal["cls", "sem", "both"] = "cls"
+    """Which backbones hsnet matches with; the others have no choice."""
+    base_classes: tuple[str, ...] = ()
+    """What H_cls was trained on, in the order of its outputs; empty: two-pass without a base map."""
+    image_size: int = Field(default=400, ge=1)
+    """Side in pixels to which images are squashed (paper: 400)."""
+    mask_position: MaskPosition = "after"
+    """Where the support mask enters the correlation; see `hypercorrelation`."""
+    backbone_sha256: str | None = None
+    """Digest of B_cls's weights, checked at loading."""
+
+
+def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = Backbone) -> AnyMethod:
+    """Build a config's method with random learned weights.
+
+    `cls_backbone` makes B_cls from its name: `Backbone` with random weights, or `load_backbone`.
+    """
+    match config.method:
+        case "prototype":
+            return Prototype(cls_backbone(config.backbone))
+        case "hsnet":
+            cls = cls_backbone(config.backbone) if config.matched_by != "sem" else None
+            sem = Backbone(config.backbone, output_stride=8) if config.matched_by != "cls" else None
+            return HSNet(cls, sem, mask_position=config.mask_position)
+        case "two-pass":
+            base_learner = PSPNet(config.backbone, len(config.base_classes))
+            return TwoPass(
+                cls_backbone(config.backbone),
+                base_learner.backbone,
+                base_learner.head if config.base_classes else None,
+                mask_position=config.mask_position,
+            )
+        case _:
+            assert_never(config.method)
+
+
+def load_model(
+    name_or_dir: str | Path, backbone_weights: str | Path | None = None
+) -> tuple[ModelConfig, AnyMethod]:
+    """Load a model that ships with kshot, a folder, or a repository on the hub, ready to segment.
+
+    Raises ModelError if there is no such model or its config is broken, WeightsError if weights are
+    missing, unreadable, or not those that the model was trained with.
+    """
+    folder = _find_folder(str(name_or_dir))
+    config = read_config(folder / CONFIG_FILE)
+    method = build_method(config, lambda name: load_backbone(name, backbone_weights))
+    if method.cls_backbone is not None and config.backbone_sha256 is not None:
+        _check_digest(config, method.cls_backbone)
+    if learned_weights(method):
+        path = folder / WEIGHTS_FILE
+        state = read_state(path) | _backbone_state(method)
+        fill(method, state, what=f"Weights in {path}")
+    return config, method.eval()
+
+
+def save_model(config: ModelConfig, method: AnyMethod, folder: Path) -> None:
+    """Write a model's folder: the learned weights, then the config, each whole or not at all."""
+    if method.cls_backbone is not None:
+        digest = weights_sha256(method.cls_backbone)
+        config = config.model_copy(update={"backbone_sha256": digest})
+    learned = {key: value.contiguous() for key, value in learned_weights(method).items()}
+    if learned:
+        with replacing(folder / WEIGHTS_FILE) as temporary:
+            save_file(learned, temporary)
+    with replacing(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def learned_weights(method: AnyMethod) -> dict[str, Tensor]:
+    """Give the weights that belong to the model: all but B_cls, which is downloaded or installed."""
+    frozen = _backbone_state(method)
+    return {key: value for key, value in method.state_dict().items() if key not in frozen}
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read and check a config file. Raises ModelError that names what is wrong in it."""
+    try:
+        return ModelConfig.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"Folder {path.parent} holds no model: there is no {path.name} in it.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise ModelError(f"{path} is not a model's config: {where}: {first['msg']}.") from error
+
+
+def shipped_models() -> list[str]:
+    """Name the models that come with kshot."""
+    return sorted(path.name for path in Path(str(files("kshot") / "models")).iterdir())
+
+
+def _backbone_state(method: AnyMethod) -> dict[str, Tensor]:
+    state = method.state_dict()
+    return {key: state[key] for key in state if "cls_backbone" in key.split(".")}
+
+
+def _check_digest(config: ModelConfig, backbone: Backbone) -> None:
+    digest = weights_sha256(backbone)
+    if digest != config.backbone_sha256:
+        raise WeightsError(
+            f"The model was made with other weights of {backbone.name}: sha256 is {digest[:12]}…, "
+            f"its config says {str(config.backbone_sha256)[:12]}…. Give the right file with "
+            "--backbone-weights."
+        )
+
+
+def _find_folder(name: str) -> Path:
+    if name in shipped_models():
+        return Path(str(files("kshot") / "models" / name))
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        try:
+            return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"There is no folder {name}, and no repository of that name could be fetched from the "
+                f"hub ({type(error).__name__})."
+            ) from error
+    raise ModelError(
+        f"There is no model or folder '{name}'. kshot ships {', '.join(shipped_models())}; "
+        "or give a model's folder, or OWNER/NAME on the Hugging Face hub."
+    )

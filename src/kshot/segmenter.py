@@ -1,0 +1,187 @@
+"""The public API: load a model, show it a few labelled images, segment others."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kshot.episode import Method, Segmentation, Support
+from kshot.errors import ImageError, MaskError, ModelError, NotFittedError
+from kshot.images import (
+    ImageSource,
+    MaskSource,
+    image_tensor,
+    mask_tensor,
+    read_image,
+    read_mask,
+)
+from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
+
+FloatMap = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How an answer came about; every map is (H, W) in the image's own size.
+
+    mask: bool, the answer. fused: its foreground probability in [0, 1]. first_pass, second_pass: the
+    foreground probability after each pass; base_map: the probability of a base class. They are None
+    where the method has no such step. With several supports the maps are means, the mask a vote.
+    """
+
+    mask: NDArray[np.bool_]
+    fused: FloatMap
+    first_pass: FloatMap | None
+    second_pass: FloatMap | None
+    base_map: FloatMap | None
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A few-shot segmentation model, and the supports that it has read. Immutable.
+
+    Images are paths, PIL images, (H, W, 3) or (H, W) uint8 arrays, or (3, H, W) tensors in [0, 1];
+    masks are described in `kshot.images.read_mask`. Answers are numpy arrays in the image's own size.
+    """
+
+    config: ModelConfig
+    method: AnyMethod
+    device: torch.device
+    supports: tuple[Support, ...] = ()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | Path = DEFAULT_MODEL,
+        *,
+        image_size: int | None = None,
+        backbone_weights: str | Path | None = None,
+        device: str = "auto",
+    ) -> Self:
+        """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
+
+        image_size: side in pixels at which the network works; None takes the model's own.
+        backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
+        device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
+        Raises ModelError or WeightsError that say what is missing, and where to put it.
+        """
+        config, method = load_model(name_or_dir, backbone_weights)
+        if image_size is not None:
+            config = _with_image_size(config, image_size)
+        chosen = choose_device(device)
+        return cls(config, method.to(chosen).eval(), chosen)
+
+    def fit(
+        self,
+        support_images: ImageSource | Iterable[ImageSource],
+        support_masks: MaskSource | Iterable[MaskSource],
+    ) -> Self:
+        """Read one or more labelled images, and return a new segmenter that knows them.
+
+        Raises ImageError or MaskError for a support that cannot be used; `self` never changes.
+        """
+        images, masks = _as_list(support_images, 3), _as_list(support_masks, 2)
+        if not images:
+            raise ImageError("There are no support images. Give at least one image and its mask.")
+        if len(images) != len(masks):
+            raise MaskError(f"{len(images)} support images need as many masks, but there are {len(masks)}.")
+        supports = [self._read_support(*pair) for pair in zip(images, masks, strict=True)]
+        return replace(self, supports=tuple(supports))
+
+    def predict(self, image: ImageSource) -> NDArray[np.bool_]:
+        """Segment an image: bool (H, W), True on the object."""
+        return self.explain(image).mask
+
+    def predict_proba(self, image: ImageSource) -> FloatMap:
+        """Give the foreground probability of each pixel of an image: float32 (H, W) in [0, 1]."""
+        return self.explain(image).fused
+
+    def explain(self, image: ImageSource) -> Explanation:
+        """Segment an image and keep the steps: first pass, second pass, base map, fused, mask.
+
+        Raises NotFittedError before the first `fit`, ImageError for what cannot be read.
+        """
+        if not self.supports:
+            raise NotFittedError("The segmenter has no supports. Call fit(images, masks) first.")
+        picture, method = read_image(image), cast(Method, self.method)
+        with torch.inference_mode():
+            query = method.features(self._to_batch(picture))
+            answer = method.segment(query, self.supports, (picture.height, picture.width))
+        return _to_explanation(answer)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
+        save_model(self.config, self.method, Path(folder))
+
+    def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
+        picture = read_image(image)
+        foreground = read_mask(mask, (picture.height, picture.width))
+        squashed = mask_tensor(foreground, self.config.image_size)
+        if not squashed.any():
+            raise MaskError(
+                f"The object in the support mask is too small: its {int(foreground.sum())} pixels of "
+                f"{picture.width} x {picture.height} vanish at {self.config.image_size} x "
+                f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
+            )
+        with torch.inference_mode():
+            features = self.method.features(self._to_batch(picture))
+        return Support(features, squashed.unsqueeze(0).to(self.device))
+
+    def _to_batch(self, picture: Image.Image) -> Tensor:
+        return image_tensor(picture, self.config.image_size).unsqueeze(0).to(self.device)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn a device's name into a device; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises ModelError for a device that this machine doesn't have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"Device '{name}' cannot be used here ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
+        ) from error
+    return device
+
+
+def _with_image_size(config: ModelConfig, image_size: int) -> ModelConfig:
+    if image_size < 1:
+        raise ModelError(f"image_size is {image_size}; it must be a positive number of pixels.")
+    return config.model_copy(update={"image_size": image_size})
+
+
+def _as_list(given: Any, dimensions: int) -> list[Any]:
+    """Make a list of what may be one item: a path, a picture, or an array of at most `dimensions` axes."""
+    if isinstance(given, np.ndarray | Tensor):
+        is_one = given.ndim <= dimensions
+    else:
+        is_one = isinstance(given, str | os.PathLike | Image.Image)
+    return [given] if is_one else list(given)
+
+
+def _to_explanation(answer: Segmentation) -> Explanation:
+    def to_array(maps: Tensor | None) -> FloatMap | None:
+        return None if maps is None else maps[0].float().cpu().numpy()
+
+    fused = to_array(answer.probability)
+    assert fused is not None
+    return Explanation(
+        mask=answer.mask[0].cpu().numpy(),
+        fused=fused,
+        first_pass=to_array(answer.first_pass),
+        second_pass=to_array(answer.second_pass),
+        base_map=to_array(answer.base_map),
+    )
