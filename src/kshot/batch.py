@@ -12,15 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kshot.errors import KshotError
 from kshot.images import list_images, read_image, read_mask
-from kshot.pictures import contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
+from kshot.pictures import Row, contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
 from kshot.segmenter import Explanation, Segmenter
 
 SHEET_ROWS = 12
 """Queries on the contact sheet: the first ones, so that thousands don't make one huge picture."""
 
 CELL = 240
-
-Row = list[tuple[str, Image.Image]]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,12 @@ from PIL import Image, ImageDraw, ImageOps
 OVERLAY_COLOUR = (230, 30, 60)
 OVERLAY_OPACITY = 0.5
 
+GAP, HEADER = 6, 28
+"""Pixels between the pictures of a contact sheet, and above them."""
+
+Row = list[tuple[str, Image.Image]]
+"""One row of a contact sheet: captions and pictures."""
+
 
 def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
     """Draw a mask (H, W) as a greyscale picture, 255 on the object, which `read_mask` reads back."""
@@ -33,20 +39,25 @@ def heatmap(probability: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray((probability * 255).round().astype(np.uint8)).convert("RGB")
 
 
-def contact_sheet(rows: list[list[tuple[str, Image.Image]]], cell: int = 240) -> Image.Image:
-    """Lay captioned pictures out in rows; the first row's captions head the columns."""
-    gap, header = 6, 20
-    columns = max(len(row) for row in rows)
-    height = header + len(rows) * (cell + gap)
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, height), "white")
+def contact_sheet(rows: list[Row], cell: int = 240) -> Image.Image:
+    """Lay captioned pictures out in rows; the first row's captions head the columns.
+
+    Each picture is shrunk or enlarged to fit a square of `cell` pixels.
+    """
+    fitted = [[ImageOps.contain(picture, (cell, cell)) for _, picture in row] for row in rows]
+    heights = [max(picture.height for picture in row) for row in fitted]
+    width = max(len(row) for row in rows) * (cell + GAP) + GAP
+    sheet = Image.new("RGB", (width, HEADER + sum(heights) + GAP * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (caption, _) in enumerate(rows[0]):
-        draw.text((gap + column * (cell + gap), 4), caption, fill="black")
-    for index, row in enumerate(rows):
-        for column, (_, picture) in enumerate(row):
-            small = ImageOps.contain(picture, (cell, cell))
-            left = gap + column * (cell + gap) + (cell - small.width) // 2
-            sheet.paste(small, (left, header + index * (cell + gap) + (cell - small.height) // 2))
+        centre = GAP + column * (cell + GAP) + cell // 2
+        draw.text((centre, HEADER // 2), caption, fill="black", anchor="mm", font_size=16)
+    top = HEADER
+    for pictures, height in zip(fitted, heights, strict=True):
+        for column, picture in enumerate(pictures):
+            left = GAP + column * (cell + GAP) + (cell - picture.width) // 2
+            sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        top += height + GAP
     return sheet
 
 

@@ -1,0 +1,33 @@
+# `make demo` and `make test` work as the first command on a fresh clone: Python 3.11+ and make suffice.
+# An environment that is active is used; else .venv is made, on top of a torch that Python already has.
+PYTHON ?= python3
+VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
+
+.PHONY: setup demo test test-slow check format
+
+setup: $(VENV)/.kshot-ready
+
+$(VENV)/.kshot-ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $$($(HAS_TORCH) && echo --system-site-packages) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/python demo/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
