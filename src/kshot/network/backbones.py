@@ -127,15 +127,21 @@ class Backbone(nn.Module):
 
 
 # The hooks are permanent; what they collect belongs to the call that runs, in its own thread.
-_collected: ContextVar[list[Tensor]] = ContextVar("collected")
+_collected: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
+
+
+def _collect(features: Tensor) -> None:
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(features.clone())  # cloned: the in-place ReLU that follows would overwrite it
 
 
 def _tap_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
-    _collected.get().append(output.clone())  # cloned: the next in-place ReLU would overwrite it
+    _collect(output)
 
 
 def _tap_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    _collected.get().append(inputs[0].clone())
+    _collect(inputs[0])
 
 
 def _create_trunk(name: str, output_stride: int) -> Any:

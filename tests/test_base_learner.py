@@ -1,0 +1,51 @@
+import pytest
+import torch
+from make_data import TINY, randomise_norms
+
+from kshot.network.base_learner import PSPNet, PyramidPoolingHead, base_map
+
+
+def test_the_base_map_sums_all_classes_but_the_background():
+    logits = torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(base_map(logits), 1 - logits.softmax(1)[:, :1])
+
+
+def test_the_base_map_leaves_out_each_episodes_own_class():
+    logits = torch.randn(2, 4, 3, 3)
+    probabilities = logits.softmax(1)
+    left = base_map(logits, torch.tensor([0, 2]))
+    torch.testing.assert_close(left[0, 0], probabilities[0, 2] + probabilities[0, 3])
+    torch.testing.assert_close(left[1, 0], probabilities[1, 1] + probabilities[1, 2])
+    certain = torch.full((1, 4, 2, 2), -50.0)
+    certain[:, 3] = 50.0  # the target itself, seen with certainty
+    assert base_map(certain, torch.tensor([2])).max() < 1e-30
+
+
+def test_the_head_is_pspnets():
+    head = PyramidPoolingHead(2048, 16)
+    assert head.classify[0].in_channels == 4096
+    assert head.classify[0].out_channels == 512
+    assert [pool[0].output_size for pool in head.pools] == [1, 2, 3, 6]
+    assert head(torch.randn(1, 2048, 5, 6)).shape == (1, 16, 5, 6)
+
+
+def test_a_frozen_pspnet_ignores_train():
+    frozen = PSPNet(TINY, 3).train()
+    assert not frozen.head.training
+    assert not frozen.backbone.training
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(frozen(images), frozen(images), rtol=0, atol=0)  # no dropout, no batch norm
+    assert not frozen(images).requires_grad
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 57), (1, 1)])
+def test_logits_have_stride_8(size):
+    network = PSPNet(TINY, 3)
+    randomise_norms(network)
+    assert network(torch.rand(1, 3, *size)).shape == (1, 4, -(-size[0] // 8), -(-size[1] // 8))
+
+
+def test_a_trainable_pspnet_trains_every_weight():
+    network = PSPNet(TINY, 3, trainable=True).train()
+    network(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

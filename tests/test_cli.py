@@ -1,0 +1,143 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_data import scene
+from PIL import Image
+
+from kshot.cli import main
+from kshot.images import read_mask
+
+
+def run(*arguments):
+    """Run the command in this process; return its exit status."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code or 0
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two labelled photographs, and a folder with three more to segment."""
+    for index in range(2):
+        picture, mask = scene(left=10 + 30 * index, seed=index)
+        picture.save(tmp_path / f"support {index}.png")
+        Image.fromarray(mask).save(tmp_path / f"support {index} mask.png")
+    for index, name in enumerate(["one.jpg", "deep/two.png", "zwölf drei.png"]):
+        path = tmp_path / "queries" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scene(left=20 + 15 * index, seed=10 + index)[0].save(path)
+    return tmp_path
+
+
+def support_options(photos, count=1):
+    options = []
+    for index in range(count):
+        options += ["--support", photos / f"support {index}.png", photos / f"support {index} mask.png"]
+    return options
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots):
+    out = photos / "out"
+    options = [*support_options(photos, shots), photos / "queries", "--out", out, "--image-size", 353]
+    assert run("segment", *options, "--save-probabilities") == 0
+    stems = ["deep/two", "one", "zwölf drei"]
+    expected = {"contact_sheet.png"}
+    for stem in stems:
+        expected |= {f"{stem}_{kind}" for kind in ("mask.png", "overlay.png", "probability.npy")}
+    assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == expected
+    for index, stem in enumerate(["one", "deep/two", "zwölf drei"]):
+        truth = scene(left=20 + 15 * index, seed=10 + index)[1]
+        mask = read_mask(out / f"{stem}_mask.png", truth.shape)
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.6
+        probability = np.load(out / f"{stem}_probability.npy")
+        assert probability.dtype == np.float16
+        if shots == 1:
+            np.testing.assert_array_equal(probability > 0.5, mask)
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.width > 900
+    printed = capsys.readouterr().out  # no terminal here: plain lines
+    assert "1/3" in printed
+    assert "3 of 3 images segmented" in printed
+    assert "s left" in printed
+    assert "\x1b" not in printed
+
+
+def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
+    (photos / "queries" / "broken.png").write_bytes(b"\x89PNG nothing")
+    out = photos / "out"
+    assert run("segment", *support_options(photos), photos / "queries", "--out", out) == 1
+    (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert failure["image"].endswith("broken.png")
+    assert "not an image" in failure["reason"]
+    assert len(list(out.rglob("*_mask.png"))) == 3
+    (photos / "queries" / "broken.png").unlink()
+    assert run("segment", *support_options(photos), photos / "queries", "--out", out) == 0
+    assert not (out / "failures.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--support", "support 0.png", "queries/one.jpg"], "support mask"),
+        (["--support", "support 0.png", "support 1.png", "queries/one.jpg"], "mode RGB"),
+        (["--support", "gone.png", "support 0 mask.png", "queries/one.jpg"], "no file 'gone.png'"),
+        (["--support", "support 0.png", "support 0 mask.png", "nowhere"], "no file or folder nowhere"),
+        (
+            ["--support", "support 0.png", "support 0 mask.png", "queries/one.jpg", "other/one.png"],
+            "would both be written",
+        ),
+        (
+            ["--support", "support 0.png", "support 0 mask.png", "queries/one.jpg", "--model", "gone"],
+            "no model or folder 'gone'",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(photos, monkeypatch, capsys, arguments, reason):
+    monkeypatch.chdir(photos)
+    Path("other").mkdir()
+    scene()[0].save("other/one.png")
+    if reason == "support mask":  # the mask was forgotten, so the query stands in its place
+        arguments = [*arguments, "queries/deep/two.png"]
+        reason = "mode RGB"
+    assert run("segment", *arguments, "--out", "out") == 2
+    printed = capsys.readouterr()
+    assert reason in printed.err
+    assert printed.err.startswith("kshot: ")
+    assert "Traceback" not in printed.err
+    assert not list(Path("out").rglob("*.png"))
+
+
+def test_a_support_without_a_mask_is_a_mistake(photos, capsys):
+    options = ["--out", photos / "out", photos / "queries"]
+    assert run("segment", *options, "--support", photos / "support 0.png") == 2
+    assert "takes two files" in capsys.readouterr().err
+
+
+def test_info_prints_json(capsys):
+    assert run("info", "two-pass", "--backbone", "resnet50", "--json") == 0
+    description = json.loads(capsys.readouterr().out)
+    assert description["trainable_parameters"] == 2_980_711
+    assert {"frozen_parameters", "taps"} <= description.keys()
+    assert run("info", "hsnet", "--backbone", "efficientnet_lite0") == 0
+    assert "stride  8  output of blocks.2.0" in capsys.readouterr().out
+    assert run("info", "magic") == 2
+
+
+def test_help_and_import_are_quick_and_leave_torch_alone():
+    check = "import sys, kshot.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    check += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules), 'imported too much'"
+    command = [sys.executable, "-c", check]
+    subprocess.run(command, check=True, capture_output=True)
+    used = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run(command, check=True, capture_output=True)
+        used.append(sum(os.times()[2:4]) - sum(before[2:4]))  # processor time of children
+    assert min(used) < 0.5
+    subprocess.run([sys.executable, "-c", "import kshot, sys; assert 'torch' not in sys.modules"], check=True)

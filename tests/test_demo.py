@@ -1,0 +1,52 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+HERE = Path(__file__).parent.parent / "demo" / "demo.py"
+
+# Centres of the 24 coins, and places between them, as (x, y) read off the photograph.
+COINS = [(45, 55), (100, 57), (154, 51), (215, 52), (276, 53), (334, 44)]
+COINS += [(45, 124), (102, 126), (153, 128), (206, 125), (271, 119), (336, 125)]
+COINS += [(45, 198), (102, 196), (154, 199), (212, 194), (274, 194), (347, 187)]
+COINS += [(46, 260), (113, 266), (172, 262), (243, 264), (301, 264), (359, 268)]
+BETWEEN = [
+    (72, 90),
+    (130, 90),
+    (185, 90),
+    (245, 85),
+    (72, 160),
+    (130, 160),
+    (180, 155),
+    (240, 155),
+    (300, 150),
+]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo", HERE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["coins", "motorcycle", "eye", "gland", "person"])
+def test_annotations_lie_in_their_photographs(demo, name):
+    picture, mask = demo.annotated(name)
+    assert mask.shape == (picture.height, picture.width)
+    assert 0.005 < mask.mean() < 0.6
+
+
+def test_the_demo_finds_all_coins_from_two(demo, tmp_path, capsys):
+    demo.main(tmp_path)
+    with Image.open(tmp_path / "coins_mask.png") as picture:
+        mask = np.asarray(picture) > 0
+    assert len(COINS) == 24
+    assert sum(mask[y, x] for x, y in COINS) >= 23
+    assert not any(mask[y, x] for x, y in BETWEEN)
+    with Image.open(tmp_path / "demo.png") as sheet:
+        assert min(sheet.size) > 1000
+    assert capsys.readouterr().out.splitlines()[-1] == f"Look at {tmp_path / 'demo.png'}"

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from kshot.network.encoder import SUPPORT_STRIDES, Encoder, support_strides
+
+
+def volumes_for(image_size, taps=(1, 1, 1), rounding="up", batch=1):
+    sizes = []
+    for stride in (32, 16, 8):
+        size = [-(-n // stride) if rounding == "up" else n // stride for n in image_size]
+        sizes.append(size)
+    return [torch.rand(batch, t, *size, *size) for t, size in zip(reversed(taps), sizes, strict=True)]
+
+
+@pytest.mark.parametrize("size", [12, 13, 15, 16])  # VGG and ResNet at 400, ResNet at 473 and 512 px
+def test_strides_are_hsnets_at_the_published_sizes(size):
+    expected = [[(stride, stride) for stride in stage] for stage in SUPPORT_STRIDES]
+    assert support_strides((size, size)) == expected
+
+
+@pytest.mark.parametrize("image_size", range(33, 700, 13))
+def test_at_least_two_support_positions_survive_in_every_stage(image_size):
+    grids = []
+    for stride, strides in zip((32, 16, 8), support_strides([-(-image_size // 32)] * 2), strict=True):
+        size = -(-image_size // stride)
+        for step, _ in strides:
+            size = -(-size // step)
+        grids.append(size)
+    assert len(set(grids)) == 1
+    assert grids[0] >= 2
+    if image_size > 256:
+        assert grids[0] == -(-image_size // 256)  # HSNet's
+
+
+def test_axes_adapt_independently():
+    rows_and_columns = support_strides((13, 2))[0]
+    assert rows_and_columns == [(2, 1), (2, 1), (2, 1)]
+    assert support_strides((1, 1)) == [
+        [(1, 1)] * 3,
+        [(2, 2), (1, 1), (1, 1)],
+        [(4, 4), (1, 1), (1, 1)],
+    ]
+
+
+def test_one_instance_takes_any_size_and_remembers_none():
+    encoder = Encoder((1, 1, 1)).eval()
+    first = volumes_for((70, 97))
+    expected = encoder(first)
+    assert expected.shape == (1, 128, 9, 13)
+    for size in [(33, 57), (1, 1), (128, 64)]:
+        assert encoder(volumes_for(size)).shape == (1, 128, -(-size[0] // 8), -(-size[1] // 8))
+    torch.testing.assert_close(encoder(first), expected, rtol=0, atol=0)
+
+
+def test_maps_that_round_down_are_matched():
+    encoder = Encoder((1, 1, 1))
+    volumes = [torch.rand(1, 1, 3, 3, 4, 8), torch.rand(1, 1, 7, 7, 9, 17), torch.rand(1, 1, 14, 14, 19, 35)]
+    assert encoder(volumes).shape == (1, 128, 14, 14)
+
+
+def test_query_and_support_may_differ_in_size():
+    encoder = Encoder((1, 1, 1))
+    volumes = [torch.rand(1, 1, 3, 4, 2, 2), torch.rand(1, 1, 6, 7, 3, 4), torch.rand(1, 1, 11, 14, 6, 8)]
+    assert encoder(volumes).shape == (1, 128, 11, 14)
+
+
+def test_a_batch_equals_its_singles():
+    encoder = Encoder((2, 1, 3))
+    volumes = volumes_for((64, 64), taps=(2, 1, 3), batch=3)
+    together = encoder(volumes)
+    for index in range(3):
+        alone = encoder([volume[index : index + 1] for volume in volumes])
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kshot.episode import IGNORE, Prediction
+from kshot.network.losses import KAPPA, losses, shannon
+
+
+def logits_of(probability):
+    return torch.log(torch.tensor([1 - probability, probability])).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+
+
+def test_shannon_by_hand():
+    assert shannon(logits_of(0.5)).item() == pytest.approx(-math.log(2))
+    assert shannon(logits_of(0.9)).item() == pytest.approx(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    assert shannon(torch.tensor([80.0, -80.0]).view(1, 2, 1, 1)).item() == pytest.approx(0)
+
+
+def test_entropy_lowers_as_the_prediction_polarises():
+    entropies = [-shannon(logits_of(p)).item() for p in (0.5, 0.6, 0.8, 0.95, 0.999)]
+    assert entropies == sorted(entropies, reverse=True)
+
+
+def test_the_combined_term_rewards_polarised_predictions():
+    """Where half the pixels are wrong either way, only the Shannon term moves the logits apart."""
+    logits = torch.tensor([0.2, -0.2]).view(1, 2, 1, 1).repeat(1, 1, 2, 2).requires_grad_()
+    target = torch.zeros(1, 2, 2, dtype=torch.long)
+    with_shannon = losses(Prediction(final=logits * 1, combined=logits), target)["combined"]
+    assert with_shannon.item() == pytest.approx(
+        F.cross_entropy(logits, target).item() - KAPPA * shannon(logits).item(), abs=1e-6
+    )
+    (gradient,) = torch.autograd.grad(-KAPPA * shannon(logits), logits)
+    moved = logits - gradient
+    assert -shannon(moved) < -shannon(logits)
+
+
+def test_there_are_five_terms_with_equal_weights():
+    maps = {name: torch.randn(2, 2, 6, 6) for name in ("final", "cls", "sem", "combined", "second")}
+    target = torch.randint(0, 2, (2, 12, 12))
+    terms = losses(Prediction(**maps), target)
+    assert list(terms) == ["cls", "sem", "combined", "second", "final"]
+    for name, logits in maps.items():
+        resized = F.interpolate(logits, (12, 12), mode="bilinear", align_corners=True)
+        expected = F.cross_entropy(resized, target)
+        if name == "combined":
+            expected = expected - KAPPA * shannon(resized)
+        torch.testing.assert_close(terms[name], expected)
+
+
+def test_a_step_that_is_the_answer_counts_once():
+    logits, target = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    assert list(losses(Prediction(final=logits), target)) == ["final"]
+    assert list(losses(Prediction(final=logits, second=logits), target)) == ["second"]
+
+
+def test_ignored_pixels_have_no_gradient():
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    target[0, 1] = IGNORE
+    losses(Prediction(final=logits), target)["final"].backward()
+    assert (logits.grad[0, :, 1] == 0).all()
+    assert (logits.grad[0, :, 0] != 0).all()

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from kshot.images import read_mask
+from kshot.pictures import contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
+
+
+def half_mask():
+    mask = np.zeros((10, 12), bool)
+    mask[2:8, 3:9] = True
+    return mask
+
+
+def test_a_written_mask_reads_back(tmp_path):
+    save_picture(mask_picture(half_mask()), tmp_path / "new" / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "new" / "mask.png", (10, 12)), half_mask())
+
+
+def test_an_overlay_tints_the_object_only():
+    grey = Image.new("RGB", (12, 10), (100, 100, 100))
+    pixels = np.asarray(overlay(grey, half_mask()))
+    assert (pixels[~half_mask()] == 100).all()
+    assert (pixels[2, 3:9] == 255).all()  # the outline
+    assert pixels[4, 5, 0] > pixels[4, 5, 1]
+    np.testing.assert_array_equal(np.asarray(overlay(grey, np.zeros((10, 12), bool))), np.asarray(grey))
+
+
+def test_a_heatmap_is_grey():
+    levels = np.linspace(0, 1, 120, dtype=np.float32).reshape(10, 12)
+    pixels = np.asarray(heatmap(levels))
+    np.testing.assert_allclose(pixels[..., 0] / 255, levels, atol=0.01)
+
+
+def test_a_contact_sheet_holds_every_picture():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
+    pictures = [Image.new("RGB", (30, 20), colour) for colour in colours]
+    rows = [[("a", pictures[0]), ("b", pictures[1])], [("a", pictures[2]), ("b", pictures[3])]]
+    found = {colour for _, colour in contact_sheet(rows, 60).getcolors(100_000)}
+    assert set(colours) <= found
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_traces(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_and_fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from make_data import METHODS, scene, tiny_method
+from PIL import Image
+
+from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
+from kshot.pretrained import ModelConfig
+from kshot.segmenter import choose_device
+
+
+def tiny_segmenter(name="two-pass", image_size=96):
+    config = ModelConfig(method="two-pass", backbone="test_resnet", image_size=image_size)
+    return Segmenter(config, tiny_method(name), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return Segmenter.from_pretrained()
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_the_shipped_model_finds_the_disc_in_another_scene(pretrained):
+    support, mask = scene(left=10)
+    query, truth = scene(left=60, seed=1)
+    fitted = pretrained.fit(support, mask)
+    assert iou(fitted.predict(query), truth) > 0.7
+    probability = fitted.predict_proba(query)
+    assert probability[truth].mean() > 0.8
+    assert probability[~truth].mean() < 0.2
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("size", [(33, 57), (400, 400), (500, 375), (1, 1)])
+def test_results_come_in_the_images_own_size(name, size):
+    fitted = tiny_segmenter(name).fit(*scene())
+    query = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    explanation = fitted.explain(query)
+    assert explanation.mask.shape == explanation.fused.shape == size
+    assert explanation.mask.dtype == bool
+    assert explanation.fused.dtype == np.float32
+    steps = {"first_pass", "second_pass", "base_map"}
+    has = {
+        "hsnet-both": {"first_pass"},
+        "two-pass": steps,
+        "two-pass-without-base": {"first_pass", "second_pass"},
+    }
+    for step in steps:
+        value = getattr(explanation, step)
+        assert (value is not None) == (step in has.get(name, set()))
+        assert value is None or (value.shape == size and (value >= 0).all() and (value <= 1).all())
+
+
+def test_supports_may_have_any_size_and_number():
+    segmenter = tiny_segmenter()
+    supports = [
+        scene(width, height) for width, height in [(120, 90), (70, 200), (300, 80), (90, 90), (75, 70)]
+    ]
+    fitted = segmenter.fit([image for image, _ in supports], [mask for _, mask in supports])
+    assert len(fitted.supports) == 5
+    assert fitted.predict(supports[1][0]).shape == (200, 70)
+
+
+def test_fit_returns_a_new_segmenter_and_reads_the_supports_once(monkeypatch):
+    segmenter = tiny_segmenter()
+    calls = []
+    original = type(segmenter.method).features
+    monkeypatch.setattr(
+        type(segmenter.method), "features", lambda self, x: calls.append(len(x)) or original(self, x)
+    )
+    picture, mask = scene()
+    one = segmenter.fit(picture, mask)
+    two = segmenter.fit([picture, picture], [mask, mask])
+    assert (len(segmenter.supports), len(one.supports), len(two.supports)) == (0, 1, 2)
+    assert len(calls) == 3
+    two.predict(picture)
+    two.predict(picture)
+    assert len(calls) == 5  # one a query, none for the supports
+    with pytest.raises(AttributeError):
+        one.supports = ()
+
+
+def test_all_kinds_of_input_give_the_same_answer(tmp_path, pretrained):
+    picture, mask = scene()
+    picture.save(tmp_path / "image.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    pixels = np.asarray(picture)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    images = [str(tmp_path / "image.png"), tmp_path / "image.png", picture, pixels, tensor, tensor / 255]
+    masks = [str(tmp_path / "mask.png"), tmp_path / "mask.png", Image.fromarray(mask), mask]
+    masks += [torch.from_numpy(mask.copy()), mask.astype(np.int64)]
+    answers = []
+    for image, one_mask in zip(images, masks, strict=True):
+        answers.append(pretrained.fit(image, one_mask).predict_proba(image))
+        answers.append(pretrained.fit([image], [one_mask]).predict_proba(image))
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+
+
+@pytest.mark.parametrize("name", ["hsnet-both", "two-pass"])
+def test_an_unusable_support_is_refused_and_changes_nothing(name):
+    segmenter = tiny_segmenter(name)
+    picture, mask = scene()
+    fitted = segmenter.fit(picture, mask)
+    with pytest.raises(MaskError, match="is empty"):
+        fitted.fit(picture, np.zeros_like(mask))
+    with pytest.raises(MaskError, match="its image is 120 x 90"):
+        fitted.fit(picture, mask.T)
+    with pytest.raises(MaskError, match="2 support images need as many masks, but there are 1"):
+        fitted.fit([picture, picture], [mask])
+    with pytest.raises(ImageError, match="no support images"):
+        fitted.fit([], [])
+    assert len(fitted.supports) == 1
+    assert np.isfinite(fitted.fit(picture, np.ones_like(mask)).predict_proba(picture)).all()
+
+
+def test_one_pixel_either_counts_or_is_refused_with_a_remedy():
+    segmenter = tiny_segmenter(image_size=64)
+    mask = np.zeros((90, 120), bool)
+    mask[45, 60] = True
+    large = np.zeros((900, 1200), bool)
+    large[451, 601] = True
+    seen = segmenter.fit(np.zeros((32, 32, 3), np.uint8), np.eye(1, 1024, 500).reshape(32, 32) > 0)
+    assert np.isfinite(seen.predict_proba(scene()[0])).all()
+    with pytest.raises(MaskError, match=r"its 1 pixels of 1200 x 900 vanish at 64 x 64\. Raise image_size"):
+        segmenter.fit(np.zeros((900, 1200, 3), np.uint8), large)
+
+
+def test_predict_before_fit_says_what_to_do(pretrained):
+    with pytest.raises(NotFittedError, match="Call fit"):
+        pretrained.predict(scene()[0])
+
+
+def test_image_size_can_be_changed_but_must_be_positive():
+    assert Segmenter.from_pretrained(image_size=65).config.image_size == 65
+    with pytest.raises(ModelError, match="image_size is 0"):
+        Segmenter.from_pretrained(image_size=0)
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type in ("cpu", "cuda", "mps")
+    with pytest.raises(ModelError, match="Device 'toaster' cannot be used here"):
+        choose_device("toaster")

@@ -1,0 +1,42 @@
+import torch
+
+from kshot.episode import Prediction, Support
+from kshot.methods.voting import segment_by_vote, vote
+
+
+def test_votes_are_divided_by_each_images_own_largest():
+    masks = torch.tensor(
+        [
+            [[[1, 1, 0, 0]], [[1, 1, 1, 0]]],
+            [[[1, 1, 0, 0]], [[1, 0, 0, 0]]],
+            [[[1, 0, 0, 0]], [[0, 0, 0, 0]]],
+            [[[1, 0, 1, 0]], [[0, 0, 0, 0]]],
+        ],
+        dtype=torch.bool,
+    )
+    # The first image's largest vote is 4 of 4, so 2 are enough; the second's is 2, so 1 is.
+    assert vote(masks).tolist() == [[[True, True, False, False]], [[True, True, True, False]]]
+
+
+def test_without_any_vote_all_is_background():
+    assert not vote(torch.zeros(5, 2, 3, 3, dtype=torch.bool)).any()
+
+
+def test_one_shot_is_its_own_mask():
+    mask = torch.rand(1, 2, 5, 5) > 0.5
+    assert torch.equal(vote(mask), mask[0])
+
+
+def test_maps_are_means_over_the_shots_and_steps_that_lack_stay_none():
+    logits = {n: torch.randn(1, 2, 3, 3) for n in range(2)}
+
+    def predict(support):
+        return Prediction(final=logits[support.features], second=logits[support.features])
+
+    answer = segment_by_vote(predict, [Support(n, torch.ones(1, 1, 3, 3)) for n in range(2)], (3, 3))
+    probabilities = torch.stack([logits[n].softmax(1)[:, 1] for n in range(2)])
+    torch.testing.assert_close(answer.probability, probabilities.mean(0))
+    torch.testing.assert_close(answer.second_pass, probabilities.mean(0))
+    assert torch.equal(answer.mask, (probabilities > 0.5).any(0))  # 1 of 2 votes is half of 2
+    assert answer.first_pass is None
+    assert answer.base_map is None
