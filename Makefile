@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo test test-slow check format
+.PHONY: setup demo test test-slow check format docs
 
 setup: $(VENV)/.kshot-ready
 
@@ -16,6 +16,10 @@ $(VENV)/.kshot-ready: pyproject.toml
 
 demo: setup
 	$(BIN)/python demo/demo.py
+
+docs: setup
+	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
+	cp demo/out/readme.jpg docs/demo.jpg
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

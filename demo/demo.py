@@ -1,10 +1,12 @@
 """Segment scikit-image's photographs from annotations drawn by hand: `make demo`.
 
+    python demo/demo.py [ANNOTATION ...] [--picture FILE]
+
 Nothing is downloaded: photographs and weights come with installed packages.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +23,29 @@ IMAGE_SIZE = 641  # coins are small; the finer the grid, the better they come ou
 
 # An annotated photograph, and the photograph to segment. The last is a hard one: a woman in an orange
 # suit, in colour, to find a man in a black coat, in grey. Without training that works by halves.
-EPISODES = [
-    ("coins", "coins"),
-    ("motorcycle", "motorcycle_right"),
-    ("eye", "chelsea"),
-    ("gland", "immunohistochemistry"),
-    ("person", "camera"),
-]
+EPISODES = {
+    "coins": "coins",
+    "motorcycle": "motorcycle_right",
+    "eye": "chelsea",
+    "gland": "immunohistochemistry",
+    "person": "camera",
+}
 
 
-def main(out: Path = HERE / "out") -> None:
-    """Segment every episode, write masks and overlays, and one picture with all of them."""
+def main(names: list[str], picture: Path) -> None:
+    """Segment the named episodes; write masks and overlays beside one picture with all of them."""
     segmenter = Segmenter.from_pretrained(image_size=IMAGE_SIZE)
     rows = []
-    for annotation, query_name in EPISODES:
-        support, mask = annotated(annotation)
-        query = photograph(query_name)
+    for name in names:
+        support, mask = annotated(name)
+        query = photograph(EPISODES[name])
         explanation = segmenter.fit(support, mask).explain(query)
-        save_picture(mask_picture(explanation.mask), out / f"{annotation}_mask.png")
-        save_picture(overlay(query, explanation.mask), out / f"{annotation}_overlay.png")
+        save_picture(mask_picture(explanation.mask), picture.parent / f"{name}_mask.png")
+        save_picture(overlay(query, explanation.mask), picture.parent / f"{name}_overlay.png")
         rows.append(sheet_row(overlay(support, mask), query, explanation))
-        print(f"{annotation}: {100 * explanation.mask.mean():.1f} % of {query_name} is foreground")
-    save_picture(contact_sheet(rows, 300), out / "demo.png")
-    print(f"Look at {out / 'demo.png'}")
+        print(f"{name}: {100 * explanation.mask.mean():.1f} % of {EPISODES[name]} is foreground")
+    save_picture(contact_sheet(rows), picture)
+    print(f"Look at {picture}")
 
 
 def photograph(name: str) -> Image.Image:
@@ -69,4 +71,8 @@ def annotated(name: str) -> tuple[Image.Image, Any]:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description="Segment scikit-image's photographs.")
+    parser.add_argument("names", nargs="*", default=list(EPISODES), help="episodes; all of them if none")
+    parser.add_argument("--picture", type=Path, default=Path("demo/out/demo.png"), help="contact sheet")
+    arguments = parser.parse_args()
+    main(arguments.names, arguments.picture)

@@ -3,7 +3,15 @@ import pytest
 from PIL import Image
 
 from kshot.images import read_mask
-from kshot.pictures import contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
+from kshot.pictures import (
+    contact_sheet,
+    heatmap,
+    mask_picture,
+    montage,
+    overlay,
+    replacing,
+    save_picture,
+)
 
 
 def half_mask():
@@ -56,3 +64,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_traces(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_montage_shows_every_picture(count):
+    colours = [(200, 10 * n, 0) for n in range(count)]
+    grid = montage([Image.new("RGB", (90, 60), colour) for colour in colours], 120)
+    assert set(colours) <= {colour for _, colour in grid.getcolors(100_000)}
+    assert max(grid.size) <= 120

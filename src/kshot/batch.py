@@ -12,7 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kshot.errors import KshotError
 from kshot.images import list_images, read_image, read_mask
-from kshot.pictures import Row, contact_sheet, heatmap, mask_picture, overlay, replacing, save_picture
+from kshot.pictures import (
+    Row,
+    contact_sheet,
+    heatmap,
+    mask_picture,
+    montage,
+    overlay,
+    replacing,
+    save_picture,
+)
 from kshot.segmenter import Explanation, Segmenter
 
 SHEET_ROWS = 12
@@ -76,11 +85,12 @@ def segment_all(segmenter: Segmenter, supports: list[tuple[Path, Path]], outputs
     """
     console, report, start = Console(), Report(), time.monotonic()
     support_pictures = [_support_picture(*pair) for pair in supports]
+    support_picture = montage(support_pictures, CELL)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
-            line = _segment_one(segmenter, support_pictures, image, stem, outputs, report)
+            line = _segment_one(segmenter, support_picture, image, stem, outputs, report)
             progress.advance(task)
             if not console.is_terminal:
                 rate = (time.monotonic() - start) / (index + 1)
@@ -96,7 +106,7 @@ def segment_all(segmenter: Segmenter, supports: list[tuple[Path, Path]], outputs
 
 def _segment_one(
     segmenter: Segmenter,
-    support_pictures: list[Image.Image],
+    support_picture: Image.Image,
     image: Path,
     stem: Path,
     outputs: Outputs,
@@ -110,8 +120,7 @@ def _segment_one(
         report.failures.append({"image": str(image), "reason": str(error)})
         return f"{image}: failed: {error}"
     if len(report.rows) < SHEET_ROWS:
-        support = support_pictures[len(report.rows) % len(support_pictures)]
-        report.rows.append(sheet_row(support, picture, explanation))
+        report.rows.append(sheet_row(support_picture, picture, explanation))
     return f"{image}: {100 * explanation.mask.mean():.1f} % foreground"
 
 

@@ -1,5 +1,6 @@
 """Pictures out: overlays and contact sheets, and files that are written whole or not at all."""
 
+import math
 import os
 import uuid
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def contact_sheet(rows: list[Row], cell: int = 240) -> Image.Image:
             sheet.paste(picture, (left, top + (height - picture.height) // 2))
         top += height + GAP
     return sheet
+
+
+def montage(pictures: list[Image.Image], cell: int) -> Image.Image:
+    """Put pictures side by side in a square grid that fits `cell` pixels; one picture stays as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    side = math.ceil(math.sqrt(len(pictures)))
+    tile = cell // side
+    grid = Image.new("RGB", (side * tile, math.ceil(len(pictures) / side) * tile), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, side)
+        grid.paste(ImageOps.pad(picture, (tile - 2, tile - 2), color="white"), (column * tile, row * tile))
+    return grid
 
 
 @contextmanager

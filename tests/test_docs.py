@@ -1,0 +1,78 @@
+"""What the documents show is what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from make_data import scene
+from PIL import Image
+from safetensors.torch import save_file
+
+from kshot import cli
+from kshot.description import describe
+from kshot.network.backbones import Backbone
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """The files that the README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    picture, mask = scene()
+    picture.save("cup.jpg")
+    Image.fromarray(mask).save("cup_mask.png")
+    Path("photos").mkdir()
+    for name in ("table.jpg", "photos/one.jpg", "photos/two.jpg"):
+        scene(left=50)[0].save(name)
+    save_file(Backbone("resnet50").trunk.state_dict(), "resnet50.safetensors")
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["mask"].shape == names["probability"].shape == (90, 120)
+    assert names["backbone"].name == "resnet50.tv_in1k"
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_readmes_commands_run():
+    commands = re.findall(r"^kshot (.*)$", README, flags=re.M)
+    commands += re.findall(r"`kshot (info .*?)`", README)
+    assert len(commands) == 2
+    for command in commands:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(command.split())
+        assert not caught.value.code, command
+    assert Path("masks/one_mask.png").exists()
+
+
+def test_every_option_of_the_commands_exists():
+    source = (ROOT / "src/kshot/cli.py").read_text()
+    for option in re.findall(r"`--([a-z-]+)", README):
+        assert option.replace("-", "_") in source or f"--{option}" in source, option
+
+
+def test_the_readmes_parameter_counts_are_the_networks():
+    for method in ("hsnet", "two-pass"):
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{method}`"))
+        assert f"{describe(method, 'resnet50')['trainable_parameters']:,}" in row
+
+
+def test_make_targets_that_documents_name_exist():
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), flags=re.M))
+    for document in ("README.md", "CONTRIBUTING.md"):
+        named = re.findall(r"`make (\w[\w-]*)", (ROOT / document).read_text())
+        assert set(named) <= targets
+
+
+def test_the_architecture_names_every_file():
+    listing = (ROOT / "docs/architecture.md").read_text()
+    for path in (ROOT / "src/kshot").rglob("*.py"):
+        if path.stem not in ("__init__", "hsnet", "prototype", "two_pass", "voting"):
+            assert path.name in listing, path.name
