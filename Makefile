@@ -11,7 +11,7 @@ setup: $(VENV)/.kshot-ready
 
 $(VENV)/.kshot-ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $$($(HAS_TORCH) && echo --system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 demo: setup

@@ -141,3 +141,30 @@ def test_help_and_import_are_quick_and_leave_torch_alone():
         used.append(sum(os.times()[2:4]) - sum(before[2:4]))  # processor time of children
     assert min(used) < 0.5
     subprocess.run([sys.executable, "-c", "import kshot, sys; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_results_are_never_mistaken_for_photographs(photos, capsys):
+    queries = photos / "queries"
+    for _ in range(2):
+        assert run("segment", *support_options(photos), queries, "--out", queries / "out") == 0
+        assert "3 of 3 images" in capsys.readouterr().out
+    assert run("segment", *support_options(photos), queries, "--out", queries) == 2
+    assert "Choose another --out" in capsys.readouterr().err
+
+
+def test_photographs_that_differ_in_their_suffix_only_are_all_segmented(photos):
+    scene(left=40)[0].save(photos / "queries" / "one.png")
+    assert run("segment", *support_options(photos), photos / "queries", "--out", photos / "out") == 0
+    results = {path.name for path in (photos / "out").glob("one*")}
+    assert results == {
+        "one.jpg_mask.png",
+        "one.jpg_overlay.png",
+        "one.png_mask.png",
+        "one.png_overlay.png",
+    }
+
+
+def test_a_folder_that_cannot_be_made_is_named(photos, capsys):
+    (photos / "file").touch()
+    assert run("segment", *support_options(photos), photos / "queries", "--out", photos / "file" / "out") == 2
+    assert "cannot be made" in capsys.readouterr().err

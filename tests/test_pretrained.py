@@ -67,17 +67,17 @@ def test_other_backbone_weights_than_the_models_are_refused(tmp_path):
     make_segmenter("two-pass").save(tmp_path / "model")
     save_file(tiny_backbone(seed=8).trunk.state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match=r"made with other weights of test_resnet"):
-        load_model(tmp_path / "model", tmp_path / "other.safetensors")
+        load_model(tmp_path / "model", backbone_weights=tmp_path / "other.safetensors")
 
 
 def test_weights_of_another_model_are_refused(tmp_path, backbone_file):
     make_segmenter("two-pass").save(tmp_path)
     save_file({"encoder.x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"model\.safetensors don't fit.*missing.*1 unknown \(encoder\.x"):
-        load_model(tmp_path, backbone_file)
+        load_model(tmp_path, backbone_weights=backbone_file)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"There is no weights file .*model\.safetensors"):
-        load_model(tmp_path, backbone_file)
+        load_model(tmp_path, backbone_weights=backbone_file)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,13 @@ def test_every_shipped_model_loads_and_knows_its_backbones_digest(name):
     config, method = load_model(name)
     assert config.backbone_sha256
     assert not method.training
+
+
+def test_prototypes_take_any_backbone_and_trained_models_only_their_own(tmp_path, backbone_file):
+    exchanged = Segmenter.from_pretrained(backbone=TINY, backbone_weights=backbone_file)
+    assert exchanged.config.backbone == TINY
+    picture, mask = scene()
+    assert exchanged.fit(picture, mask).predict(picture).shape == mask.shape
+    make_segmenter("two-pass").save(tmp_path / "model")
+    with pytest.raises(ModelError, match="works with its own backbone only, test_resnet"):
+        Segmenter.from_pretrained(tmp_path / "model", backbone="resnet50")

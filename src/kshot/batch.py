@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,25 +41,23 @@ class Outputs:
 
     @classmethod
     def plan(cls, paths: list[Path], folder: Path, save_probabilities: bool) -> "Outputs":
-        """List the images, and make sure that no two write the same file.
+        """List the images and name their results; earlier results, in `folder`, are no images.
 
-        Raises ImageError for what does not exist, KshotError for names that collide or a folder that
-        cannot be made.
+        Raises ImageError for what does not exist, KshotError for names that collide, or for a folder
+        that cannot be made or holds the images themselves.
         """
-        queries = [(image, relative.with_suffix("")) for image, relative in list_images(paths)]
-        taken: dict[Path, Path] = {}
-        for image, stem in queries:
-            if taken.setdefault(stem, image) != image:
-                raise KshotError(
-                    f"{taken[stem]} and {image} would both be written as {folder / stem}_mask.png. "
-                    "Give the folder above them, or run the command once for each."
-                )
+        inside = folder.resolve()
+        if any(path.resolve() == inside for path in paths):
+            raise KshotError(
+                f"{folder} holds the images, so it can't take the results. Choose another --out."
+            )
+        images = [pair for pair in list_images(paths) if inside not in pair[0].resolve().parents]
+        queries = _name_results(images, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-        unique = {stem: (image, stem) for image, stem in queries}
-        return cls(folder, list(unique.values()), save_probabilities)
+        return cls(folder, queries, save_probabilities)
 
     def write(self, stem: Path, picture: Image.Image, explanation: Explanation) -> None:
         """Write one query's mask, overlay and, if wanted, probabilities."""
@@ -68,6 +67,21 @@ class Outputs:
         if self.save_probabilities:
             with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
                 np.save(temporary, explanation.fused.astype(np.float16))
+
+
+def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with its results' stem; images that differ in their suffix only keep it there."""
+    stems = Counter(relative.with_suffix("") for _, relative in set(images))
+    named: dict[Path, Path] = {}
+    for image, relative in images:
+        stem = relative.with_suffix("")
+        name = relative if stems[stem] > 1 else stem
+        if named.setdefault(name, image) != image:
+            raise KshotError(
+                f"{named[name]} and {image} would both be written as {folder / name}_mask.png. "
+                "Give the folder above them, or run the command once for each."
+            )
+    return [(image, name) for name, image in named.items()]
 
 
 @dataclass

@@ -16,11 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-BackboneWeights = Annotated[
-    Path | None,
-    typer.Option(help="File with the ImageNet backbone's weights (.safetensors or .pth).", metavar="FILE"),
-]
-
 
 @app.command()
 def segment(
@@ -37,12 +32,19 @@ def segment(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
     model: Annotated[
-        str, typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub.")
-    ] = "prototype",
+        str | None,
+        typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub."),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels at which the network works; default the model's own.")
     ] = None,
-    backbone_weights: BackboneWeights = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Another backbone, for a model that learnt nothing (prototype).")
+    ] = None,
+    backbone_weights: Annotated[
+        Path | None,
+        typer.Option(help="File with the backbone's ImageNet weights (.safetensors, .pth).", metavar="FILE"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write float16 NumPy files (H, W) in [0, 1].")
@@ -53,6 +55,7 @@ def segment(
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
     from kshot.batch import Outputs, segment_all
+    from kshot.pretrained import DEFAULT_MODEL
     from kshot.segmenter import Segmenter
 
     if len(support) % 2:
@@ -60,7 +63,11 @@ def segment(
     pairs = list(zip(support[::2], support[1::2], strict=True))
     outputs = Outputs.plan(queries, out, save_probabilities)
     segmenter = Segmenter.from_pretrained(
-        model, image_size=image_size, backbone_weights=backbone_weights, device=device
+        model or DEFAULT_MODEL,
+        image_size=image_size,
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        device=device,
     ).fit([image for image, _ in pairs], [mask for _, mask in pairs])
     num_failed = segment_all(segmenter, pairs, outputs)
     raise typer.Exit(1 if num_failed else 0)

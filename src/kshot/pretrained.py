@@ -76,15 +76,19 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
 
 
 def load_model(
-    name_or_dir: str | Path, backbone_weights: str | Path | None = None
+    name_or_dir: str | Path, backbone: str | None = None, backbone_weights: str | Path | None = None
 ) -> tuple[ModelConfig, AnyMethod]:
     """Load a model that ships with kshot, a folder, or a repository on the hub, ready to segment.
 
+    backbone: another backbone than the model's, for methods that learn nothing. backbone_weights: a file
+    with its ImageNet weights.
     Raises ModelError if there is no such model or its config is broken, WeightsError if weights are
     missing, unreadable, or not those that the model was trained with.
     """
     folder = _find_folder(str(name_or_dir))
     config = read_config(folder / CONFIG_FILE)
+    if backbone is not None:
+        config = _exchange_backbone(config, backbone)
     method = build_method(config, lambda name: load_backbone(name, backbone_weights))
     if method.cls_backbone is not None and config.backbone_sha256 is not None:
         _check_digest(config, method.cls_backbone)
@@ -134,6 +138,15 @@ def shipped_models() -> list[str]:
 def _backbone_state(method: AnyMethod) -> dict[str, Tensor]:
     state = method.state_dict()
     return {key: state[key] for key in state if "cls_backbone" in key.split(".")}
+
+
+def _exchange_backbone(config: ModelConfig, backbone: str) -> ModelConfig:
+    if config.method != "prototype":
+        raise ModelError(
+            f"A trained {config.method} model works with its own backbone only, {config.backbone}; "
+            "prototype takes any. Leave out --backbone, or train a model with the other one."
+        )
+    return config.model_copy(update={"backbone": backbone, "backbone_sha256": None})
 
 
 def _check_digest(config: ModelConfig, backbone: Backbone) -> None:

@@ -62,17 +62,19 @@ class Segmenter:
         name_or_dir: str | Path = DEFAULT_MODEL,
         *,
         image_size: int | None = None,
+        backbone: str | None = None,
         backbone_weights: str | Path | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
 
         image_size: side in pixels at which the network works; None takes the model's own.
+        backbone: another backbone than the model's own; prototype takes any, trained models none.
         backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
-        config, method = load_model(name_or_dir, backbone_weights)
+        config, method = load_model(name_or_dir, backbone, backbone_weights)
         if image_size is not None:
             config = _with_image_size(config, image_size)
         chosen = choose_device(device)

@@ -17,27 +17,26 @@ def segment_by_vote(
     Maps other than the mask are means over the shots.
     """
     predictions = [predict(support) for support in supports]
-
-    def mean(maps: Sequence[Tensor | None]) -> Tensor | None:
-        present = [resize(one, size)[:, 0] for one in maps if one is not None]
-        return torch.stack(present).mean(dim=0) if present else None
-
-    probabilities = torch.stack([foreground(resize(p.final, size))[:, 0] for p in predictions])
+    # Summed one by one: at a photograph's size, all shots at once would take gigabytes.
+    votes = probability = torch.zeros((), device=predictions[0].final.device)
+    for prediction in predictions:
+        one = foreground(resize(prediction.final, size))[:, 0]
+        votes = votes + (one > 0.5)
+        probability = probability + one / len(predictions)
     return Segmentation(
-        mask=vote(probabilities > 0.5),
-        probability=probabilities.mean(dim=0),
-        first_pass=mean([p.combined if p.combined is None else foreground(p.combined) for p in predictions]),
-        second_pass=mean([p.second if p.second is None else foreground(p.second) for p in predictions]),
-        base_map=mean([p.base_map for p in predictions]),
+        mask=decide(votes),
+        probability=probability.clamp(max=1),
+        first_pass=_mean([p.combined for p in predictions], foreground, size),
+        second_pass=_mean([p.second for p in predictions], foreground, size),
+        base_map=_mean([p.base_map for p in predictions], lambda base_map: base_map, size),
     )
 
 
-def vote(masks: Tensor) -> Tensor:
-    """Decide each pixel from K binary masks (K, B, H, W): foreground from half the image's largest vote.
+def decide(votes: Tensor) -> Tensor:
+    """Decide each pixel from its number of votes (B, H, W): foreground from half the image's largest.
 
     Returns (B, H, W) bool; an image without any vote is all background.
     """
-    votes = masks.sum(dim=0)
     largest = votes.amax(dim=(-2, -1), keepdim=True)
     return (votes > 0) & (votes * 2 >= largest)
 
@@ -45,3 +44,11 @@ def vote(masks: Tensor) -> Tensor:
 def foreground(logits: Tensor) -> Tensor:
     """Give the foreground probability (B, 1, H, W) of logits (B, 2, H, W)."""
     return logits.softmax(dim=1)[:, 1:]
+
+
+def _mean(
+    maps: Sequence[Tensor | None], to_probability: Callable[[Tensor], Tensor], size: tuple[int, int]
+) -> Tensor | None:
+    """Average a step over the shots, then resize it; None if the method has no such step."""
+    present = [to_probability(one) for one in maps if one is not None]
+    return resize(torch.stack(present).mean(dim=0), size)[:, 0] if present else None

@@ -1,0 +1,81 @@
+"""Real photographs and large networks; `make test-slow`."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from make_data import randomise_norms
+from PIL import Image, ImageDraw, ImageOps
+from skimage import data
+
+from kshot.episode import Support
+from kshot.images import image_tensor, mask_tensor
+from kshot.methods.two_pass import TwoPass
+from kshot.network.backbones import Backbone
+from kshot.network.base_learner import PSPNet
+from kshot.network.losses import losses
+from kshot.network.weights import load_backbone
+from kshot.pretrained import ModelConfig
+from kshot.segmenter import Segmenter
+
+pytestmark = pytest.mark.slow
+
+
+def astronaut():
+    """Give the photograph and a rough outline of the woman in it."""
+    outline = [(150, 72), (205, 20), (270, 25), (300, 90), (270, 140), (300, 230), (350, 270), (365, 340)]
+    outline += [(300, 390), (280, 512), (30, 512), (20, 400), (45, 260), (110, 210), (140, 155), (180, 140)]
+    mask = Image.new("1", (512, 512))
+    ImageDraw.Draw(mask).polygon(outline, fill=1)
+    return Image.fromarray(data.astronaut()), np.asarray(mask)
+
+
+def test_two_pass_learns_a_real_episode_in_every_step():
+    """The support is a photograph, the query its mirror image; each loss must fall and each mask fit."""
+    size = 161
+    support, support_mask = astronaut()
+    query, query_mask = ImageOps.mirror(support), support_mask[:, ::-1].copy()
+    cls = load_backbone("efficientnet_lite0")
+    sem = load_backbone("efficientnet_lite0", output_stride=8)
+    method = TwoPass(cls, sem, None)
+    target = mask_tensor(query_mask, size).long()
+    query_features = method.features(image_tensor(query, size)[None])
+    one_shot = Support(
+        method.features(image_tensor(support, size)[None]), mask_tensor(support_mask, size)[None]
+    )
+    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+    history = []
+    for _ in range(40):
+        terms = losses(method.train().match(query_features, one_shot), target)
+        optimiser.zero_grad()
+        sum(terms.values()).backward()
+        optimiser.step()
+        history.append({name: term.item() for name, term in terms.items()})
+    assert set(history[0]) == {"cls", "sem", "combined", "second"}
+    for name in history[0]:
+        assert history[-1][name] < 0.6 * history[0][name], name
+    config = ModelConfig(method="two-pass", backbone="efficientnet_lite0", image_size=size)
+    segmenter = Segmenter(config, method.eval(), torch.device("cpu"))
+    explanation = segmenter.fit(support, support_mask).explain(query)
+    for found in (explanation.first_pass > 0.5, explanation.second_pass > 0.5, explanation.mask):
+        assert (found & query_mask).sum() / (found | query_mask).sum() > 0.6
+
+
+def test_resnet50_at_the_published_size():
+    torch.manual_seed(0)
+    base_learner = PSPNet("resnet50", 15)
+    method = TwoPass(Backbone("resnet50"), base_learner.backbone, base_learner.head).eval()
+    randomise_norms(method)
+    images, mask = torch.rand(2, 1, 3, 400, 400), torch.zeros(1, 1, 400, 400)
+    mask[..., 100:300, 100:300] = 1
+    start = time.process_time()
+    with torch.inference_mode():
+        query, support = method.features(images[0]), method.features(images[1])
+        sizes = [stage[0].shape[-2:] for stage in query.cls.stages]
+        assert sizes == [stage[0].shape[-2:] for stage in query.sem.stages]
+        assert sizes == [(50, 50), (25, 25), (13, 13)]
+        prediction = method.match(query, Support(support, mask))
+    print(f"{time.process_time() - start:.1f} s of processor time")
+    assert prediction.final.shape == (1, 2, 100, 100)
+    assert all(step.isfinite().all() for step in prediction if step is not None)
