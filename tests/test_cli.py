@@ -89,7 +89,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
         (["--support", "gone.png", "support 0 mask.png", "queries/one.jpg"], "no file 'gone.png'"),
         (["--support", "support 0.png", "support 0 mask.png", "nowhere"], "no file or folder nowhere"),
         (
-            ["--support", "support 0.png", "support 0 mask.png", "queries/one.jpg", "other/one.png"],
+            ["--support", "support 0.png", "support 0 mask.png", "queries/one.jpg", "other/one.jpg"],
             "would both be written",
         ),
         (
@@ -101,7 +101,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
 def test_a_users_mistake_is_one_line_and_status_2(photos, monkeypatch, capsys, arguments, reason):
     monkeypatch.chdir(photos)
     Path("other").mkdir()
-    scene()[0].save("other/one.png")
+    scene()[0].save("other/one.jpg")
     if reason == "support mask":  # the mask was forgotten, so the query stands in its place
         arguments = [*arguments, "queries/deep/two.png"]
         reason = "mode RGB"

@@ -42,7 +42,7 @@ def test_the_readmes_python_runs():
 
 @pytest.mark.usefixtures("photos")
 def test_the_readmes_commands_run():
-    commands = re.findall(r"^kshot (.*)$", README, flags=re.M)
+    commands = re.findall(r"^\.venv/bin/kshot (.*)$", README, flags=re.M)
     commands += re.findall(r"`kshot (info .*?)`", README)
     assert len(commands) == 2
     for command in commands:

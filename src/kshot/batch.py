@@ -104,12 +104,14 @@ def segment_all(segmenter: Segmenter, supports: list[tuple[Path, Path]], outputs
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
-            line = _segment_one(segmenter, support_picture, image, stem, outputs, report)
+            has_failed, line = _segment_one(segmenter, support_picture, image, stem, outputs, report)
             progress.advance(task)
             if not console.is_terminal:
                 rate = (time.monotonic() - start) / (index + 1)
                 left = rate * (len(outputs.queries) - index - 1)
                 print(f"{index + 1}/{len(outputs.queries)} {line} ({left:.0f} s left)", flush=True)
+            elif has_failed:
+                progress.console.print(line, markup=False, highlight=False)
     _write_report(report, outputs.folder)
     done = len(outputs.queries) - len(report.failures)
     print(f"{done} of {len(outputs.queries)} images segmented into {outputs.folder}")
@@ -125,17 +127,18 @@ def _segment_one(
     stem: Path,
     outputs: Outputs,
     report: Report,
-) -> str:
+) -> tuple[bool, str]:
+    """Segment one query and note it in the report; return whether it failed, and a line about it."""
     try:
         picture = read_image(image)
         explanation = segmenter.explain(picture)
         outputs.write(stem, picture, explanation)
     except (KshotError, OSError) as error:
         report.failures.append({"image": str(image), "reason": str(error)})
-        return f"{image}: failed: {error}"
+        return True, f"{image}: failed: {error}"
     if len(report.rows) < SHEET_ROWS:
         report.rows.append(sheet_row(support_picture, picture, explanation))
-    return f"{image}: {100 * explanation.mask.mean():.1f} % foreground"
+    return False, f"{image}: {100 * explanation.mask.mean():.1f} % foreground"
 
 
 def _write_report(report: Report, folder: Path) -> None:

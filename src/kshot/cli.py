@@ -21,7 +21,7 @@ app = typer.Typer(
 def segment(
     queries: Annotated[
         list[Path],
-        typer.Argument(help="Images to segment, or folders of them.", metavar="IMAGE_OR_FOLDER..."),
+        typer.Argument(help="Images to segment, or folders of them.", metavar="IMAGE_OR_FOLDER"),
     ],
     support: Annotated[
         list[Path],

@@ -145,14 +145,16 @@ def _tap_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 def _create_trunk(name: str, output_stride: int) -> Any:
-    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    try:
-        trunk = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    except (TypeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(
-            f"Backbone '{name}' cannot run at output stride {output_stride}, which the base learner "
-            "needs. Use a ResNet or an EfficientNet, or the hsnet method with B_cls only."
-        ) from error
+    if output_stride == 32:
+        trunk = timm.create_model(name, pretrained=False, num_classes=0)
+    else:
+        try:
+            trunk = timm.create_model(name, pretrained=False, num_classes=0, output_stride=output_stride)
+        except (TypeError, AssertionError, NotImplementedError) as error:
+            raise ModelError(
+                f"Backbone '{name}' cannot run at output stride {output_stride}, which the base learner "
+                "needs. Use a ResNet or an EfficientNet, or the hsnet method with B_cls only."
+            ) from error
     # What follows the last tap is the classifier's; without it forward_features ends where we do.
     for head in ("conv_head", "pre_logits", *(["bn2"] if hasattr(trunk, "conv_head") else [])):
         if hasattr(trunk, head):
