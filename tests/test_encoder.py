@@ -1,5 +1,7 @@
 import pytest
 import torch
+from test_conv4d import dense_conv4d
+from torch.nn import functional as F
 
 from kshot.network.encoder import SUPPORT_STRIDES, Encoder, support_strides
 
@@ -71,3 +73,51 @@ def test_a_batch_equals_its_singles():
     for index in range(3):
         alone = encoder([volume[index : index + 1] for volume in volumes])
         torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def resize_matrix(source, target):
+    """Write bilinear resizing of one axis, corners on corners, as a matrix."""
+    matrix = torch.zeros(target, source, dtype=torch.float64)
+    for row in range(target):
+        position = row * (source - 1) / (target - 1) if target > 1 else 0.0
+        low = min(int(position), source - 1)
+        high = min(low + 1, source - 1)
+        matrix[row, low] += 1 - (position - low)
+        matrix[row, high] += position - low
+    return matrix
+
+
+def dense_block(volume, block, strides):
+    for conv, norm, stride in zip(block.convs, block.norms, strides, strict=True):
+        volume = dense_conv4d(volume, conv, (stride, stride))
+        volume = F.group_norm(volume, 4, norm.weight, norm.bias).clamp(min=0)
+    return volume
+
+
+def test_the_encoder_equals_its_dense_composition():
+    """Written out from the paper with full 4-D kernels, at a size where HSNet's strides hold."""
+    encoder = Encoder((2, 1, 1)).double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    sizes = [((2, 3), (9, 9)), ((3, 4), (18, 18)), ((4, 5), (36, 36))]
+    volumes = [
+        torch.rand(1, taps, *query, *support, dtype=torch.float64)
+        for taps, (query, support) in zip((1, 1, 2), sizes, strict=True)
+    ]
+    with torch.no_grad():
+        squeezed = [
+            dense_block(volume, block, strides)
+            for volume, block, strides in zip(
+                volumes, encoder.squeeze, [(2, 2, 2), (4, 2, 2), (4, 4, 2)], strict=True
+            )
+        ]
+        mixed = squeezed[0]
+        for stage, block in zip(squeezed[1:], encoder.mix, strict=True):
+            rows = resize_matrix(mixed.shape[2], stage.shape[2])
+            columns = resize_matrix(mixed.shape[3], stage.shape[3])
+            resized = torch.einsum("ih,jw,bchwuv->bcijuv", rows, columns, mixed)
+            mixed = dense_block(resized + stage, block, (1, 1, 1))
+        expected = mixed.flatten(4).mean(-1)
+        torch.testing.assert_close(encoder(volumes), expected)
+    assert expected.shape == (1, 128, 4, 5)
