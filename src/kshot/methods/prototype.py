@@ -2,7 +2,7 @@
 
 Wang et al. 2019, PANet: a class is the mean of its features, the background is another class, and a
 pixel belongs to the prototype that it is most alike. Deviation: similarities of two depths are averaged,
-where PANet has one; on VOC photographs that was the best of the simple choices.
+where PANet has one; which two was chosen on training photographs of VOC, not on a test.
 """
 
 from collections.abc import Sequence
