@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +32,10 @@ SHEET_ROWS = 12
 CELL = 240
 
 
+LabelledImage = tuple[Image.Image, NDArray[np.bool_]]
+"""A support: an upright RGB picture, and its mask (H, W)."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Where the results of each query go: `queries` pairs an image with its stem below `folder`."""
@@ -46,13 +51,11 @@ class Outputs:
         Raises ImageError for what does not exist, KshotError for names that collide, or for a folder
         that cannot be made or holds the images themselves.
         """
-        inside = folder.resolve()
-        if any(path.resolve() == inside for path in paths):
+        if any(path.resolve() == folder.resolve() for path in paths):
             raise KshotError(
                 f"{folder} holds the images, so it can't take the results. Choose another --out."
             )
-        images = [pair for pair in list_images(paths) if inside not in pair[0].resolve().parents]
-        queries = _name_results(images, folder)
+        queries = _name_results(list_images(paths, results=folder), folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,14 +95,13 @@ class Report:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
-def segment_all(segmenter: Segmenter, supports: list[tuple[Path, Path]], outputs: Outputs) -> int:
+def segment_all(segmenter: Segmenter, supports: list[LabelledImage], outputs: Outputs) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     A bad image is noted in `failures.jsonl` and does not stop the others.
     """
     console, report, start = Console(), Report(), time.monotonic()
-    support_pictures = [_support_picture(*pair) for pair in supports]
-    support_picture = montage(support_pictures, CELL)
+    support_picture = montage([overlay(picture, mask) for picture, mask in supports], CELL)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
@@ -159,9 +161,11 @@ def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation
     row = [("support", support), ("query", query)]
     row += [(caption, heatmap(step)) for caption, step in steps.items() if step is not None]
     row.append(("result", overlay(query, explanation.mask)))
+    # Shrunk here already: the sheet is laid out at the end, and whole photographs are large to keep.
     return [(caption, ImageOps.contain(picture, (CELL, CELL))) for caption, picture in row]
 
 
-def _support_picture(image: Path, mask: Path) -> Image.Image:
+def read_support(image: Path, mask: Path) -> LabelledImage:
+    """Read a labelled image once, for the network and for the contact sheet."""
     picture = read_image(image)
-    return overlay(picture, read_mask(mask, (picture.height, picture.width)))
+    return picture, read_mask(mask, (picture.height, picture.width))

@@ -54,22 +54,22 @@ def segment(
 
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
-    from kshot.batch import Outputs, segment_all
+    from kshot.batch import Outputs, read_support, segment_all
     from kshot.pretrained import DEFAULT_MODEL
     from kshot.segmenter import Segmenter
 
     if len(support) % 2:
         raise KshotError("Every --support takes two files: an image and its mask.")
-    pairs = list(zip(support[::2], support[1::2], strict=True))
     outputs = Outputs.plan(queries, out, save_probabilities)
+    supports = [read_support(*pair) for pair in zip(support[::2], support[1::2], strict=True)]
     segmenter = Segmenter.from_pretrained(
         model or DEFAULT_MODEL,
         image_size=image_size,
         backbone=backbone,
         backbone_weights=backbone_weights,
         device=device,
-    ).fit([image for image, _ in pairs], [mask for _, mask in pairs])
-    num_failed = segment_all(segmenter, pairs, outputs)
+    ).fit([picture for picture, _ in supports], [mask for _, mask in supports])
+    num_failed = segment_all(segmenter, supports, outputs)
     raise typer.Exit(1 if num_failed else 0)
 
 

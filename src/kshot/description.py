@@ -31,7 +31,7 @@ def describe(
     with torch.device("meta"):
         built = build_method(config)
         parameters = list(built.parameters())
-        tapped = Backbone(backbone)
+    tapped = next(module for module in built.modules() if isinstance(module, Backbone))
     return {
         "method": config.method,
         "backbone": tapped.name,

@@ -1,6 +1,11 @@
 """The errors that a user can cause and mend. Each says what is wrong, the value, and what to do."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Give the first line of an error's text, or its kind if it has none, to quote in ours."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class KshotError(Exception):
     """Base of every error that kshot raises on purpose."""
 

@@ -84,16 +84,18 @@ def mask_tensor(mask: NDArray[np.bool_], size: int) -> Tensor:
     return torch.from_numpy(np.array(squashed)).float().unsqueeze(0)
 
 
-def list_images(paths: list[Path]) -> list[tuple[Path, Path]]:
+def list_images(paths: list[Path], results: Path) -> list[tuple[Path, Path]]:
     """Expand files and folders to pairs of an image and its path relative to what was given.
 
-    Folders are searched to their depths, in alphabetical order, for files with an image's suffix.
+    Folders are searched to their depths, in alphabetical order, for files with an image's suffix; what
+    lies in the folder `results` is passed over there, because earlier masks are no photographs.
     Raises ImageError for a path that does not exist or a folder without images.
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            candidates = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = sorted(p for p in candidates if results.resolve() not in p.resolve().parents)
             if not inside:
                 raise ImageError(f"Folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             found += [(p, p.relative_to(path)) for p in inside]
@@ -116,13 +118,13 @@ def _opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) -
         with Image.open(path) as picture:
             picture.load()
             yield picture
+    except (ImageError, MaskError):
+        raise  # from the block that uses the picture, and already in our words
     except FileNotFoundError:
         raise error(f"There is no file '{os.fspath(path)}'.") from None
     except UnidentifiedImageError:
         raise error(f"'{os.fspath(path)}' is not an image in a format that can be read.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        if isinstance(problem, ImageError | MaskError):
-            raise
         raise error(f"'{os.fspath(path)}' cannot be read as an image: {problem}.") from problem
 
 

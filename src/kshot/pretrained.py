@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kshot.errors import ModelError, WeightsError
+from kshot.errors import ModelError, WeightsError, reason_of
 from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
@@ -170,7 +170,7 @@ def _find_folder(name: str) -> Path:
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"There is no folder {name}, and no repository of that name could be fetched from the "
-                f"hub ({type(error).__name__})."
+                f"hub ({reason_of(error)})."
             ) from error
     raise ModelError(
         f"There is no model or folder '{name}'. kshot ships {', '.join(shipped_models())}; "

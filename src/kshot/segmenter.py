@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from kshot.episode import Method, Segmentation, Support
-from kshot.errors import ImageError, MaskError, ModelError, NotFittedError
+from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
 from kshot.images import (
     ImageSource,
     MaskSource,
@@ -154,7 +154,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
-            f"Device '{name}' cannot be used here ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
+            f"Device '{name}' cannot be used here ({reason_of(error)}). Use 'auto' or 'cpu'."
         ) from error
     return device
 

@@ -4,6 +4,7 @@ timm builds the networks; this file knows where to tap them. Weights are loaded 
 """
 
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -169,6 +170,7 @@ def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
     return torch.tensor(config["mean"]), torch.tensor(config["std"])
 
 
+@cache
 def find_taps(name: str) -> tuple[tuple[Tap, ...], ...]:
     """Find the taps of a timm network at strides 8, 16 and 32, in the order of depth.
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kshot.errors import WeightsError
+from kshot.errors import WeightsError, reason_of
 from kshot.network.backbones import Backbone
 
 EMBEDDED_PACKAGES = {
@@ -63,9 +62,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make a parser fail in any way at all
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
-            f"{path} is not a weights file that can be read safely ({reason}). "
+            f"{path} is not a weights file that can be read safely ({reason_of(error)}). "
             "It must be .safetensors, or a .pth that torch.load reads with weights_only=True."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -161,10 +159,10 @@ def _find_on_hub(name: str) -> Path:
     repository, file = config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
     try:
         return Path(hf_hub_download(repository, file))
-    except (LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:  # all that the hub's client raises: no network, no such file, a full disk
         raise WeightsError(
-            f"Weights of {name} are not on this machine and the hub cannot be reached. On a machine with "
-            f"a network, download {file} of {repository} from the Hugging Face hub, then give it "
-            "with --backbone-weights FILE (or load_backbone(name, FILE)). "
+            f"Weights of {name} are not on this machine and the hub did not give them ({reason_of(error)}). "
+            f"On a machine with a network, download {file} of {repository} from the Hugging Face hub, then "
+            "give it with --backbone-weights FILE (or load_backbone(name, FILE)). "
             "Without a network, efficientnet_lite0 works as installed."
         ) from error
