@@ -1,4 +1,6 @@
+import importlib.util
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,3 +20,13 @@ def no_network(monkeypatch):
 @pytest.fixture(autouse=True)
 def same_random_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """Give the demo's module, with its photographs and annotations."""
+    path = Path(__file__).parent.parent / "demo" / "demo.py"
+    spec = importlib.util.spec_from_file_location("demo", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

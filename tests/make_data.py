@@ -80,3 +80,8 @@ def scene(width=120, height=90, left=20, seed=0):
     ImageDraw.Draw(picture).ellipse(box, fill=(220, 40, 30))
     ImageDraw.Draw(mask).ellipse(box, fill=1)
     return picture, np.asarray(mask)
+
+
+def iou(a, b):
+    """Intersection over union of two bool masks."""
+    return (a & b).sum() / (a | b).sum()

@@ -1,11 +1,6 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
-HERE = Path(__file__).parent.parent / "demo" / "demo.py"
 
 # Centres of the 24 coins, and places between them, as (x, y) read off the photograph.
 COINS = [(45, 55), (100, 57), (154, 51), (215, 52), (276, 53), (334, 44)]
@@ -23,14 +18,6 @@ BETWEEN = [
     (240, 155),
     (300, 150),
 ]
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo", HERE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", ["coins", "motorcycle", "eye", "gland", "person"])

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from make_data import scene
 from PIL import Image
 from safetensors.torch import save_file
@@ -53,9 +54,11 @@ def test_the_readmes_commands_run():
 
 
 def test_every_option_of_the_commands_exists():
-    source = (ROOT / "src/kshot/cli.py").read_text()
-    for option in re.findall(r"`--([a-z-]+)", README):
-        assert option.replace("-", "_") in source or f"--{option}" in source, option
+    commands = typer.main.get_command(cli.app).commands.values()
+    existing = {option for command in commands for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"`(--[a-z-]+)", README))
+    assert named
+    assert named <= existing
 
 
 def test_the_readmes_parameter_counts_are_the_networks():
@@ -76,3 +79,10 @@ def test_the_architecture_names_every_file():
     for path in (ROOT / "src/kshot").rglob("*.py"):
         if path.stem not in ("__init__", "hsnet", "prototype", "two_pass", "voting"):
             assert path.name in listing, path.name
+
+
+def test_the_architectures_forward_is_the_codes():
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), flags=re.S)
+    source = (ROOT / "src/kshot/methods/two_pass.py").read_text()
+    for line in snippet[1].splitlines():
+        assert line.partition("  #")[0] in source, line

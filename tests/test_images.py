@@ -114,7 +114,7 @@ def test_one_object_value_is_the_object(tmp_path, value, kind):
     array = np.where(disc(), value, 0).astype(np.uint8)
     source = {"array": array, "tensor": torch.from_numpy(array), "L": Image.fromarray(array)}.get(kind)
     if source is None:
-        source = Image.fromarray(array, mode=None).convert("P") if False else Image.new("P", (30, 20))
+        source = Image.new("P", (30, 20))
         source.putpalette([c for n in range(256) for c in (n, 255 - n, 90)])
         source.putdata(array.ravel().tolist())
     if kind == "file":
@@ -168,9 +168,21 @@ def test_folders_are_listed_in_order_with_their_structure(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "empty").mkdir()
-    found = list_images([tmp_path / "photos", tmp_path / "photos" / "b.png"])
+    elsewhere = tmp_path / "results"
+    found = list_images([tmp_path / "photos", tmp_path / "photos" / "b.png"], elsewhere)
     assert [str(relative) for _, relative in found] == ["a.JPG", "b.png", "deep/c.webp", "b.png"]
     with pytest.raises(ImageError, match="holds no images"):
-        list_images([tmp_path / "empty"])
+        list_images([tmp_path / "empty"], elsewhere)
     with pytest.raises(ImageError, match="no file or folder"):
-        list_images([tmp_path / "nowhere"])
+        list_images([tmp_path / "nowhere"], elsewhere)
+
+
+def test_results_are_passed_over_in_folders_but_never_when_named(tmp_path):
+    results = tmp_path / "photos" / "out"
+    results.mkdir(parents=True)
+    (results / "one_mask.png").touch()
+    with pytest.raises(ImageError, match="holds no images"):
+        list_images([tmp_path / "photos"], results)
+    (tmp_path / "photos" / "one.png").touch()
+    found = list_images([tmp_path / "photos", results / "one_mask.png"], results)
+    assert [str(relative) for _, relative in found] == ["one.png", "one_mask.png"]

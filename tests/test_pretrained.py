@@ -30,8 +30,9 @@ def make_segmenter(name):
     config = ModelConfig(backbone=TINY, image_size=64, **CONFIGS[name])
     torch.manual_seed(7)
     method = build_method(config, lambda _: tiny_backbone())
-    if (config.method != "prototype" and config.matched_by != "cls") or config.method == "two-pass":
-        randomise_norms(getattr(method, "matcher", method).sem_backbone, seed=2)
+    sem_backbone = getattr(getattr(method, "matcher", method), "sem_backbone", None)
+    if sem_backbone is not None:
+        randomise_norms(sem_backbone, seed=2)
     return Segmenter(config, method.eval(), torch.device("cpu"))
 
 

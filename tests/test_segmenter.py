@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from make_data import METHODS, scene, tiny_method
+from make_data import METHODS, iou, scene, tiny_method
 from PIL import Image
 
 from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
@@ -17,10 +17,6 @@ def tiny_segmenter(name="two-pass", image_size=96):
 @pytest.fixture(scope="module")
 def pretrained():
     return Segmenter.from_pretrained()
-
-
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
 
 
 def test_the_shipped_model_finds_the_disc_in_another_scene(pretrained):
@@ -119,11 +115,9 @@ def test_an_unusable_support_is_refused_and_changes_nothing(name):
 
 def test_one_pixel_either_counts_or_is_refused_with_a_remedy():
     segmenter = tiny_segmenter(image_size=64)
-    mask = np.zeros((90, 120), bool)
-    mask[45, 60] = True
-    large = np.zeros((900, 1200), bool)
-    large[451, 601] = True
-    seen = segmenter.fit(np.zeros((32, 32, 3), np.uint8), np.eye(1, 1024, 500).reshape(32, 32) > 0)
+    small, large = np.zeros((32, 32), bool), np.zeros((900, 1200), bool)
+    small[15, 20] = large[451, 601] = True
+    seen = segmenter.fit(np.zeros((32, 32, 3), np.uint8), small)
     assert np.isfinite(seen.predict_proba(scene()[0])).all()
     with pytest.raises(MaskError, match=r"its 1 pixels of 1200 x 900 vanish at 64 x 64\. Raise image_size"):
         segmenter.fit(np.zeros((900, 1200, 3), np.uint8), large)
