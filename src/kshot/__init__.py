@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from kshot.errors import (
+    DataError,
     ImageError,
     KshotError,
     MaskError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = version("kshot")
 __all__ = [
+    "DataError",
     "Explanation",
     "ImageError",
     "KshotError",

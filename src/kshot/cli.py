@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+import kshot.benchmark.commands as benchmark_commands
+import kshot.data.commands as data_commands
 from kshot.errors import KshotError
 
 app = typer.Typer(
@@ -95,6 +97,10 @@ def info(
         typer.echo(to_text(description))
 
 
+benchmark_commands.add_to(app)
+app.add_typer(data_commands.app, name="data")
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -110,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; a user's mistake is one line and exit status 2, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(_repeat_support(arguments))
+        app(_repeat_support(arguments), obj=arguments)
     except KshotError as error:
         typer.echo(f"kshot: {error}", err=True)
         sys.exit(2)

@@ -26,5 +26,9 @@ class ModelError(KshotError, ValueError):
     """A model, method or backbone does not exist or cannot be built as asked."""
 
 
+class DataError(KshotError, ValueError):
+    """A benchmark, its files, or what was drawn from it is not as it must be."""
+
+
 class NotFittedError(KshotError, RuntimeError):
     """A segmenter was asked to segment before it has seen a support."""

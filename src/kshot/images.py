@@ -39,7 +39,7 @@ def read_image(source: ImageSource) -> Image.Image:
         return _picture_of_array(source, name)
     if isinstance(source, Image.Image):
         return _to_rgb(source, name)
-    with _opened(source, ImageError) as picture:
+    with opened(source, ImageError) as picture:
         return _to_rgb(picture, name)
 
 
@@ -113,7 +113,8 @@ def _name(source: ImageSource) -> str:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) -> Iterator[Image.Image]:
+    """Open a picture and decode it whole, or raise `error` with the file's name and what is wrong."""
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -174,7 +175,7 @@ def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:
         return source
     if isinstance(source, Image.Image):
         return _values_of_picture(source, name)
-    with _opened(source, MaskError) as picture:
+    with opened(source, MaskError) as picture:
         return _values_of_picture(picture, name)
 
 

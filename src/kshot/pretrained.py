@@ -49,6 +49,9 @@ class ModelConfig(BaseModel):
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
+    selected_on: Literal["base", "novel"] | None = None
+    """Whose episodes its checkpoint was chosen on: held-out base classes, or the fold's own novel ones, as
+    the field does; None if there was nothing to choose. It is printed beside every number."""
 
 
 def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = Backbone) -> AnyMethod:

@@ -1,0 +1,228 @@
+"""The verbs of the benchmarks: episodes, evaluate, compare, choose, table, power."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DATA_HELP = "pascal, coco, fss1000, coco-mini-60, or a folder of your own."
+Name = Annotated[str, typer.Argument(help=DATA_HELP, metavar="NAME")]
+Data = Annotated[str, typer.Option(help=DATA_HELP, metavar="NAME")]
+Root = Annotated[Path | None, typer.Option(help="Where the benchmark's files are.", metavar="DIR")]
+Fold = Annotated[int, typer.Option(help="0 to 3 on pascal and coco.")]
+Split = Annotated[str | None, typer.Option(help="train, val or test; default what is tested on.")]
+Shots = Annotated[int, typer.Option(help="Supports of each episode.", min=1)]
+ProtocolName = Annotated[
+    str | None, typer.Option("--protocol", help="hsnet, bam, pfenet or balanced; see docs/benchmarks.md.")
+]
+Workers = Annotated[int, typer.Option(help="Processes that read ahead; they cannot change a result.", min=0)]
+CacheGB = Annotated[float, typer.Option("--cache-gb", help="Memory for features, in GiB.", min=0)]
+ImageSize = Annotated[int | None, typer.Option(help="Another side in pixels than the protocol's.", min=1)]
+BackboneName = Annotated[str | None, typer.Option(help="Another backbone, for prototype.")]
+BackboneWeights = Annotated[Path | None, typer.Option(help="File with its ImageNet weights.", metavar="FILE")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result there.", metavar="FILE")]
+
+
+def episodes(
+    data: Name,
+    out: Annotated[Path, typer.Option(help="Manifest to write.", metavar="FILE.json")],
+    fold: Fold = 0,
+    shots: Shots = 1,
+    protocol_name: ProtocolName = None,
+    count: Annotated[int | None, typer.Option(help="Number of episodes; default the protocol's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default the protocol's first.")] = None,
+    split: Split = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Draw only from the photographs that lie here; not needed.", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Write down a benchmark's episodes. Needs no images: the field's lists ship with kshot."""
+    from kshot.benchmark.score import draw_manifest
+    from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
+    from kshot.data.manifest import write_manifest
+    from kshot.data.protocols import default_protocol, preset
+
+    benchmark = benchmark_of(data)
+    protocol = preset(protocol_name or default_protocol(benchmark), benchmark)
+    if count is not None:
+        protocol = protocol.model_copy(update={"num_episodes": count})
+    present = None if root is None else open_dataset(data, root)
+    pairs = read_fold(data, fold, split)
+    seed = protocol.seeds[0] if seed is None else seed
+    manifest = draw_manifest(pairs, protocol, shots, seed, present)
+    write_manifest(manifest, out)
+    _name_left_out(manifest.left_out, shots)
+    typer.echo(f"{len(manifest.episodes)} episodes in {out}, sha256 {manifest.sha256}")
+
+
+def evaluate(
+    context: typer.Context,
+    data: Data,
+    model: Annotated[
+        str, typer.Option(help="Model that ships, a model's folder, or OWNER/NAME.")
+    ] = "prototype",
+    root: Root = None,
+    fold: Fold = 0,
+    shots: Shots = 1,
+    protocol_name: ProtocolName = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Episodes of each seed; default the protocol's.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more; default the protocol's.")] = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run precisely these episodes; repeat for more seeds.", metavar="FILE"),
+    ] = None,
+    split: Split = None,
+    scored_at: Annotated[
+        Literal["network", "original"] | None, typer.Option(help="Another size than the protocol's.")
+    ] = None,
+    image_size: ImageSize = None,
+    json_file: Json = None,
+    backbone: BackboneName = None,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    cache_gb: CacheGB = 4.0,
+) -> None:
+    """Score a model: mIoU, FB-IoU and each class's IoU, with 95 % intervals."""
+    from kshot.benchmark.results import summary, write_result
+    from kshot.benchmark.score import check_alike, draw_manifests, score_model
+    from kshot.data.benchmarks import benchmark_of
+    from kshot.data.manifest import read_manifest
+    from kshot.data.protocols import default_protocol, preset
+    from kshot.errors import DataError
+    from kshot.progress import progress
+    from kshot.segmenter import Segmenter
+
+    benchmark = benchmark_of(data)
+    given = [read_manifest(path) for path in manifest or []]
+    if given:
+        drawn_by = given[0].protocol
+        if protocol_name not in (None, drawn_by) or episodes is not None or seed:
+            raise DataError(
+                "A manifest fixes protocol, seed and number of episodes: leave these options out."
+            )
+        check_alike(given, benchmark)
+        protocol_name = drawn_by
+    protocol = preset(protocol_name or default_protocol(benchmark), benchmark)
+    changes = {
+        "num_episodes": len(given[0].episodes) if given else episodes,
+        "seeds": tuple(m.seed for m in given) or tuple(seed or ()) or None,
+        "image_size": image_size,
+        "scored_at": scored_at,
+    }
+    protocol = protocol.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    manifests = given or draw_manifests(data, fold, split, protocol, shots)
+    segmenter = Segmenter.from_pretrained(
+        model, backbone=backbone, backbone_weights=backbone_weights, device=device
+    )
+    _name_left_out(manifests[0].left_out, manifests[0].shots)
+    with progress("Evaluating", "episodes") as on_progress:
+        result = score_model(
+            segmenter,
+            model,
+            data,
+            root,
+            manifests,
+            protocol,
+            num_workers=workers,
+            cache_gb=cache_gb,
+            arguments=context.obj,
+            on_progress=on_progress,
+        )
+    typer.echo("\n".join(summary(result)))
+    if json_file is not None:
+        write_result(result, json_file)
+        typer.echo(f"Written to {json_file}")
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Result of kshot evaluate.", metavar="A.json")],
+    b: Annotated[Path, typer.Argument(help="Another, on the same episodes.", metavar="B.json")],
+    json_file: Json = None,
+) -> None:
+    """Say by how much B scores above A on the same episodes, with the paired 95 % interval."""
+    from dataclasses import asdict
+
+    from kshot.benchmark.compare import compare as compare_results
+    from kshot.benchmark.results import read_result
+    from kshot.pictures import replacing
+
+    first, second = read_result(a), read_result(b)
+    differences = compare_results(first, second)
+    typer.echo(f"{'':24} {'A':>7} {'B':>7}   B - A  95 % interval")
+    for d in differences:
+        low, high = (f"{100 * value:+.1f}" for value in d.interval)
+        values = f"{100 * d.a:7.1f} {100 * d.b:7.1f} {100 * d.difference:+7.1f}"
+        typer.echo(f"{d.name:24} {values}  [{low}, {high}]")
+    if json_file is not None:
+        with replacing(json_file) as temporary:
+            temporary.write_text(json.dumps([asdict(d) for d in differences], indent=2) + "\n")
+
+
+def choose(
+    models: Annotated[list[Path], typer.Argument(help="Folders of checkpoints.", metavar="MODEL_DIR…")],
+    data: Data,
+    root: Annotated[Path, typer.Option(help="Where the benchmark's files are.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the chosen model.", metavar="DIR")],
+    fold: Fold = 0,
+    select_on: Annotated[
+        Literal["base", "novel"],
+        typer.Option(
+            help="Episodes of held-out base classes, or of the fold's novel ones (the field's habit)."
+        ),
+    ] = "base",
+    episodes: Annotated[int, typer.Option(help="Episodes to choose on.", min=1)] = 200,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    cache_gb: CacheGB = 4.0,
+) -> None:
+    """Choose the best of several checkpoints, and write down in the model what it was chosen on."""
+    from kshot.benchmark.results import NOTES
+    from kshot.benchmark.score import score_model
+    from kshot.benchmark.selection import check_held_out, selection_manifest
+    from kshot.data.benchmarks import open_dataset
+    from kshot.pretrained import save_model
+    from kshot.progress import progress
+    from kshot.segmenter import Segmenter
+
+    manifest, protocol = selection_manifest(data, fold, select_on, episodes, open_dataset(data, root))
+    scored = []
+    for path in models:
+        segmenter = Segmenter.from_pretrained(path, backbone_weights=backbone_weights, device=device)
+        if select_on == "base":
+            check_held_out(data, fold, segmenter.config.base_classes)
+        with progress(path.name, "episodes") as on_progress:
+            result = score_model(
+                segmenter,
+                path.name,
+                data,
+                root,
+                [manifest],
+                protocol,
+                num_workers=workers,
+                cache_gb=cache_gb,
+                on_progress=on_progress,
+            )
+        typer.echo(f"{100 * result.miou:5.1f} % mIoU  {path}")
+        scored.append((result.miou, segmenter, path))
+    _, best, path = max(scored, key=lambda item: item[0])
+    save_model(best.config.model_copy(update={"selected_on": select_on}), best.method, out)
+    typer.echo(f"{path} is written to {out}: {NOTES[select_on]}.")
+
+
+def _name_left_out(left_out: dict[str, int], shots: int) -> None:
+    for name, number in left_out.items():
+        have = "1 image" if number == 1 else f"{number} images"
+        typer.echo(f"Left out: class '{name}' has {have}, {shots}-shot episodes need {shots + 1}.", err=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give a command these verbs."""
+    for verb in (episodes, evaluate, compare, choose):
+        app.command()(verb)

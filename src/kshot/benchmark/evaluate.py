@@ -1,0 +1,176 @@
+"""Run a model over a manifest's episodes and count pixels."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kshot.benchmark.feature_store import FeatureStore
+from kshot.benchmark.framing import Frame
+from kshot.benchmark.metrics import Counts, IntArray, count_pixels
+from kshot.data.manifest import Manifest
+from kshot.data.sampling import Episode
+from kshot.data.truth import Dataset, Truth
+from kshot.episode import Method, Support
+from kshot.errors import DataError
+from kshot.images import read_image
+from kshot.segmenter import Segmenter
+
+CACHE_GB = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """counts: (N, 4), in the manifest's order and that of `Counts`.
+
+    num_empty_supports: supports whose object is too small to be seen at the network's size.
+    """
+
+    counts: IntArray
+    num_images: int
+    num_computed: int
+    num_empty_supports: int
+
+
+class EpisodeFiles(NamedTuple):
+    """What is read from disk for one episode; `images` are those that no earlier episode has read."""
+
+    position: int
+    images: dict[str, Tensor]
+    truth: Truth
+    support_masks: tuple[Tensor, ...]
+
+
+class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
+    """Reads episodes; the order is fixed before, so that workers can only change how fast it goes.
+
+    Episodes come class by class: a class's images are then all that has to be kept at a time.
+    """
+
+    def __init__(self, dataset: Dataset, episodes: tuple[Episode, ...], frame: Frame) -> None:
+        self.dataset, self.episodes, self.frame = dataset, episodes, frame
+        self.order = sorted(range(len(episodes)), key=lambda index: episodes[index].class_id)
+        seen: set[str] = set()
+        self.first_read: list[list[str]] = []
+        for index in self.order:
+            new = [n for n in dict.fromkeys(names_of(episodes[index])) if n not in seen]
+            seen.update(new)
+            self.first_read.append(new)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> EpisodeFiles:
+        index = self.order[position]
+        class_id, query, supports = self.episodes[index]
+        masks = {name: self.frame.support_mask(self.dataset.truth(name, class_id)) for name in supports}
+        return EpisodeFiles(
+            index,
+            {name: self.image(name) for name in self.first_read[position]},
+            self.dataset.truth(query, class_id),
+            tuple(masks[name] for name in supports),
+        )
+
+    def image(self, name: str) -> Tensor:
+        """Read a photograph into the network's square."""
+        return self.frame.image(read_image(self.dataset.image_path(name)))
+
+
+def names_of(episode: Episode) -> tuple[str, ...]:
+    """Name an episode's images, the query first."""
+    return (episode.query, *episode.supports)
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    manifest: Manifest,
+    frame: Frame,
+    *,
+    at_original_size: bool,
+    num_workers: int = 0,
+    cache_gb: float = CACHE_GB,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Counted:
+    """Segment every query of a manifest with its supports, and count the pixels that agree with the truth.
+
+    Features are computed once an image while they fit into `cache_gb` GiB.
+    Raises DataError if photographs are missing, or an ImageError or MaskError for one that cannot be read.
+    """
+    check_files(dataset, manifest)
+    reader = EpisodeReader(dataset, manifest.episodes, frame)
+    method = cast(Method, segmenter.method)
+    fresh: dict[str, Tensor] = {}
+
+    def compute(name: str) -> Any:
+        image = fresh.pop(name, None)
+        return method.features((reader.image(name) if image is None else image).to(segmenter.device))
+
+    uses = (name for episode in manifest.episodes for name in names_of(episode))
+    store = FeatureStore(compute, uses, int(cache_gb * 2**30))
+    counts = np.zeros((len(manifest.episodes), len(Counts._fields)), dtype=np.int64)
+    num_empty = 0
+    with torch.inference_mode():
+        for done, files in enumerate(_read_ahead(reader, num_workers)):
+            fresh.update(files.images)
+            episode = manifest.episodes[files.position]
+            query = store.use(episode.query)
+            supports = [
+                Support(store.use(name), mask.to(segmenter.device))
+                for name, mask in zip(episode.supports, files.support_masks, strict=True)
+            ]
+            num_empty += sum(not mask.any() for mask in files.support_masks)
+            counts[files.position] = _segment_and_count(
+                method, query, supports, files.truth, frame, at_original_size
+            )
+            on_progress(done + 1)
+    num_images = sum(map(len, reader.first_read))
+    return Counted(counts, num_images, store.num_computed, num_empty)
+
+
+def check_files(dataset: Dataset, manifest: Manifest) -> None:
+    """Raise DataError if the manifest asks for photographs that are not there, or classes unknown here."""
+    unknown = [c for c, name in manifest.classes.items() if dataset.class_names[c : c + 1] != (name,)]
+    if unknown:
+        raise DataError(
+            f"The manifest's class {unknown[0]} is '{manifest.classes[unknown[0]]}', but this dataset's "
+            f"is '{(*dataset.class_names, 'missing')[min(unknown[0], len(dataset.class_names))]}'. "
+            "Is it the right dataset?"
+        )
+    names = dict.fromkeys(name for episode in manifest.episodes for name in names_of(episode))
+    missing = [name for name in names if not dataset.image_path(name).exists()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} photographs are missing, the first: "
+            f"{dataset.image_path(missing[0])}. `kshot data check` lists what is missing; "
+            "`kshot episodes --root` draws from what is there."
+        )
+
+
+def _segment_and_count(
+    method: Method,
+    query: Any,
+    supports: list[Support],
+    truth: Truth,
+    frame: Frame,
+    at_original_size: bool,
+) -> Counts:
+    if not at_original_size:
+        answer = method.segment(query, supports, (frame.size, frame.size))
+        return count_pixels(answer.mask[0].cpu().numpy(), frame.truth(truth))
+    height, width = truth.shape
+    answer = method.segment(query, supports, frame.answer_size(height, width))
+    return count_pixels(frame.crop(answer.mask[0].cpu().numpy(), height, width), truth)
+
+
+def _read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:
+    loader = DataLoader(reader, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
+    return iter(loader)
+
+
+def _as_it_is(files: EpisodeFiles) -> EpisodeFiles:
+    return files

@@ -1,0 +1,305 @@
+"""Result files: a score, and everything that is needed to get it again."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import kshot
+from kshot.benchmark.evaluate import Counted
+from kshot.benchmark.metrics import IntArray, Interval, bootstrap, interval, score
+from kshot.data.manifest import Manifest
+from kshot.data.protocols import Protocol
+from kshot.errors import DataError
+from kshot.network.weights import weights_sha256
+from kshot.pictures import replacing
+from kshot.pretrained import ModelConfig
+from kshot.segmenter import Segmenter
+
+PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
+HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
+"""Options whose values are places on one's own machine."""
+
+
+NOTES = {
+    "base": "checkpoint chosen on held-out base classes",
+    "novel": "checkpoint chosen on the novel classes themselves, the field's habit",
+}
+"""What is printed beside the numbers of a model, by its config's `selected_on`."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRecord(_Frozen):
+    """Which model was scored."""
+
+    name: str
+    """As given to --model; a folder's last part."""
+    config: ModelConfig
+    weights_sha256: str
+    """Digest of all its weights, backbones and all."""
+
+
+class Provenance(_Frozen):
+    """When, by what and on what a number was made."""
+
+    date: str
+    command: str
+    commit: str | None
+    """Of kshot's own checkout, with "+changes" if it was not clean; None for an installed kshot."""
+    versions: dict[str, str]
+    machine: str
+    seconds: float
+
+
+class EpisodeCounts(_Frozen):
+    """Columns of one entry an episode, in the manifest's order; pixels."""
+
+    class_id: list[int]
+    intersection: list[int]
+    union: list[int]
+    background_intersection: list[int]
+    background_union: list[int]
+
+    @property
+    def counts(self) -> IntArray:
+        """As an array (N, 4) in the order of `metrics.Counts`."""
+        columns = (self.intersection, self.union, self.background_intersection, self.background_union)
+        return np.array(columns, dtype=np.int64).T
+
+
+class Run(_Frozen):
+    """One manifest's score."""
+
+    seed: int
+    manifest_sha256: str
+    left_out: dict[str, int]
+    """Classes with too few images, which were not drawn."""
+    miou: float
+    fb_iou: float
+    class_iou: dict[str, float]
+    num_images: int
+    features_computed: int
+    """More than num_images if the cache was too small."""
+    num_empty_supports: int
+    """Supports whose object vanished at the network's size."""
+    episodes: EpisodeCounts
+
+
+class Result(_Frozen):
+    """A model's score on a benchmark. Scores are fractions, means over the runs (one a seed)."""
+
+    format: Literal[1] = 1
+    miou: float
+    fb_iou: float
+    class_iou: dict[str, float]
+    class_episodes: dict[str, int]
+    interval: dict[str, Interval]
+    """95 % by bootstrap over episodes, of miou, fb_iou and each class."""
+    benchmark: str
+    split: str
+    fold: int
+    shots: int
+    protocol: Protocol
+    """With the number of episodes and the seeds that were run."""
+    image_size: int
+    scored_at: Literal["network", "original"]
+    classes: dict[int, str]
+    model: ModelRecord
+    provenance: Provenance
+    runs: list[Run]
+
+    @property
+    def manifests(self) -> tuple[str, ...]:
+        """Digests of the manifests that were run."""
+        return tuple(run.manifest_sha256 for run in self.runs)
+
+
+def make_run(manifest: Manifest, counted: Counted) -> Run:
+    """Score one manifest."""
+    class_ids = np.array([episode.class_id for episode in manifest.episodes])
+    scores = score(counted.counts, class_ids, tuple(manifest.classes))
+    columns = [column.tolist() for column in counted.counts.T]
+    return Run(
+        seed=manifest.seed,
+        manifest_sha256=manifest.sha256,
+        left_out=manifest.left_out,
+        miou=scores.miou,
+        fb_iou=scores.fb_iou,
+        class_iou={manifest.classes[c]: value for c, value in scores.class_iou.items()},
+        num_images=counted.num_images,
+        features_computed=counted.num_computed,
+        num_empty_supports=counted.num_empty_supports,
+        episodes=EpisodeCounts(
+            class_id=class_ids.tolist(),
+            intersection=columns[0],
+            union=columns[1],
+            background_intersection=columns[2],
+            background_union=columns[3],
+        ),
+    )
+
+
+def make_result(
+    manifests: Sequence[Manifest],
+    runs: list[Run],
+    protocol: Protocol,
+    image_size: int,
+    model: ModelRecord,
+    provenance: Provenance,
+) -> Result:
+    """Put the runs of several seeds together."""
+    first = manifests[0]
+    names = list(first.classes.values())
+    drawn = [class_id for run in runs for class_id in run.episodes.class_id]
+    return Result(
+        miou=float(np.mean([run.miou for run in runs])),
+        fb_iou=float(np.mean([run.fb_iou for run in runs])),
+        class_iou={name: float(np.mean([run.class_iou[name] for run in runs])) for name in names},
+        class_episodes={name: drawn.count(class_id) for class_id, name in first.classes.items()},
+        interval=_intervals(runs, first.classes),
+        benchmark=first.benchmark,
+        split=first.split,
+        fold=first.fold,
+        shots=first.shots,
+        protocol=protocol,
+        image_size=image_size,
+        scored_at=protocol.scored_at,
+        classes=first.classes,
+        model=model,
+        provenance=provenance,
+        runs=runs,
+    )
+
+
+def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] = ()) -> Any:
+    """Resample every run's episodes, and average over the runs: (resamples, 2 + classes).
+
+    others: the same episodes' counts by another method; then (2, resamples, 2 + classes).
+    """
+    samples = []
+    for index, run in enumerate(runs):
+        counts = [r.episodes.counts for r in (run, *others[index : index + 1])]
+        samples.append(
+            bootstrap(np.concatenate(counts, axis=1), np.array(run.episodes.class_id), classes, seed=index)
+        )
+    return np.mean(samples, axis=0)
+
+
+def _intervals(runs: list[Run], classes: dict[int, str]) -> dict[str, Interval]:
+    samples = resample(runs, tuple(classes))
+    return {name: interval(samples[:, i]) for i, name in enumerate(["miou", "fb_iou", *classes.values()])}
+
+
+def record_model(name: str, segmenter: Segmenter) -> ModelRecord:
+    """Describe a model by its config and the digest of its weights."""
+    return ModelRecord(
+        name=Path(name).name, config=segmenter.config, weights_sha256=weights_sha256(segmenter.method)
+    )
+
+
+def record_provenance(arguments: Sequence[str], seconds: float) -> Provenance:
+    """Describe this moment, this machine and this kshot."""
+    return Provenance(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=" ".join(["kshot", *_without_places(arguments)]),
+        commit=_commit(),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        seconds=round(seconds, 1),
+    )
+
+
+def summary(result: Result) -> list[str]:
+    """Say a result in lines of text, in percent."""
+    protocol, config = result.protocol, result.model.config
+    square = f"{result.image_size} px {protocol.fit}, scored at {result.scored_at} size"
+    seeds = ", ".join(str(run.seed) for run in result.runs)
+    part = f"fold {result.fold} ({result.split})" if result.benchmark in ("pascal", "coco") else result.split
+    lines = [
+        f"{result.benchmark} {part}, {result.shots}-shot, protocol {protocol.name} ({square})",
+        f"{protocol.num_episodes} episodes of each seed ({seeds}); model {result.model.name} "
+        f"({config.method}, {config.backbone})",
+    ]
+    for name, iou in result.class_iou.items():
+        number = result.class_episodes[name]
+        note = f"{number} episodes" if number else "never drawn: counts as 0, draw more episodes"
+        lines.append(f"  {name:24} {_percent(iou, result.interval[name])}  {note}")
+    lines.append(f"mIoU   {_percent(result.miou, result.interval['miou'])}")
+    lines.append(f"FB-IoU {_percent(result.fb_iou, result.interval['fb_iou'])}")
+    if config.selected_on is not None:
+        lines.append(f"Note: {NOTES[config.selected_on]}.")
+    if empty := sum(run.num_empty_supports for run in result.runs):
+        lines.append(
+            f"Note: in {empty} supports the object was too small to be seen at {result.image_size} px."
+        )
+    return lines
+
+
+def _percent(value: float, interval: Interval) -> str:
+    low, high = (100 * bound for bound in interval)
+    return f"{100 * value:5.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def write_result(result: BaseModel, path: Path) -> None:
+    """Write a result as JSON, whole or not at all; lists of numbers take one line each."""
+    text = json.dumps(result.model_dump(mode="json"), indent=2)
+    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file. Raises DataError that says what is wrong in it."""
+    try:
+        return Result.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"There is no result file {path}. `kshot evaluate --json` writes one.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise DataError(f"{path} is no result of kshot evaluate: {where}: {first['msg']}.") from error
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    places = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
+    shown = ["PLACE" if index in places else argument for index, argument in enumerate(arguments)]
+    return [
+        f"{a.split('=')[0]}=PLACE" if a.startswith(tuple(f"{o}=" for o in HIDDEN_OPTIONS)) else a
+        for a in shown
+    ]
+
+
+def _commit() -> str | None:
+    here = Path(kshot.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):
+            return None  # a checkout, but of something else that kshot is installed in
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()

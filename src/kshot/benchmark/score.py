@@ -1,0 +1,104 @@
+"""From a benchmark's name to a result: draw the manifests, run them, put the scores together."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from kshot.benchmark.evaluate import CACHE_GB, evaluate
+from kshot.benchmark.framing import Frame
+from kshot.benchmark.results import Result, Run, make_result, make_run, record_model, record_provenance
+from kshot.data.benchmarks import open_dataset, read_fold
+from kshot.data.manifest import Manifest, make_manifest
+from kshot.data.protocols import Protocol
+from kshot.data.sampling import Fold, draw_episodes
+from kshot.data.truth import Dataset
+from kshot.errors import DataError
+from kshot.segmenter import Segmenter
+
+OnProgress = Callable[[int, int], None]
+"""Called with the number of episodes that are done, and of all."""
+
+
+def draw_manifest(
+    fold: Fold, protocol: Protocol, shots: int, seed: int, present: Dataset | None = None
+) -> Manifest:
+    """Draw a protocol's episodes. Classes with too few images are left out, and named in the manifest.
+
+    present: draw only from photographs that this dataset has on disk.
+    Raises DataError if shots, seed or number of episodes are out of range, or no class has enough images.
+    """
+    restricted_to = None
+    if present is not None:
+        names = {name for name, _ in fold.queries}
+        there = {name for name in names if present.image_path(name).exists()}
+        fold, restricted_to = fold.keep(there), len(there)
+    too_small = fold.too_small(shots)
+    usable = fold.large_enough(shots)
+    if too_small and not usable.images:
+        name, number = max(too_small.items(), key=lambda item: item[1])
+        raise DataError(
+            f"No class has enough images: {shots}-shot episodes need {shots + 1} of a class ({shots} "
+            f"supports + 1 query), and '{name}' has most, {number}. Use fewer shots, or add images."
+        )
+    episodes = draw_episodes(usable, protocol.rule, shots, protocol.num_episodes, seed)
+    return make_manifest(usable, episodes, protocol.name, seed, too_small, restricted_to)
+
+
+def draw_manifests(data: str, fold: int, split: str | None, protocol: Protocol, shots: int) -> list[Manifest]:
+    """Draw the episodes of every seed of a protocol."""
+    pairs = read_fold(data, fold, split)
+    return [draw_manifest(pairs, protocol, shots, seed) for seed in protocol.seeds]
+
+
+def check_alike(manifests: Sequence[Manifest], benchmark: str) -> None:
+    """Raise DataError unless manifests are of one benchmark, protocol and number of shots."""
+    first = manifests[0]
+    for manifest in manifests:
+        for field in ("benchmark", "split", "fold", "shots", "protocol", "classes"):
+            if getattr(manifest, field) != getattr(first, field):
+                raise DataError(f"The manifests cannot be scored together: their {field} differs.")
+        if manifest.benchmark != benchmark:
+            raise DataError(f"The manifest is of {manifest.benchmark}, but --data is {benchmark}.")
+    if len({manifest.sha256 for manifest in manifests}) < len(manifests):
+        raise DataError("One manifest was given twice; its episodes would count twice.")
+
+
+def score_model(
+    segmenter: Segmenter,
+    name: str,
+    data: str,
+    root: Path | None,
+    manifests: Sequence[Manifest],
+    protocol: Protocol,
+    *,
+    num_workers: int = 0,
+    cache_gb: float = CACHE_GB,
+    arguments: Iterable[str] = (),
+    on_progress: OnProgress = lambda done, total: None,
+) -> Result:
+    """Run manifests and score them. `protocol` says at which size, and where it is scored."""
+    start = time.monotonic()
+    dataset = open_dataset(data, root)
+    size = protocol.image_size or segmenter.config.image_size
+    total = sum(len(manifest.episodes) for manifest in manifests)
+    runs: list[Run] = []
+    for manifest in manifests:
+        before = sum(len(run.episodes.class_id) for run in runs)
+        counted = evaluate(
+            segmenter,
+            dataset,
+            manifest,
+            Frame(size, protocol.fit),
+            at_original_size=protocol.scored_at == "original",
+            num_workers=num_workers,
+            cache_gb=cache_gb,
+            on_progress=partial(_shifted, on_progress, before, total),
+        )
+        runs.append(make_run(manifest, counted))
+    provenance = record_provenance(tuple(arguments), time.monotonic() - start)
+    return make_result(manifests, runs, protocol, size, record_model(name, segmenter), provenance)
+
+
+def _shifted(on_progress: OnProgress, before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)

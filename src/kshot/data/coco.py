@@ -1,0 +1,142 @@
+"""COCO-20i, straight from the official instances JSON: no pre-made PNG masks.
+
+A class's truth is the union of its objects' outlines, each rasterised by pycocotools. Where objects of two
+classes overlap, the pixel belongs to both: an episode asks for one class, and both answers are true. Crowd
+regions (`iscrowd`), which COCO's own scoring ignores, are 255 where no object of the class lies on them.
+"""
+
+import json
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.data.folds import COCO_CLASSES, novel_classes
+from kshot.data.lists import class_images
+from kshot.data.sampling import Fold
+from kshot.data.truth import Truth
+from kshot.episode import IGNORE
+from kshot.errors import DataError, MaskError, reason_of
+
+LAYOUTS = {
+    "2014": ("train2014", "val2014"),
+    "2017": ("train2017", "val2017"),
+}
+"""COCO 2017 holds the photographs of 2014 under the same ids, split another way; either will do."""
+
+
+def coco_fold(number: int, split: str) -> Fold:
+    """Give a fold's own pairs, class by class in the field's order: `val` is tested on."""
+    class_ids = novel_classes("coco", number)
+    if split not in ("train", "val"):
+        raise DataError(f"COCO-20i has no split '{split}'; it has train and val.")
+    listed = class_images(f"coco20i/{split}")
+    images = {c: tuple(listed[c]) for c in class_ids}
+    by_image = sorted(
+        ((name, c) for c, names in images.items() for name in names), key=lambda pair: int(pair[0])
+    )
+    return Fold("coco", split, number, COCO_CLASSES, images, tuple(by_image), class_first=True)
+
+
+class Coco:
+    """COCO on disk: `root` holds `annotations/` and the folders of photographs, of 2014 or of 2017.
+
+    The JSON files are read at the first question for a mask; that takes a minute and some gigabytes.
+    Raises DataError that says which files it looked for.
+    """
+
+    class_names = COCO_CLASSES
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.splits = next((s for s in LAYOUTS.values() if self._annotation_files(s)), ())
+        if not self.splits:
+            wanted = " or ".join(f"instances_{s}.json" for pair in LAYOUTS.values() for s in pair)
+            raise DataError(f"Folder {root / 'annotations'} has no {wanted}. Give COCO's folder as --root.")
+
+    def image_path(self, name: str) -> Path:
+        """Give the place of a photograph by its COCO id."""
+        paths = [self.root / split / _file_name(split, name) for split in self.splits]
+        return next((path for path in paths if path.exists()), paths[-1])
+
+    def truth(self, name: str, class_id: int) -> Truth:
+        """Rasterise where a class is in a photograph."""
+        image = self._index.images.get(int(name))
+        if image is None:
+            raise MaskError(f"COCO image {name} is in none of {', '.join(map(str, self._files))}.")
+        objects = self._index.objects.get((int(name), class_id), [])
+        truth = np.zeros((image["height"], image["width"]), dtype=np.uint8)
+        for is_crowd in (1, 0):  # objects last, so that they lie above crowds
+            for found in objects:
+                if found["iscrowd"] == is_crowd:
+                    truth[_rasterise(found, image)] = IGNORE if is_crowd else 1
+        return truth
+
+    @property
+    def _files(self) -> list[Path]:
+        return self._annotation_files(self.splits)
+
+    @cached_property
+    def _index(self) -> "_Index":
+        return _Index(self._files)
+
+    def _annotation_files(self, splits: tuple[str, ...]) -> list[Path]:
+        paths = [self.root / "annotations" / f"instances_{split}.json" for split in splits]
+        return [path for path in paths if path.exists()]
+
+
+class _Index:
+    """What the annotation files say, by image and class."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.images: dict[int, dict[str, Any]] = {}
+        self.objects: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+        for path in files:
+            content = _read_instances(path)
+            self.images.update((image["id"], image) for image in content["images"])
+            ids = {c["id"]: index for index, c in enumerate(sorted(content["categories"], key=_by_id))}
+            for found in content["annotations"]:
+                self.objects[found["image_id"], ids[found["category_id"]]].append(found)
+
+
+def _by_id(category: dict[str, Any]) -> int:
+    return int(category["id"])
+
+
+def _read_instances(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        names = tuple(c["name"] for c in sorted(content["categories"], key=_by_id))
+        missing = {"images", "annotations"} - content.keys()
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no COCO instances file ({reason_of(error)}).") from error
+    if missing or names != COCO_CLASSES:
+        raise DataError(
+            f"{path} is no official COCO instances file: it must have images, annotations and COCO's 80 "
+            f"categories, but has {len(names)} categories and lacks {sorted(missing) or 'nothing'}."
+        )
+    return content
+
+
+def _rasterise(found: dict[str, Any], image: dict[str, Any]) -> Any:
+    """Turn an outline (polygons or run lengths) into a bool array, as COCO's own tools do."""
+    try:
+        from pycocotools import mask as coco_mask
+    except ImportError as error:
+        raise DataError("COCO-20i needs pycocotools: pip install 'kshot[benchmark]'.") from error
+    height, width = image["height"], image["width"]
+    outline = found["segmentation"]
+    if isinstance(outline, list):
+        runs = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
+    elif isinstance(outline["counts"], list):
+        runs = coco_mask.frPyObjects(outline, height, width)
+    else:
+        runs = outline
+    decode: Any = coco_mask.decode  # pycocotools has no types
+    return np.asarray(decode(runs), dtype=bool)
+
+
+def _file_name(split: str, name: str) -> str:
+    return f"COCO_{split}_{int(name):012}.jpg" if split.endswith("2014") else f"{int(name):012}.jpg"

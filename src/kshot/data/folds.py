@@ -1,0 +1,73 @@
+"""Which classes are novel in which fold. Pure: reads nothing, draws nothing.
+
+PASCAL-5i (Shaban et al. 2017): fold f holds the five classes 5f … 5f + 4. COCO-20i is the interleaved one
+(Nguyen & Todorovic 2019): fold f holds classes f, f + 4, …; PANet's contiguous blocks are another benchmark.
+Class ids count from 0, in VOC's order and in the order of COCO's category ids.
+"""
+
+from kshot.errors import DataError
+
+NUM_FOLDS = 4
+
+PASCAL_CLASSES: tuple[str, ...] = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle",
+    "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person",
+    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+COCO_CLASSES: tuple[str, ...] = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+
+VOC_CLASSES_OF_COCO = frozenset(
+    {
+        "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+        "dining table", "dog", "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train",
+        "tv",
+    }
+)  # fmt: skip
+"""COCO's names of VOC's classes; the other 60 are novel to whatever was trained on VOC."""
+
+
+def novel_classes(benchmark: str, fold: int) -> tuple[int, ...]:
+    """Give the ids of a fold's novel classes, ascending. Raises DataError for another benchmark or fold."""
+    _check(benchmark, fold)
+    if benchmark == "pascal":
+        size = len(PASCAL_CLASSES) // NUM_FOLDS
+        return tuple(range(size * fold, size * (fold + 1)))
+    return tuple(range(fold, len(COCO_CLASSES), NUM_FOLDS))
+
+
+def base_classes(benchmark: str, fold: int) -> tuple[int, ...]:
+    """Give the ids of a fold's base classes, ascending: the novel classes of the other folds."""
+    others = (novel_classes(benchmark, other) for other in range(NUM_FOLDS) if other != fold)
+    _check(benchmark, fold)
+    return tuple(sorted(class_id for classes in others for class_id in classes))
+
+
+def held_out_classes(benchmark: str, fold: int) -> tuple[int, ...]:
+    """Give the base classes to keep from training, on whose episodes a checkpoint is chosen honestly.
+
+    They are every fifth class of each base fold, from its third: 3 of 15 in PASCAL-5i, 12 of 60 in COCO-20i.
+    """
+    _check(benchmark, fold)
+    others = (novel_classes(benchmark, other) for other in range(NUM_FOLDS) if other != fold)
+    return tuple(sorted(class_id for classes in others for class_id in classes[2::5]))
+
+
+def _check(benchmark: str, fold: int) -> None:
+    if benchmark not in ("pascal", "coco"):
+        raise DataError(
+            f"Benchmark '{benchmark}' has no folds of base and novel classes; pascal and coco do."
+        )
+    if fold not in range(NUM_FOLDS):
+        raise DataError(f"Fold is {fold}, but {benchmark} has folds 0 to {NUM_FOLDS - 1}.")

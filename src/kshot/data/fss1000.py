@@ -1,0 +1,59 @@
+"""FSS-1000 (Li et al. 2020): 1000 classes of ten photographs, with black and white masks."""
+
+from pathlib import Path
+
+from kshot.data.lists import fss_classes
+from kshot.data.sampling import Fold
+from kshot.data.truth import Truth, read_bright_mask
+from kshot.errors import DataError
+
+SPLITS = ("train", "val", "test")
+IMAGES_PER_CLASS = 10
+
+CLASSES = tuple(name for split in SPLITS for name in fss_classes(split))
+"""All class names: 520 to train on, then 240 to validate, then 240 to test, each sorted (HSNet's ids)."""
+
+
+def fss_fold(split: str) -> Fold:
+    """Give a split's pairs: queries class by class, 1, 10, 2, 3, … as file names sort (HSNet)."""
+    if split not in SPLITS:
+        raise DataError(f"FSS-1000 has no split '{split}'; it has {', '.join(SPLITS)}.")
+    numbers = [str(number) for number in range(1, IMAGES_PER_CLASS + 1)]
+    names = set(fss_classes(split))
+    images = {
+        class_id: tuple(f"{name}/{number}" for number in numbers)
+        for class_id, name in enumerate(CLASSES)
+        if name in names
+    }
+    queries = [(f"{CLASSES[c]}/{number}", c) for c in images for number in sorted(numbers)]
+    return Fold("fss1000", split, 0, CLASSES, images, tuple(queries))
+
+
+class FSS1000:
+    """FSS-1000 on disk: `root` holds a folder a class, with 1.jpg, 1.png … 10.jpg, 10.png.
+
+    Raises DataError if no class's folder is there.
+    """
+
+    class_names = CLASSES
+
+    def __init__(self, root: Path) -> None:
+        places = [root, root / "FSS-1000", root / "fewshot_data"]
+        self.folder = next((place for place in places if _holds_a_class(place)), root)
+        if not _holds_a_class(self.folder):
+            raise DataError(
+                f"Folder {root} holds none of the 1000 classes (no folder '{CLASSES[0]}', '{CLASSES[1]}' …). "
+                "Give the folder that holds them as --root."
+            )
+
+    def image_path(self, name: str) -> Path:
+        """Give the place of a photograph, `class/number`."""
+        return self.folder / f"{name}.jpg"
+
+    def truth(self, name: str, class_id: int) -> Truth:
+        """Read where the class is: a photograph shows its folder's class and no other."""
+        return read_bright_mask(self.folder / f"{name}.png")
+
+
+def _holds_a_class(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in CLASSES)

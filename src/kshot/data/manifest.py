@@ -1,0 +1,119 @@
+"""Manifests: a benchmark's episodes written down, so that two people can run the very same."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kshot.data.sampling import Episode, Fold
+from kshot.errors import DataError
+from kshot.pictures import replacing
+
+
+class Manifest(BaseModel):
+    """Episodes, and how they were drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    """Version of this file's layout."""
+    benchmark: str
+    split: str
+    fold: int
+    shots: int
+    protocol: str
+    seed: int
+    classes: dict[int, str]
+    """The classes that episodes were drawn from, by id: those that mIoU is the mean of."""
+    left_out: dict[str, int] = {}
+    """Classes with too few images for an episode, with their numbers of images."""
+    restricted_to: int | None = None
+    """How many images the draw was restricted to, where a folder did not have them all."""
+    sha256: str
+    """Digest of the episodes; see `episodes_sha256`."""
+    episodes: tuple[Episode, ...]
+
+
+def make_manifest(
+    fold: Fold,
+    episodes: list[Episode],
+    protocol: str,
+    seed: int,
+    left_out: dict[str, int],
+    restricted_to: int | None = None,
+) -> Manifest:
+    """Write down what was drawn from a fold."""
+    return Manifest(
+        benchmark=fold.benchmark,
+        split=fold.split,
+        fold=fold.number,
+        shots=len(episodes[0].supports),
+        protocol=protocol,
+        seed=seed,
+        classes={c: fold.class_names[c] for c in fold.images},
+        left_out=left_out,
+        restricted_to=restricted_to,
+        sha256=episodes_sha256(episodes),
+        episodes=tuple(episodes),
+    )
+
+
+def episodes_sha256(episodes: list[Episode] | tuple[Episode, ...]) -> str:
+    """Digest episodes: sha256 of their JSON with sorted keys and without spaces."""
+    text = json.dumps([_to_json(e) for e in episodes], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest as JSON, one episode a line, whole or not at all."""
+    head = manifest.model_dump(mode="json", exclude={"episodes"})
+    lines = ",\n".join("    " + json.dumps(_to_json(episode)) for episode in manifest.episodes)
+    text = json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "episodes": [\n' + lines + "\n  ]\n}\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest. Raises DataError that says what is wrong in it."""
+    try:
+        content = json.loads(path.read_text())
+        content["episodes"] = [_from_json(episode) for episode in content["episodes"]]
+        manifest = Manifest.model_validate(content)
+    except FileNotFoundError:
+        raise DataError(f"There is no manifest {path}. `kshot episodes` writes one.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{path} is no manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(f"{path} is no manifest ({type(error).__name__}: {error}).") from error
+    _check(manifest, path)
+    return manifest
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    if episodes_sha256(manifest.episodes) != manifest.sha256:
+        raise DataError(f"The episodes in {path} are not those that its sha256 names: the file was changed.")
+    for index, episode in enumerate(manifest.episodes):
+        wrong = None
+        if episode.query in episode.supports:
+            wrong = f"its query {episode.query} is among its supports"
+        elif len(episode.supports) != manifest.shots:
+            wrong = f"it has {len(episode.supports)} supports, not {manifest.shots}"
+        elif episode.class_id not in manifest.classes:
+            wrong = f"its class {episode.class_id} is not among the manifest's classes"
+        if wrong:
+            raise DataError(f"Episode {index} in {path} cannot be run: {wrong}.")
+    if not manifest.episodes:
+        raise DataError(f"Manifest {path} has no episodes.")
+
+
+def _to_json(episode: Episode) -> dict[str, Any]:
+    return {"class_id": episode.class_id, "query": episode.query, "supports": list(episode.supports)}
+
+
+def _from_json(episode: dict[str, Any]) -> Episode:
+    return Episode(episode["class_id"], episode["query"], tuple(episode["supports"]))

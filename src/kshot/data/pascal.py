@@ -1,0 +1,49 @@
+"""PASCAL-5i: VOC 2012 photographs with the masks of SegmentationClassAug (VOC's own and SBD's)."""
+
+from pathlib import Path
+
+from kshot.data.folds import PASCAL_CLASSES, novel_classes
+from kshot.data.lists import pascal_pairs
+from kshot.data.sampling import Fold
+from kshot.data.truth import Truth, pick_class, read_index_mask
+from kshot.errors import DataError
+
+IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
+
+
+def pascal_fold(number: int, split: str) -> Fold:
+    """Give a fold's own pairs in the field's order: `val` is tested on, `train` is base data elsewhere."""
+    class_ids = novel_classes("pascal", number)
+    if split not in ("train", "val"):
+        raise DataError(f"PASCAL-5i has no split '{split}'; it has train and val.")
+    pairs = pascal_pairs(split, number)
+    images = {c: tuple(name for name, class_id in pairs if class_id == c) for c in class_ids}
+    return Fold("pascal", split, number, PASCAL_CLASSES, images, tuple(pairs))
+
+
+class Pascal:
+    """VOC2012 on disk. `root` is the folder VOC2012, or one that holds it or VOCdevkit/VOC2012.
+
+    Raises DataError that names every folder that is missing.
+    """
+
+    class_names = PASCAL_CLASSES
+
+    def __init__(self, root: Path) -> None:
+        places = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
+        self.folder = next((place for place in places if (place / IMAGES).is_dir()), root)
+        missing = [str(self.folder / name) for name in (IMAGES, MASKS) if not (self.folder / name).is_dir()]
+        if missing:
+            raise DataError(
+                f"There is no folder {' and no folder '.join(missing)}. Give the folder VOC2012 as --root; "
+                "`kshot data prepare pascal` builds it from the official archives."
+            )
+
+    def image_path(self, name: str) -> Path:
+        """Give the place of a photograph."""
+        return self.folder / IMAGES / f"{name}.jpg"
+
+    def truth(self, name: str, class_id: int) -> Truth:
+        """Read where a class is; 255 on the borders that VOC leaves open."""
+        values = read_index_mask(self.folder / MASKS / f"{name}.png", range(len(PASCAL_CLASSES) + 1))
+        return pick_class(values, class_id + 1)

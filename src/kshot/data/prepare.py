@@ -1,0 +1,430 @@
+"""The data folder of PASCAL-5i, built from its two official archives: VOC 2012 and SBD.
+
+SBD has masks of four times as many photographs as VOC, but without the border of 255 that VOC leaves
+around every object. Where both have a mask, VOC's is taken.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.episode import IGNORE
+from kshot.errors import DataError, reason_of
+from kshot.pictures import replacing
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An official archive: the file's name, its address, and the md5 of a whole one."""
+
+    name: str
+    url: str
+    md5: str
+
+
+VOC_ARCHIVE = Archive(
+    "VOCtrainval_11-May-2012.tar",
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+)
+
+SBD_ARCHIVE = Archive(
+    "benchmark.tgz",
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
+)
+
+PHOTOGRAPHS = "VOCdevkit/VOC2012/JPEGImages"
+VOC_MASKS = "VOCdevkit/VOC2012/SegmentationClass"
+SBD_MASKS = "benchmark_RELEASE/dataset/cls"
+
+SUFFIXES = {PHOTOGRAPHS: ".jpg", VOC_MASKS: ".png", SBD_MASKS: ".mat"}
+"""The archives' folders that are read, and the suffix of their files."""
+
+NUM_CLASSES = 20
+"""Object classes, from 1 on; 0 is background."""
+
+PHOTOGRAPHS_OUT, MASKS_OUT, NOTE = "JPEGImages", "SegmentationClassAug", "PREPARED.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The folder VOC2012 that was built, and what is in it; SBD's masks are those that VOC lacks."""
+
+    folder: Path
+    num_images: int
+    num_voc_masks: int
+    num_sbd_masks: int
+    warnings: tuple[str, ...]
+
+
+def prepare_pascal(
+    root: Path, archives: Path | None = None, report: Callable[[str], None] = print
+) -> Prepared:
+    """Build `root`/VOC2012 from the archives in `archives` (else in `root`), downloading what is absent.
+
+    Raises DataError for an archive that cannot be had, or, once every good file is written, for all that
+    are bad. The note PREPARED.json is there only if all went well.
+    """
+    _loadmat()  # so that a missing package is told before gigabytes are downloaded
+    voc, sbd = _find_all(root if archives is None else archives, report)
+    warnings = tuple(file.warning() for file in (voc, sbd) if not file.is_official)
+    for warning in warnings:
+        report(f"Warning: {warning}")
+    build = _Build(root / "VOC2012")
+    build.clear_leftovers()
+    build.take_voc(voc, report)
+    build.take_sbd(sbd, report)
+    if build.problems:
+        raise build.failure()
+    build.write_note(voc, sbd)
+    return Prepared(build.folder, len(build.sizes), len(build.voc_masks), len(build.sbd_masks), warnings)
+
+
+class _File(NamedTuple):
+    """An archive on disk, and the md5 that it has."""
+
+    archive: Archive
+    path: Path
+    md5: str
+
+    @property
+    def is_official(self) -> bool:
+        return self.md5 == self.archive.md5
+
+    def warning(self) -> str:
+        return (
+            f"{self.path} is not the official archive: its md5 is {self.md5}, the official one's is "
+            f"{self.archive.md5}. It is used all the same; delete it to have {self.archive.url} downloaded."
+        )
+
+    def advice(self) -> str:
+        if self.is_official:
+            return f"{self.path} is the official archive, so the fault is kshot's: please report it."
+        return (
+            f"{self.path} has the md5 {self.md5}, the official archive {self.archive.md5}. "
+            f"Delete it and run this again to have {self.archive.url} downloaded."
+        )
+
+
+class _Member(NamedTuple):
+    """A file in an archive; its name is without folder and suffix."""
+
+    file: _File
+    folder: str
+    name: str
+    contents: bytes
+
+
+@dataclass
+class _Build:
+    """One run: what was written to `folder`, and what was wrong with which archive."""
+
+    folder: Path
+    sizes: dict[str, tuple[int, int] | None] = field(default_factory=dict)  # None: a bad photograph
+    voc_masks: set[str] = field(default_factory=set)
+    sbd_masks: set[str] = field(default_factory=set)
+    problems: list[tuple[_File, str]] = field(default_factory=list)
+    has_all_photographs: bool = True
+
+    def clear_leftovers(self) -> None:
+        """Remove the note of an earlier run, and the half-written files of an interrupted one."""
+        leftovers = [self.folder / NOTE]
+        for folder in (self.folder, self.folder / PHOTOGRAPHS_OUT, self.folder / MASKS_OUT):
+            leftovers += folder.glob(".kshot-*")
+        for path in leftovers:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _write_error(path, error) from error
+
+    def take_voc(self, file: _File, report: Callable[[str], None]) -> None:
+        """Write every photograph, then VOC's masks: a mask is checked against its photograph's size."""
+        report(f"Reading {file.path}")
+        masks: dict[str, _Member] = {}
+        for member in self._members(file, PHOTOGRAPHS, VOC_MASKS):
+            if member.folder == PHOTOGRAPHS:
+                self._take_photograph(member)
+            else:
+                masks[member.name] = member
+        for member in masks.values():
+            self._take_mask(member, _voc_values)
+        self.voc_masks = set(masks)
+        report(f"{file.archive.name}: {len(self.sizes)} photographs, {len(masks)} masks")
+
+    def take_sbd(self, file: _File, report: Callable[[str], None]) -> None:
+        """Write SBD's masks of the photographs that VOC drew none for, not even a bad one."""
+        report(f"Reading {file.path}")
+        for member in self._members(file, SBD_MASKS):
+            if member.name not in self.voc_masks:
+                self._take_mask(member, _sbd_values)
+                self.sbd_masks.add(member.name)
+        report(f"{file.archive.name}: {len(self.sbd_masks)} masks that VOC lacks")
+
+    def failure(self) -> DataError:
+        """Put all problems into one error, a line each, and what to do about them."""
+        files = dict.fromkeys(file for file, _ in self.problems)
+        return DataError(
+            "\n".join(
+                [
+                    f"{self.folder} is not complete; what could be read is written. Problems:",
+                    *(f"- {problem}" for _, problem in self.problems),
+                    *(file.advice() for file in files),
+                ]
+            )
+        )
+
+    def write_note(self, *files: _File) -> None:
+        """Write PREPARED.json: which archives the folder was built from, and what is in it."""
+        archives = [
+            {
+                "name": file.archive.name,
+                "url": file.archive.url,
+                "md5": file.md5,
+                "official_md5": file.archive.md5,
+            }
+            for file in files
+        ]
+        counts = {
+            "num_images": len(self.sizes),
+            "num_voc_masks": len(self.voc_masks),
+            "num_sbd_masks": len(self.sbd_masks),
+        }
+        note = json.dumps({"archives": archives, **counts}, indent=2) + "\n"
+        _write(self.folder / NOTE, note.encode())
+
+    def _members(self, file: _File, *folders: str) -> Iterator[_Member]:
+        """Give the files of some folders in one pass; note an absent folder, or damage, which ends it."""
+        absent = dict.fromkeys(folders)
+        try:
+            for member in _read_archive(file, folders):
+                absent.pop(member.folder, None)
+                yield member
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            self.problems.append((file, f"{file.archive.name} cannot be read to its end: {reason_of(error)}"))
+            self.has_all_photographs &= PHOTOGRAPHS not in folders
+            return
+        for folder in absent:
+            problem = f"{file.archive.name} has no folder {folder} with {SUFFIXES[folder]} files"
+            self.problems.append((file, problem))
+
+    def _take_photograph(self, member: _Member) -> None:
+        try:
+            self.sizes[member.name] = _size_of_jpeg(member.contents)
+        except DataError as error:
+            self.sizes[member.name] = None
+            self._note_problem(member, error)
+            return
+        _write(self.folder / PHOTOGRAPHS_OUT / f"{member.name}.jpg", member.contents)
+
+    def _take_mask(self, member: _Member, read: Callable[[bytes], NDArray[np.uint8]]) -> None:
+        if member.name not in self.sizes and not self.has_all_photographs:
+            return  # the damage is noted already
+        try:
+            values = read(member.contents)
+            self._check_size(member.name, values)
+        except DataError as error:
+            self._note_problem(member, error)
+            return
+        if self.sizes[member.name] is not None:
+            _write(self.folder / MASKS_OUT / f"{member.name}.png", _palette_png(values))
+
+    def _check_size(self, name: str, values: NDArray[np.uint8]) -> None:
+        if name not in self.sizes:
+            raise DataError(f"there is no photograph {PHOTOGRAPHS}/{name}.jpg")
+        size = self.sizes[name]
+        if size is not None and values.shape != size:
+            (height, width), (photograph_height, photograph_width) = values.shape, size
+            raise DataError(
+                f"the mask is {width} x {height} pixels, but its photograph is "
+                f"{photograph_width} x {photograph_height}"
+            )
+
+    def _note_problem(self, member: _Member, error: DataError) -> None:
+        place = f"{member.folder}/{member.name}{SUFFIXES[member.folder]}"
+        self.problems.append((member.file, f"{member.file.archive.name}: {place}: {error}"))
+
+
+def _find_all(folder: Path, report: Callable[[str], None]) -> list[_File]:
+    """Find or download every archive; one error tells of all that cannot be had."""
+    files, reasons = [], []
+    for archive in (VOC_ARCHIVE, SBD_ARCHIVE):
+        try:
+            files.append(_find(archive, folder / archive.name, report))
+        except DataError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise DataError("\n".join(reasons))
+    return files
+
+
+def _find(archive: Archive, path: Path, report: Callable[[str], None]) -> _File:
+    if path.exists():
+        report(f"Checking {path}")
+        return _File(archive, path, _md5(path))
+    report(f"Downloading {archive.url} to {path}")
+    try:
+        _download(archive, path)
+    except (OSError, HTTPException) as error:
+        raise DataError(
+            f"{path} does not exist, and {archive.url} cannot be downloaded ({reason_of(error)}). "
+            f"On a machine with a network, download that file (md5 {archive.md5}), and put it at {path}; "
+            "--archives names another folder."
+        ) from error
+    return _File(archive, path, archive.md5)
+
+
+def _download(archive: Archive, path: Path) -> None:
+    import torch.hub
+
+    with replacing(path) as temporary:
+        torch.hub.download_url_to_file(archive.url, str(temporary), progress=sys.stderr.isatty())
+        md5 = _md5(temporary)
+        if md5 != archive.md5:
+            raise DataError(
+                f"What {archive.url} gave has the md5 {md5}, but the official archive {archive.md5}; it was "
+                f"not kept. Run this again, or download the file elsewhere and put it at {path}."
+            )
+
+
+def _md5(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise DataError(f"Archive {path} cannot be read: {error.strerror}.") from error
+
+
+def _read_archive(file: _File, folders: tuple[str, ...]) -> Iterator[_Member]:
+    """Give the regular files that lie in `folders` and are named as they should be, and nothing else."""
+    with tarfile.open(file.path, "r:gz" if file.path.suffix == ".tgz" else "r:") as tar:
+        for entry in tar:
+            folder, _, base = entry.name.removeprefix("./").rpartition("/")
+            if folder not in folders or not entry.isreg():
+                continue
+            name = base.removesuffix(SUFFIXES[folder])
+            contents = tar.extractfile(entry)
+            if name != base and re.fullmatch(r"[A-Za-z0-9_-]+", name) and contents:
+                yield _Member(file, folder, name, contents.read())
+        if not file.is_official:
+            _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros, and nothing else, follow: tarfile takes a broken header for the end."""
+    num_bytes = 0
+    while tar.fileobj and (block := tar.fileobj.read(1 << 20)):
+        num_bytes += len(block)
+        if any(block):
+            raise tarfile.ReadError("a broken header")
+    if not num_bytes:
+        raise tarfile.ReadError("unexpected end of data")
+
+
+def _size_of_jpeg(contents: bytes) -> tuple[int, int]:
+    """Give (height, width) as stored: the masks know nothing of a photograph's orientation."""
+    try:
+        with Image.open(BytesIO(contents), formats=["JPEG"]) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise DataError("it is not a JPEG that can be read") from None
+
+
+def _voc_values(contents: bytes) -> NDArray[np.uint8]:
+    try:
+        with Image.open(BytesIO(contents), formats=["PNG"]) as picture:
+            mode, values = picture.mode, np.array(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise DataError("it is not a PNG that can be read whole") from None
+    if mode not in ("P", "L"):
+        raise DataError(f"it is a picture in mode {mode}, but a mask is a palette picture (mode P)")
+    return _checked(values, IGNORE)
+
+
+def _sbd_values(contents: bytes) -> NDArray[np.uint8]:
+    loadmat = _loadmat()
+    try:
+        variables = loadmat(BytesIO(contents), variable_names=["GTcls"])
+    except Exception as error:  # scipy's reader raises whatever it stumbles over in broken bytes
+        raise DataError(f"it is not a MATLAB file that can be read ({reason_of(error)})") from error
+    try:
+        values = np.asarray(variables["GTcls"]["Segmentation"][0, 0])
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise DataError("it has no GTcls.Segmentation") from None
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
+        raise DataError(
+            f"its GTcls.Segmentation has shape {values.shape} and type {values.dtype}; "
+            "it must be (H, W), of integers"
+        )
+    return _checked(values)
+
+
+def _checked(values: NDArray[Any], *others: int) -> NDArray[np.uint8]:
+    """Give a mask's values as bytes if all are classes, background or one of `others`."""
+    wrong = np.setdiff1d(values, [*range(NUM_CLASSES + 1), *others])
+    if wrong.size:
+        shown = ", ".join(map(str, wrong[:5])) + (" …" if wrong.size > 5 else "")
+        allowed = " and ".join([f"0 to {NUM_CLASSES}", *map(str, others)])
+        raise DataError(f"the mask holds {shown}; allowed are {allowed}")
+    return values.astype(np.uint8)
+
+
+def _loadmat() -> Callable[..., dict[str, Any]]:
+    """Give scipy's reader of MATLAB files; scipy comes with an extra."""
+    try:
+        loadmat: Callable[..., dict[str, Any]] = import_module("scipy.io").loadmat
+    except ImportError as error:
+        raise DataError(
+            f"SBD's masks are MATLAB files, which scipy reads, but scipy cannot be imported "
+            f"({reason_of(error)}). Run `pip install 'kshot[benchmark]'`."
+        ) from error
+    return loadmat
+
+
+def _colour_map() -> list[int]:
+    """Give VOC's 256 colours: every three bits of an index are red's, green's and blue's next lower bit."""
+    colours = []
+    for index in range(256):
+        for channel in range(3):
+            bits = [index >> (3 * place + channel) & 1 for place in range(3)]
+            colours.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
+    return colours
+
+
+COLOUR_MAP = _colour_map()
+
+
+def _palette_png(values: NDArray[np.uint8]) -> bytes:
+    picture, buffer = Image.fromarray(values), BytesIO()
+    picture.putpalette(COLOUR_MAP)
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Write a file whole or not at all, unless it holds these bytes already."""
+    try:
+        if path.is_file() and path.read_bytes() == contents:
+            return
+        with replacing(path) as temporary:
+            temporary.write_bytes(contents)
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _write_error(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be written: {error.strerror}. Make room or choose another --root.")

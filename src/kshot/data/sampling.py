@@ -1,0 +1,166 @@
+"""Episodes as names: which query, which supports. Pure: the same arguments give the same episodes for ever.
+
+HSNet's rule draws from numpy's `RandomState`, whose stream numpy has promised never to change. Ours draw each
+episode from digests of (seed, index), which no library can change. All is drawn before anything is read, so
+that neither workers nor the order of reading can change a benchmark.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from kshot.errors import DataError
+
+T = TypeVar("T")
+Rule = Literal["hsnet", "image-list", "balanced"]
+
+
+class Episode(NamedTuple):
+    """One query and its supports, by name. class_id counts from 0 within the benchmark."""
+
+    class_id: int
+    query: str
+    supports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a fold's episodes are drawn from: (image, class id) pairs.
+
+    images: each class's images, in the benchmark's order. queries: all pairs, in the order in which the
+    benchmark asks them. class_first: whether HSNet's rule draws the class before the query (COCO-20i).
+    """
+
+    benchmark: str
+    split: str
+    number: int
+    class_names: tuple[str, ...]
+    images: dict[int, tuple[str, ...]]
+    queries: tuple[tuple[str, int], ...]
+    class_first: bool = False
+
+    def keep(self, names: Iterable[str]) -> "Fold":
+        """Give the part of the fold whose images are among `names`."""
+        kept = set(names)
+        images = {c: tuple(n for n in found if n in kept) for c, found in self.images.items()}
+        return replace(self, images=images, queries=tuple(q for q in self.queries if q[0] in kept))
+
+    def only(self, class_ids: Iterable[int]) -> "Fold":
+        """Give the part of the fold that shows some classes."""
+        kept = set(class_ids)
+        images = {c: found for c, found in self.images.items() if c in kept}
+        return replace(self, images=images, queries=tuple(q for q in self.queries if q[1] in kept))
+
+    def too_small(self, shots: int) -> dict[str, int]:
+        """Name the classes with too few images for an episode, with their numbers of images."""
+        return {self.class_names[c]: len(n) for c, n in self.images.items() if len(n) < shots + 1}
+
+    def large_enough(self, shots: int) -> "Fold":
+        """Give the part of the fold whose classes have enough images for an episode."""
+        return self.only(c for c, images in self.images.items() if len(images) > shots)
+
+
+def draw_episodes(fold: Fold, rule: Rule, shots: int, count: int, seed: int) -> list[Episode]:
+    """Draw `count` episodes of `shots` supports each by a protocol's rule.
+
+    Raises DataError if shots, count or seed are out of range, or a class has too few images.
+    """
+    _check(fold, shots, count, seed)
+    if rule == "hsnet":
+        return _draw_hsnet(fold, shots, count, seed)
+    if rule == "balanced":
+        return [balanced_episode(fold, shots, seed, index) for index in range(count)]
+    queries = _classes_by_image(fold)
+    return [_image_list_episode(fold, queries, shots, seed, index) for index in range(count)]
+
+
+def balanced_episode(fold: Fold, shots: int, seed: int, index: int) -> Episode:
+    """Draw one episode: every class in turn, each image a query equally often, supports all different."""
+    class_ids = tuple(fold.images)
+    turn, position = divmod(index, len(class_ids))
+    class_id = class_ids[position]
+    images = fold.images[class_id]
+    cycle, place = divmod(turn, len(images))
+    query = images[_order(len(images), seed, class_id, cycle)[place]]
+    return Episode(class_id, query, _different(images, query, shots, seed, index))
+
+
+def _image_list_episode(
+    fold: Fold, queries: list[tuple[str, list[int]]], shots: int, seed: int, index: int
+) -> Episode:
+    """PFENet's and BAM's rule: images in the list's order, one of its classes, supports all different."""
+    query, classes = queries[index % len(queries)]
+    class_id = classes[_number(len(classes), seed, index)]
+    return Episode(class_id, query, _different(fold.images[class_id], query, shots, seed, index))
+
+
+def _draw_hsnet(fold: Fold, shots: int, count: int, seed: int) -> list[Episode]:
+    """HSNet's rule: one stream of random numbers through all episodes; a support may come twice."""
+    random, episodes = np.random.RandomState(seed), []
+    class_ids = tuple(fold.images)
+    for index in range(count):
+        if fold.class_first:
+            class_id = _choice(random, class_ids)
+            query = _choice(random, fold.images[class_id])
+        else:
+            query, class_id = fold.queries[index % len(fold.queries)]
+        supports: list[str] = []
+        while len(supports) < shots:
+            support = _choice(random, fold.images[class_id])
+            if support != query:
+                supports.append(support)
+        episodes.append(Episode(class_id, query, tuple(supports)))
+    return episodes
+
+
+def _choice(random: np.random.RandomState, items: Sequence[T]) -> T:
+    # HSNet's very call: it permutes the whole list, so any other way to draw one gives other episodes.
+    return items[int(random.choice(len(items), 1, replace=False)[0])]
+
+
+def _different(images: Sequence[str], query: str, shots: int, seed: int, index: int) -> tuple[str, ...]:
+    supports: list[str] = []
+    draw = 1
+    while len(supports) < shots:
+        support = images[_number(len(images), seed, index, draw)]
+        if support != query and support not in supports:
+            supports.append(support)
+        draw += 1
+    return tuple(supports)
+
+
+def _number(below: int, *key: int) -> int:
+    """Give a number from 0 to `below` - 1 that depends on the key alone, each as likely as the others."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") % below
+
+
+@lru_cache(maxsize=1024)  # sorting a class anew for each of its queries would take hours on COCO
+def _order(length: int, seed: int, class_id: int, cycle: int) -> list[int]:
+    keys = [hashlib.sha256(repr((seed, class_id, cycle, n)).encode()).digest() for n in range(length)]
+    return sorted(range(length), key=keys.__getitem__)
+
+
+def _classes_by_image(fold: Fold) -> list[tuple[str, list[int]]]:
+    classes_of: dict[str, list[int]] = {}
+    for name, class_id in fold.queries:
+        classes_of.setdefault(name, []).append(class_id)
+    return list(classes_of.items())
+
+
+def _check(fold: Fold, shots: int, count: int, seed: int) -> None:
+    for name, value, low in (("shots", shots, 1), ("number of episodes", count, 1), ("seed", seed, 0)):
+        if not low <= value < 2**32:
+            raise DataError(f"The {name} is {value}; it must be from {low} to {2**32 - 1}.")
+    if not fold.queries:
+        raise DataError(f"Fold {fold.number} of {fold.benchmark} ({fold.split}) has no images to draw from.")
+    if too_small := fold.too_small(shots):
+        name, number = next(iter(too_small.items()))
+        more = f" (and {len(too_small) - 1} other classes)" if len(too_small) > 1 else ""
+        raise DataError(
+            f"Class '{name}' has {number} images{more}, but {shots}-shot episodes need {shots + 1} "
+            f"({shots} supports + 1 query). Use fewer shots, or add images."
+        )

@@ -1,0 +1,31 @@
+"""One way to say how far something is: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextmanager
+def progress(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with the number of things done and of all things; writes to stderr."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(verb, total=None)
+        start = last = time.monotonic()
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal last
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not console.is_terminal and now - last > SECONDS_BETWEEN_LINES:
+                last = now
+                left = (now - start) / done * (total - done)
+                console.print(f"{done}/{total} {things} ({left:.0f} s left)", highlight=False)
+
+        yield on_progress
