@@ -59,7 +59,7 @@ def evaluate(name: str, data: str, root: Path, backbone: str, manifests: list[Pa
     """Score one backbone on manifests unless it is done."""
     result = HERE / "results" / f"prototype_{backbone}_{name}.json"
     if not result.exists():
-        given = [part for path in manifests for part in ("--manifest", str(path.relative_to(Path.cwd())))]
+        given = [part for path in manifests for part in ("--manifest", str(path.relative_to(HERE.parent)))]
         options = ["--model", "prototype", "--backbone", backbone, "--data", data, "--root", str(root)]
         run("evaluate", *options, *given, "--json", str(result))
 

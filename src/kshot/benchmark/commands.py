@@ -217,9 +217,9 @@ def choose(
 
 
 def _name_left_out(left_out: dict[str, int], shots: int) -> None:
-    for name, number in left_out.items():
-        have = "1 image" if number == 1 else f"{number} images"
-        typer.echo(f"Left out: class '{name}' has {have}, {shots}-shot episodes need {shots + 1}.", err=True)
+    if left_out:
+        named = ", ".join(f"{name} ({number})" for name, number in left_out.items())
+        typer.echo(f"Left out, with fewer than the {shots + 1} images of an episode: {named}.", err=True)
 
 
 def add_to(app: typer.Typer) -> None:

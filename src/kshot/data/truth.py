@@ -51,7 +51,8 @@ def read_bright_mask(path: Path) -> Truth:
     """Read a black and white mask, greyscale or colour: 1 where it is bright."""
     with opened(path, MaskError) as picture:
         grey = np.asarray(picture.convert("L"))
-    truth: Truth = (grey >= BRIGHT).astype(np.uint8)
+    truth = np.zeros(grey.shape, dtype=np.uint8)
+    truth[grey >= BRIGHT] = 1
     return truth
 
 
