@@ -1,15 +1,20 @@
 """Small images, masks and networks for the tests; nothing here is random without a seed."""
 
+import json
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from kshot.episode import Segmentation
 from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PSPNet
+from kshot.pretrained import ModelConfig
+from kshot.segmenter import Segmenter
 
 TINY = "test_resnet"
 """timm's smallest ResNet: same taps as the large ones, milliseconds a pass."""
@@ -85,3 +90,205 @@ def scene(width=120, height=90, left=20, seed=0):
 def iou(a, b):
     """Intersection over union of two bool masks."""
     return (a & b).sum() / (a | b).sum()
+
+
+COLOURS = ((220, 40, 30), (40, 60, 220), (240, 220, 40), (200, 60, 220), (30, 210, 220))
+
+
+def coloured_scene(class_ids, width=48, height=36):
+    """Draw an object of each class, in its colour on green; give the picture and class numbers (H, W)."""
+    picture = Image.new("RGB", (width, height), (30, 120, 40))
+    labels = Image.new("L", (width, height))
+    step = width // len(class_ids)
+    for place, class_id in enumerate(class_ids):
+        box = (place * step + 2, 6, place * step + step - 4, height - 8)
+        ImageDraw.Draw(picture).rectangle(box, fill=COLOURS[class_id % len(COLOURS)])
+        ImageDraw.Draw(labels).rectangle(box, fill=class_id + 1)
+    return picture, np.array(labels)
+
+
+def classes_by_image(pairs):
+    classes = {}
+    for name, class_id in pairs:
+        classes.setdefault(name, []).append(class_id)
+    return classes
+
+
+def write_pascal(root, pairs):
+    """Write VOC2012's layout: photographs and palette masks; a border of 255 around the picture's edge."""
+    images, masks = root / "VOC2012" / "JPEGImages", root / "VOC2012" / "SegmentationClassAug"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    for name, class_ids in classes_by_image(pairs).items():
+        picture, labels = coloured_scene(class_ids)
+        labels[:, :1] = 255
+        picture.save(images / f"{name}.jpg", quality=95)
+        mask = Image.fromarray(labels)
+        mask.putpalette([value for index in range(256) for value in (index, 255 - index, index // 2)])
+        mask.save(masks / f"{name}.png")
+    return root
+
+
+def write_coco(root, pairs, split="val2014"):
+    """Write COCO's layout: photographs, and one official instances file.
+
+    Objects are polygons. The left half of the first image is also a crowd of its first class.
+    """
+    from kshot.data.folds import COCO_CLASSES
+
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / split).mkdir()
+    ids = [n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    images, annotations = [], []
+    for name, class_ids in classes_by_image(pairs).items():
+        picture, labels = coloured_scene(class_ids)
+        prefix = f"COCO_{split}_" if split.endswith("2014") else ""
+        picture.save(root / split / f"{prefix}{int(name):012}.jpg", quality=95)
+        height, width = labels.shape
+        images.append({"id": int(name), "height": height, "width": width})
+        for class_id in class_ids:
+            ys, xs = np.nonzero(labels == class_id + 1)
+            left, right, top, bottom = (int(v) for v in (xs.min(), xs.max() + 1, ys.min(), ys.max() + 1))
+            outline = [[left, top, right, top, right, bottom, left, bottom]]
+            annotations.append(
+                {
+                    "image_id": int(name),
+                    "category_id": ids[class_id],
+                    "iscrowd": 0,
+                    "segmentation": outline,
+                }
+            )
+    height, width = images[0]["height"], images[0]["width"]
+    crowd = [0, height * width // 2, height * width - height * width // 2]  # the left half, columns first
+    first = annotations[0]
+    annotations.append(first | {"iscrowd": 1, "segmentation": {"size": [height, width], "counts": crowd}})
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": n} for i, n in zip(ids, COCO_CLASSES, strict=True)],
+    }
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def write_fss(root, classes):
+    """Write FSS-1000's layout: ten photographs and black and white masks (in colour) a class."""
+    for index, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(1, 11):
+            picture, labels = coloured_scene([index])
+            picture.save(root / name / f"{number}.jpg", quality=95)
+            Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).convert("RGB").save(
+                root / name / f"{number}.png"
+            )
+    return root
+
+
+def write_folder(root, pairs, layout="numbers", class_names=()):
+    """Write one's own benchmark: masks of class numbers, or black and white ones in a folder a class."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for name, class_ids in classes_by_image(pairs).items():
+        picture, labels = coloured_scene(class_ids)
+        picture.save(root / "images" / f"{name}.png")
+        if layout == "numbers":
+            Image.fromarray(labels).save(root / "masks" / f"{name}.png")
+            continue
+        for class_id in class_ids:
+            path = root / "masks" / class_names[class_id] / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.where(labels == class_id + 1, 255, 0).astype(np.uint8)).save(path)
+    if layout == "numbers" and class_names:
+        (root / "classes.txt").write_text("\n".join(class_names) + "\n")
+    return root
+
+
+class ColourMethod(nn.Module):
+    """A method whose answers can be reckoned: pixels are foreground if they have the support's colour."""
+
+    def features(self, images):
+        return images
+
+    def segment(self, query_features, supports, size):
+        colour = torch.stack(
+            [
+                (s.features * s.mask).sum(dim=(-2, -1)) / s.mask.sum(dim=(-2, -1)).clamp(min=1)
+                for s in supports
+            ]
+        ).mean(dim=0)
+        resized = nn.functional.interpolate(query_features, size, mode="bilinear", align_corners=False)
+        distance = (resized - colour[..., None, None]).abs().amax(dim=1)
+        return Segmentation(mask=distance < 0.3, probability=(1 - distance).clamp(0, 1))
+
+
+def colour_segmenter(image_size=48):
+    config = ModelConfig(method="prototype", backbone=TINY, image_size=image_size)
+    return Segmenter(config, ColourMethod(), torch.device("cpu"))
+
+
+def result_of(
+    *,
+    seed=0,
+    gain=0,
+    class_iou=None,
+    name="made up",
+    method="prototype",
+    selected_on=None,
+    manifest_sha256="a" * 64,
+    image_size=400,
+    scored_at="network",
+    protocol_name="hsnet",
+    **fields,
+):
+    """Make a result of 60 episodes of three classes up; `gain` pixels more are found in each episode."""
+    from kshot.benchmark.metrics import interval, score
+    from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run, record_provenance, resample
+    from kshot.data.protocols import preset
+
+    random = np.random.default_rng(seed)
+    drawn = ("ant", "bee", "cow") if class_iou is None else tuple(n for n, v in class_iou.items() if v)
+    classes = {0: "ant", 1: "bee", 2: "cow"}
+    class_ids = np.arange(60) % len(drawn)
+    union = random.integers(40, 100, 60)
+    intersection = np.minimum((union * random.random(60)).astype(int) + gain, union)
+    if class_iou is not None:
+        union[:] = 100
+        intersection = np.array([int(100 * class_iou[classes[c]]) for c in class_ids])
+    counts = np.stack([intersection, union, 1000 - union, 1000 - intersection], axis=1)
+    scores = score(counts, class_ids, list(classes))
+    columns = dict(zip(list(EpisodeCounts.model_fields)[1:], counts.T.tolist(), strict=True))
+    values = {classes[c]: v for c, v in scores.class_iou.items()}
+    run = Run(
+        seed=0,
+        manifest_sha256=manifest_sha256,
+        left_out={},
+        miou=scores.miou,
+        fb_iou=scores.fb_iou,
+        class_iou=values,
+        num_images=10,
+        features_computed=10,
+        num_empty_supports=0,
+        episodes=EpisodeCounts(class_id=class_ids.tolist(), **columns),
+    )
+    samples = resample([run], tuple(classes))
+    names = ["miou", "fb_iou", *classes.values()]
+    protocol = preset(protocol_name, "pascal").model_copy(update={"num_episodes": 60, "seeds": (0,)})
+    config = ModelConfig(method=method, backbone=TINY, image_size=image_size, selected_on=selected_on)
+    return Result(
+        miou=scores.miou,
+        fb_iou=scores.fb_iou,
+        class_iou=values,
+        class_episodes={n: int((class_ids == c).sum()) for c, n in classes.items()},
+        interval={n: interval(samples[:, i]) for i, n in enumerate(names)},
+        benchmark=fields.pop("benchmark", "pascal"),
+        split=fields.pop("split", "val"),
+        fold=fields.pop("fold", 0),
+        shots=fields.pop("shots", 1),
+        protocol=protocol,
+        image_size=image_size,
+        scored_at=scored_at,
+        classes=classes,
+        model=ModelRecord(name=name, config=config, weights_sha256="b" * 64),
+        provenance=record_provenance(["evaluate"], 1),
+        runs=[run],
+    )

@@ -34,6 +34,7 @@ def compare(a: Result, b: Result) -> list[Difference]:
 def _check_same(a: Result, b: Result) -> None:
     for what, of_a, of_b in (
         ("benchmark", a.benchmark, b.benchmark),
+        ("fold", a.fold, b.fold),
         ("number of shots", a.shots, b.shots),
         ("set of episodes (sha256)", a.manifests, b.manifests),
         ("size at which they were scored", a.scored_at, b.scored_at),

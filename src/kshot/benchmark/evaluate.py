@@ -37,9 +37,12 @@ class Counted:
 
 
 class EpisodeFiles(NamedTuple):
-    """What is read from disk for one episode; `images` are those that no earlier episode has read."""
+    """What is read from disk for one episode; `images` are those that no earlier episode has read.
 
-    position: int
+    episode: its place in the manifest.
+    """
+
+    episode: int
     images: dict[str, Tensor]
     truth: Truth
     support_masks: tuple[Tensor, ...]
@@ -115,16 +118,16 @@ def evaluate(
     counts = np.zeros((len(manifest.episodes), len(Counts._fields)), dtype=np.int64)
     num_empty = 0
     with torch.inference_mode():
-        for done, files in enumerate(_read_ahead(reader, num_workers)):
+        for done, files in enumerate(read_ahead(reader, num_workers)):
             fresh.update(files.images)
-            episode = manifest.episodes[files.position]
+            episode = manifest.episodes[files.episode]
             query = store.use(episode.query)
             supports = [
                 Support(store.use(name), mask.to(segmenter.device))
                 for name, mask in zip(episode.supports, files.support_masks, strict=True)
             ]
             num_empty += sum(not mask.any() for mask in files.support_masks)
-            counts[files.position] = _segment_and_count(
+            counts[files.episode] = _segment_and_count(
                 method, query, supports, files.truth, frame, at_original_size
             )
             on_progress(done + 1)
@@ -167,7 +170,8 @@ def _segment_and_count(
     return count_pixels(frame.crop(answer.mask[0].cpu().numpy(), height, width), truth)
 
 
-def _read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:
+def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:
+    """Read episodes in the reader's order, with as many processes as one likes."""
     loader = DataLoader(reader, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
     return iter(loader)
 

@@ -23,6 +23,11 @@ class FeatureStore:
         self._bytes = 0
         self.num_computed = 0
 
+    @property
+    def num_kept(self) -> int:
+        """How many images' features are in memory."""
+        return len(self._kept)
+
     def use(self, name: str) -> Any:
         """Give an image's features, for one of its uses."""
         features = self._kept.get(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
+from kshot.data.coco import Coco
 from kshot.data.folder import Folder
 from kshot.data.folds import NUM_FOLDS
 from kshot.data.fss1000 import SPLITS
@@ -72,6 +73,13 @@ def check_data(
         wanted = {name: set() for name in dataset.images}
     else:
         folds = [read_fold(data, number, name) for name, number in _parts(data, fold, split)]
+    if isinstance(dataset, Coco):
+        for name in dict.fromkeys(part.split for part in folds):
+            if missing := dataset.missing_annotations(name):
+                problems.append(
+                    f"There is no {' and no '.join(missing)}, so nothing of the {name} split can be used."
+                )
+                folds = [part for part in folds if part.split != name]
     for part in folds:
         for name, class_id in part.queries:
             wanted.setdefault(name, set()).add(class_id)

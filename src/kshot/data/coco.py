@@ -74,6 +74,12 @@ class Coco:
                     truth[_rasterise(found, image)] = IGNORE if is_crowd else 1
         return truth
 
+    def missing_annotations(self, split: str) -> list[str]:
+        """Name the annotation files without which nothing of a split can be read."""
+        needed = self.splits if self.splits == LAYOUTS["2017"] else (f"{split}2014",)
+        present = {path.name for path in self._files}
+        return [name for name in (f"instances_{s}.json" for s in needed) if name not in present]
+
     @property
     def _files(self) -> list[Path]:
         return self._annotation_files(self.splits)

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kshot.episode import IGNORE
 from kshot.errors import MaskError
@@ -58,7 +57,8 @@ def read_bright_mask(path: Path) -> Truth:
 
 def pick_class(values: Truth, number: int) -> Truth:
     """Turn a mask of class numbers into the truth of one class; 255 stays."""
-    truth = (values == number).astype(np.uint8)
+    truth = np.zeros_like(values)
+    truth[values == number] = 1
     truth[values == IGNORE] = IGNORE
     return truth
 
@@ -70,8 +70,4 @@ def _read_grey(path: Path) -> Truth:
                 f"Mask '{path}' has unknown colours (mode {picture.mode}): a mask holds class numbers. "
                 "Save it as a palette or greyscale PNG."
             )
-        return _to_array(picture)
-
-
-def _to_array(picture: Image.Image) -> Truth:
-    return np.array(picture, dtype=np.uint8)
+        return np.array(picture, dtype=np.uint8)

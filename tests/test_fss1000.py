@@ -1,0 +1,30 @@
+import pytest
+from make_data import coloured_scene, write_fss
+
+from kshot.data.fss1000 import CLASSES, FSS1000, fss_fold
+from kshot.errors import DataError
+
+
+def test_photographs_and_masks_are_found_by_class_and_number(tmp_path):
+    root = write_fss(tmp_path / "FSS-1000", CLASSES[760:762])
+    for place in (root, tmp_path):
+        dataset = FSS1000(place)
+        assert dataset.image_path(f"{CLASSES[761]}/10").exists()
+        _, labels = coloured_scene([1])
+        assert ((dataset.truth(f"{CLASSES[761]}/3", 761) == 1) == (labels > 0)).all()
+
+
+def test_splits_have_their_classes_and_sort_files_as_text():
+    sizes = [len(fss_fold(split).images) for split in ("train", "val", "test")]
+    assert sizes == [520, 240, 240]
+    fold = fss_fold("test")
+    assert [name.split("/")[1] for name, _ in fold.queries[:4]] == ["1", "10", "2", "3"]
+    assert [name.split("/")[1] for name in fold.images[760][:4]] == ["1", "2", "3", "4"]
+    assert len(set(CLASSES)) == 1000
+    with pytest.raises(DataError, match="no split 'dev'"):
+        fss_fold("dev")
+
+
+def test_a_wrong_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="none of the 1000 classes"):
+        FSS1000(tmp_path)

@@ -1,0 +1,35 @@
+import pytest
+from make_data import write_pascal
+
+from kshot.benchmark.selection import check_held_out, selection_fold, selection_manifest
+from kshot.data.benchmarks import read_fold
+from kshot.data.folds import PASCAL_CLASSES, base_classes, held_out_classes, novel_classes
+from kshot.data.pascal import Pascal
+from kshot.errors import DataError
+
+
+@pytest.mark.parametrize(("benchmark", "fold"), [("pascal", 0), ("pascal", 3), ("coco", 2)])
+def test_honest_episodes_show_no_novel_class_and_no_test_image(benchmark, fold):
+    chosen_on = selection_fold(benchmark, fold, "base")
+    assert sorted(chosen_on.images) == list(held_out_classes(benchmark, fold))
+    assert not set(chosen_on.images) & set(novel_classes(benchmark, fold))
+    assert set(chosen_on.images) < set(base_classes(benchmark, fold))
+    tested_on = {name for name, _ in read_fold(benchmark, fold).queries}
+    assert not tested_on & {name for name, _ in chosen_on.queries}
+    assert selection_fold(benchmark, fold, "novel") == read_fold(benchmark, fold)
+
+
+def test_the_draw_takes_what_is_there(tmp_path):
+    cats = [(name, 7) for name in selection_fold("pascal", 0, "base").images[7][:4]]
+    dataset = Pascal(write_pascal(tmp_path, cats))
+    manifest, protocol = selection_manifest("pascal", 0, "base", 6, dataset)
+    assert manifest.classes == {7: "cat"}
+    assert len(manifest.episodes) == protocol.num_episodes == 6
+
+
+def test_a_model_that_has_seen_the_held_out_classes_is_refused():
+    check_held_out("pascal", 0, ("car", "dog"))
+    with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--select-on novel"):
+        check_held_out("pascal", 0, PASCAL_CLASSES[5:])
+    with pytest.raises(DataError, match="'fss1000' has no folds"):
+        selection_fold("fss1000", 0, "base")
