@@ -155,4 +155,3 @@ def test_choose_writes_down_what_a_checkpoint_was_chosen_on(checkpoints, tmp_pat
     assert "chosen on" in capsys.readouterr().out
     config = json.loads((tmp_path / "best" / "config.json").read_text())
     assert config["selected_on"] == select_on
-    options = ["--data", "pascal", "--root", root, "--split", "train", "--episodes", 4]

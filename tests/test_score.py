@@ -50,7 +50,7 @@ def test_a_result_holds_what_is_needed_to_get_it_again(folder):
 def test_classes_with_too_few_images_are_left_out_and_named(folder):
     fold = Folder(folder).fold()
     assert draw_manifest(fold, short(), 3, 0).left_out == {"dodo": 1}
-    with pytest.raises(DataError, match="No class has enough images: 5-shot .* 'ant' has most, 4"):
+    with pytest.raises(DataError, match=r"No class has enough images: 5-shot .* 'ant' has most, 4"):
         draw_manifest(fold, short(), 5, 0)
 
 

@@ -86,6 +86,8 @@ class Run(_Frozen):
     manifest_sha256: str
     left_out: dict[str, int]
     """Classes with too few images, which were not drawn."""
+    restricted_to: int | None = None
+    """How many photographs episodes were drawn from, where not all of the benchmark's were there."""
     miou: float
     fb_iou: float
     class_iou: dict[str, float]
@@ -135,6 +137,7 @@ def make_run(manifest: Manifest, counted: Counted) -> Run:
         seed=manifest.seed,
         manifest_sha256=manifest.sha256,
         left_out=manifest.left_out,
+        restricted_to=manifest.restricted_to,
         miou=scores.miou,
         fb_iou=scores.fb_iou,
         class_iou={manifest.classes[c]: value for c, value in scores.class_iou.items()},
