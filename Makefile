@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo test test-slow check format docs
+.PHONY: setup demo test test-slow check format docs results tables
 
 setup: $(VENV)/.kshot-ready
 
@@ -20,6 +20,14 @@ demo: setup
 docs: setup
 	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
+
+# make results COCO_MINI=DIR VOC=DIR: score what has no result file yet, then the table in the documents.
+results: setup
+	$(BIN)/python benchmarks/first_numbers.py --coco-mini $(COCO_MINI) --voc $(VOC)
+	$(MAKE) tables
+
+tables: setup
+	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

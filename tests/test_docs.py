@@ -53,12 +53,31 @@ def test_the_readmes_commands_run():
     assert Path("masks/one_mask.png").exists()
 
 
-def test_every_option_of_the_commands_exists():
-    commands = typer.main.get_command(cli.app).commands.values()
-    existing = {option for command in commands for parameter in command.params for option in parameter.opts}
-    named = set(re.findall(r"`(--[a-z-]+)", README))
-    assert named
-    assert named <= existing
+def verbs(command=None, words=()):
+    """All verbs of the command: (words, options)."""
+    command = command or typer.main.get_command(cli.app)
+    for name, verb in command.commands.items():
+        if hasattr(verb, "commands"):
+            yield from verbs(verb, (*words, name))
+        else:
+            yield (*words, name), {option for parameter in verb.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md"])
+def test_every_verb_and_option_that_documents_show_exists(document):
+    text = (ROOT / document).read_text()
+    existing = dict(verbs())
+    shown = re.findall(r"^(?:\.venv/bin/)?kshot (.*)$", text, flags=re.M) + re.findall(
+        r"`kshot ([^`]*)`", text
+    )
+    assert len(shown) > 5
+    for line in shown:
+        words = line.partition("#")[0].split()
+        verb = next((v for v in existing if tuple(words[: len(v)]) == v), None)
+        assert verb is not None, line
+        assert {word for word in words if word.startswith("--")} <= existing[verb], line
+    named = set(re.findall(r"`(--[a-z-]+)", text))
+    assert named <= set().union(*existing.values())
 
 
 def test_the_readmes_parameter_counts_are_the_networks():

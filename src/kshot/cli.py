@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-import kshot.benchmark.commands as benchmark_commands
-import kshot.data.commands as data_commands
+from kshot.benchmark.commands import add_to as add_benchmark_verbs
+from kshot.data.commands import app as data_app
 from kshot.errors import KshotError
 
 app = typer.Typer(
@@ -97,8 +97,8 @@ def info(
         typer.echo(to_text(description))
 
 
-benchmark_commands.add_to(app)
-app.add_typer(data_commands.app, name="data")
+add_benchmark_verbs(app)
+app.add_typer(data_app, name="data")
 
 
 @app.callback(invoke_without_command=True)

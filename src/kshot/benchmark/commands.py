@@ -1,4 +1,4 @@
-"""The verbs of the benchmarks: episodes, evaluate, compare, choose, table, power."""
+"""The verbs of the benchmarks, one function each."""
 
 import json
 from pathlib import Path
@@ -216,6 +216,43 @@ def choose(
     typer.echo(f"{path} is written to {out}: {NOTES[select_on]}.")
 
 
+def table(
+    which: Annotated[
+        Literal["2", "3", "5", "list"],
+        typer.Argument(help="A table of the paper, with its printed rows, or a list of any results."),
+    ],
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Results of kshot evaluate.", metavar="RESULT.json…")
+    ] = None,
+    form: Annotated[
+        Literal["markdown", "latex", "csv"], typer.Option("--format", help="How to write it.")
+    ] = "markdown",
+    out: Annotated[
+        Path | None, typer.Option(help="Write it there, not to the screen.", metavar="FILE")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Put it between <!-- begin table-WHICH --> and <!-- end … -->.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Lay out the paper's Tables 2, 3 and 5 with rows of ours, or list results; all from result files."""
+    from kshot.benchmark.results import read_result
+    from kshot.benchmark.table_writers import insert_between, to_csv, to_latex, to_markdown
+    from kshot.benchmark.tables import list_table, paper_table
+    from kshot.pictures import replacing
+
+    found = [read_result(path) for path in results or []]
+    made = list_table(found) if which == "list" else paper_table(which, found)
+    text = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}[form](made)
+    if into is not None:
+        text, out = insert_between(into.read_text(), f"table-{which}", text), into
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    with replacing(out) as temporary:
+        temporary.write_text(text)
+
+
 def _name_left_out(left_out: dict[str, int], shots: int) -> None:
     if left_out:
         named = ", ".join(f"{name} ({number})" for name, number in left_out.items())
@@ -224,5 +261,5 @@ def _name_left_out(left_out: dict[str, int], shots: int) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Give a command these verbs."""
-    for verb in (episodes, evaluate, compare, choose):
+    for verb in (episodes, evaluate, compare, choose, table):
         app.command()(verb)
