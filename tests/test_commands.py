@@ -93,6 +93,15 @@ def test_fss_is_scored(tmp_path):
     assert sum(content["class_episodes"].values()) == 12
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_runs(folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place, reason in ((tmp_path / "file" / "r.json", "cannot be written"), (tmp_path, "is a folder")):
+        assert run("evaluate", "--data", folder, "--model", "gone", "--json", place) == 2
+        assert reason in capsys.readouterr().err
+    assert run("episodes", "pascal", "--out", tmp_path / "file" / "m.json") == 2
+    assert "file" in capsys.readouterr().err
+
+
 def test_missing_files_are_told_before_a_model_runs(tmp_path, capsys):
     write_pascal(tmp_path, [("2007_000033", 0)])
     assert run("evaluate", "--data", "pascal", "--root", tmp_path, "--episodes", 5) == 2

@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(_repeat_support(arguments), obj=arguments)
-    except KshotError as error:
+    except (KshotError, OSError) as error:  # OSError: a full disk, a folder that one may not write to
         typer.echo(f"kshot: {error}", err=True)
         sys.exit(2)
 

@@ -89,7 +89,7 @@ def evaluate(
     cache_gb: CacheGB = 4.0,
 ) -> None:
     """Score a model: mIoU, FB-IoU and each class's IoU, with 95 % intervals."""
-    from kshot.benchmark.results import summary, write_result
+    from kshot.benchmark.results import check_place, summary, write_result
     from kshot.benchmark.score import check_alike, draw_manifests, score_model
     from kshot.data.benchmarks import benchmark_of
     from kshot.data.manifest import read_manifest
@@ -98,6 +98,8 @@ def evaluate(
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
+    if json_file is not None:
+        check_place(json_file)
     benchmark = benchmark_of(data)
     given = [read_manifest(path) for path in manifest or []]
     if given:

@@ -136,7 +136,10 @@ def evaluate(
 
 
 def check_files(dataset: Dataset, manifest: Manifest) -> None:
-    """Raise DataError if the manifest asks for photographs that are not there, or classes unknown here."""
+    """Raise DataError if a manifest asks for photographs that are not there, or classes unknown here.
+
+    Reads the first mask, so that a broken dataset shows at once.
+    """
     unknown = [c for c, name in manifest.classes.items() if dataset.class_names[c : c + 1] != (name,)]
     if unknown:
         raise DataError(
@@ -152,6 +155,8 @@ def check_files(dataset: Dataset, manifest: Manifest) -> None:
             f"{dataset.image_path(missing[0])}. `kshot data check` lists what is missing; "
             "`kshot episodes --root` draws from what is there."
         )
+    # What a dataset loads at its first mask (COCO's annotations) is then loaded before processes share it.
+    dataset.truth(manifest.episodes[0].query, manifest.episodes[0].class_id)
 
 
 def _segment_and_count(
