@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from make_data import tiny_method, write_folder, write_fss, write_pascal
+from make_data import result_of, tiny_method, write_folder, write_fss, write_pascal
 from PIL import Image
 from safetensors.torch import save_file
 from test_cli import run
 
+from kshot.benchmark.results import write_result
 from kshot.benchmark.selection import selection_fold
 from kshot.data.benchmarks import read_fold
 from kshot.data.fss1000 import CLASSES
@@ -52,6 +53,35 @@ def test_evaluate_scores_a_folder_and_compare_compares(folder, tmp_path, capsys)
     assert run("compare", first, second, "--json", tmp_path / "c.json") == 0
     assert "B - A" in capsys.readouterr().out
     assert [d["name"] for d in json.loads((tmp_path / "c.json").read_text())][:2] == ["miou", "fb_iou"]
+
+
+def test_compare_says_how_checkpoints_were_chosen(tmp_path, capsys):
+    write_result(result_of(name="mine", selected_on="novel"), tmp_path / "a.json")
+    write_result(result_of(name="theirs"), tmp_path / "b.json")
+    assert run("compare", tmp_path / "a.json", tmp_path / "b.json") == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert (
+        first == "A: mine, test_resnet (checkpoint chosen on the novel classes themselves, the field's habit)"
+    )
+    assert second == "B: theirs, test_resnet"
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("markdown", "**PASCAL"), ("latex", "\\begin"), ("csv", "Backbone,")]
+)
+def test_tables_are_made_from_results(tmp_path, capsys, form, start):
+    write_result(result_of(name="mine"), tmp_path / "a.json")
+    assert run("table", "2", tmp_path / "a.json", "--format", form) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(start)
+    assert "kshot prototype (hsnet protocol, 400 px)" in text
+    document = tmp_path / "page.md"
+    document.write_text("<!-- begin table-2 -->\n<!-- end table-2 -->\n")
+    assert run("table", "2", tmp_path / "a.json", "--format", form, "--into", document) == 0
+    assert text.strip() in document.read_text()
+    assert run("table", "2", tmp_path / "a.json", "--out", tmp_path / "table.txt") == 0
+    assert (tmp_path / "table.txt").read_text().startswith("**PASCAL")
+    assert run("table", "list", tmp_path / "gone.json") == 2
 
 
 def test_a_manifest_fixes_the_episodes(folder, tmp_path, capsys):

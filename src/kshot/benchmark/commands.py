@@ -151,11 +151,15 @@ def compare(
     from dataclasses import asdict
 
     from kshot.benchmark.compare import compare as compare_results
-    from kshot.benchmark.results import read_result
+    from kshot.benchmark.results import NOTES, read_result
     from kshot.pictures import replacing
 
     first, second = read_result(a), read_result(b)
     differences = compare_results(first, second)
+    for letter, result in (("A", first), ("B", second)):
+        chosen = result.model.config.selected_on
+        note = f" ({NOTES[chosen]})" if chosen else ""
+        typer.echo(f"{letter}: {result.model.name}, {result.model.config.backbone}{note}")
     typer.echo(f"{'':24} {'A':>7} {'B':>7}   B - A  95 % interval")
     for d in differences:
         low, high = (f"{100 * value:+.1f}" for value in d.interval)
