@@ -21,13 +21,15 @@ docs: setup
 	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
 
-# make results COCO_MINI=DIR VOC=DIR: score what has no result file yet, then the table in the documents.
+# make results COCO_MINI=DIR VOC=DIR: score what has no result file yet, then the table and charts in the documents.
 results: setup
 	$(BIN)/python benchmarks/first_numbers.py --coco-mini $(COCO_MINI) --voc $(VOC)
 	$(MAKE) tables
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
+	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
+	$(BIN)/kshot figure classes benchmarks/results/*coco-mini-60_1shot.json --out docs/classes.png
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -2,8 +2,8 @@
 
     python benchmarks/first_numbers.py --coco-mini DIR --voc DIR
 
-Writes one file for each in `benchmarks/results`; what is there already is kept, so that a stopped run goes on.
-Manifests in `benchmarks/manifests` are drawn if they are missing, and are committed.
+Run it from the repository's root. It writes one file for each in `benchmarks/results`; what is there already is
+kept, so that a stopped run goes on. Manifests in `benchmarks/manifests` are drawn if they are missing.
 """
 
 import argparse
@@ -27,6 +27,8 @@ def main() -> None:
     for backbone, shots in product(BACKBONES, SHOTS):
         manifests = [coco_mini_manifest(shots, seed) for seed in SEEDS]
         evaluate(f"coco-mini-60_{shots}shot", "coco-mini-60", places.coco_mini, backbone, manifests)
+    for backbone in BACKBONES:
+        measure_power(backbone, places.coco_mini)
     for backbone, shots, fold in product(BACKBONES, SHOTS, range(4)):
         manifest = voc_manifest(fold, shots, places.voc)
         evaluate(f"voc-train_fold{fold}_{shots}shot", "pascal", places.voc, backbone, [manifest])
@@ -41,7 +43,7 @@ def coco_mini_manifest(shots: int, seed: int) -> Path:
 
 
 def voc_manifest(fold: int, shots: int, voc: Path) -> Path:
-    """Draw 500 episodes of the train list's photographs that are there: not the benchmark's test, but real."""
+    """Draw 500 episodes of the train list's photographs that are there: no test, but real."""
     path = HERE / "manifests" / f"voc-train_fold{fold}_{shots}shot.json"
     options = ["--split", "train", "--fold", str(fold), "--shots", str(shots)]
     options += ["--protocol", "balanced", "--count", "500", "--seed", "0", "--root", str(voc)]
@@ -62,6 +64,15 @@ def evaluate(name: str, data: str, root: Path, backbone: str, manifests: list[Pa
         given = [part for path in manifests for part in ("--manifest", str(path.relative_to(HERE.parent)))]
         options = ["--model", "prototype", "--backbone", backbone, "--data", data, "--root", str(root)]
         run("evaluate", *options, *given, "--json", str(result))
+
+
+def measure_power(backbone: str, root: Path) -> None:
+    """Measure rho_k of one backbone unless it is done."""
+    result = HERE / "results" / f"power_{backbone}_coco-mini-60.json"
+    if not result.exists():
+        manifest = str(coco_mini_manifest(1, 0).relative_to(HERE.parent))
+        options = ["--data", "coco-mini-60", "--root", str(root), "--manifest", manifest]
+        run("power", "--backbone", backbone, *options, "--json", str(result))
 
 
 def run(*arguments: str) -> None:

@@ -289,6 +289,6 @@ def result_of(
         scored_at=scored_at,
         classes=classes,
         model=ModelRecord(name=name, config=config, weights_sha256="b" * 64),
-        provenance=record_provenance(["evaluate"], 1),
+        provenance=record_provenance(["evaluate"]),
         runs=[run],
     )

@@ -239,7 +239,7 @@ def test_every_method_gives_its_backbones_and_they_can_be_measured(tmp_path, met
 
 
 def test_broken_files_are_named(tmp_path):
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match=r"no result file .* `kshot power --json` writes one"):
         read_power(tmp_path / "nothing.json")
     power = make(*measure_two(tmp_path))
     path = tmp_path / "power.json"

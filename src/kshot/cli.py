@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from kshot.benchmark.commands import add_to as add_benchmark_verbs
+from kshot.benchmark.figure_commands import app as figure_app
+from kshot.benchmark.figure_commands import power
 from kshot.data.commands import app as data_app
 from kshot.errors import KshotError
 
@@ -98,6 +100,8 @@ def info(
 
 
 add_benchmark_verbs(app)
+app.command()(power)
+app.add_typer(figure_app, name="figure")
 app.add_typer(data_app, name="data")
 
 

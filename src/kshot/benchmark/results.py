@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,6 +38,9 @@ NOTES = {
 """What is printed beside the numbers of a model, by its config's `selected_on`."""
 
 
+Record = TypeVar("Record", bound=BaseModel)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +64,11 @@ class Provenance(_Frozen):
     """Of kshot's own checkout, with "+changes" if it was not clean; None for an installed kshot."""
     versions: dict[str, str]
     machine: str
-    seconds: float
+    seconds: float = 0.0
+
+    def after(self, seconds: float) -> "Provenance":
+        """Add how long it took."""
+        return self.model_copy(update={"seconds": round(seconds, 1)})
 
 
 class EpisodeCounts(_Frozen):
@@ -213,15 +220,14 @@ def record_model(name: str, segmenter: Segmenter) -> ModelRecord:
     )
 
 
-def record_provenance(arguments: Sequence[str], seconds: float) -> Provenance:
-    """Describe this moment, this machine and this kshot."""
+def record_provenance(arguments: Sequence[str]) -> Provenance:
+    """Describe this moment, this machine and this kshot. Call it at the start, before anything changes."""
     return Provenance(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join(["kshot", *_without_places(arguments)]),
         commit=_commit(),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
-        seconds=round(seconds, 1),
     )
 
 
@@ -278,14 +284,19 @@ def write_result(result: BaseModel, path: Path) -> None:
 
 def read_result(path: Path) -> Result:
     """Read a result file. Raises DataError that says what is wrong in it."""
+    return read_record(path, Result, "kshot evaluate")
+
+
+def read_record(path: Path, kind: type[Record], verb: str) -> Record:
+    """Read what `write_result` wrote. verb: the command that makes such files, for the error."""
     try:
-        return Result.model_validate_json(path.read_text())
+        return kind.model_validate_json(path.read_text())
     except FileNotFoundError:
-        raise DataError(f"There is no result file {path}. `kshot evaluate --json` writes one.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
+        raise DataError(f"There is no result file {path}. `{verb} --json` writes one.") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, first["loc"])) or "file"
-        raise DataError(f"{path} is no result of kshot evaluate: {where}: {first['msg']}.") from error
+        raise DataError(f"{path} is no result of {verb}: {where}: {first['msg']}.") from error
 
 
 def _without_places(arguments: Sequence[str]) -> list[str]:

@@ -78,7 +78,7 @@ def score_model(
     on_progress: OnProgress = lambda done, total: None,
 ) -> Result:
     """Run manifests and score them. `protocol` says at which size, and where it is scored."""
-    start = time.monotonic()
+    start, provenance = time.monotonic(), record_provenance(tuple(arguments))
     dataset = open_dataset(data, root)
     size = protocol.image_size or segmenter.config.image_size
     total = sum(len(manifest.episodes) for manifest in manifests)
@@ -96,8 +96,8 @@ def score_model(
             on_progress=partial(_shifted, on_progress, before, total),
         )
         runs.append(make_run(manifest, counted))
-    provenance = record_provenance(tuple(arguments), time.monotonic() - start)
-    return make_result(manifests, runs, protocol, size, record_model(name, segmenter), provenance)
+    model = record_model(name, segmenter)
+    return make_result(manifests, runs, protocol, size, model, provenance.after(time.monotonic() - start))
 
 
 def _shifted(on_progress: OnProgress, before: int, total: int, done: int) -> None:
