@@ -2,7 +2,7 @@
 
     python benchmarks/first_numbers.py --coco-mini DIR --voc DIR
 
-Run it from the repository's root. It writes one file for each in `benchmarks/results`; what is there already is
+Run it from the repository's root. It writes one file for each in `benchmarks/results`; what is there is
 kept, so that a stopped run goes on. Manifests in `benchmarks/manifests` are drawn if they are missing.
 """
 

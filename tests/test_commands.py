@@ -94,8 +94,17 @@ def test_a_manifest_fixes_the_episodes(folder, tmp_path, capsys):
     assert content["runs"][0]["manifest_sha256"] == json.loads(manifest.read_text())["sha256"]
     assert content["shots"] == 2
     assert (content["protocol"]["name"], content["scored_at"]) == ("hsnet", "network")
-    assert run("evaluate", *options, "--seed", 3) == 2
-    assert "leave these options out" in capsys.readouterr().err
+    for wrong, reason in (
+        (["--seed", 3], "leave these options out"),
+        (["--protocol", "balanced"], "leave these options out"),
+        (["--fold", 1], "--fold is 1, but the manifest's is 0"),
+        (["--shots", 5], "--shots is 5, but the manifest's is 2"),
+        (["--split", "val"], "--split is val, but the manifest's is all"),
+    ):
+        assert run("evaluate", *options, *wrong) == 2
+        assert reason in capsys.readouterr().err
+    assert run("evaluate", "--data", folder, "--seed", 3, "--seed", 3) == 2
+    assert "given twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scored_at", ["network", "original"])

@@ -65,8 +65,8 @@ def evaluate(
         str, typer.Option(help="Model that ships, a model's folder, or OWNER/NAME.")
     ] = "prototype",
     root: Root = None,
-    fold: Fold = 0,
-    shots: Shots = 1,
+    fold: Annotated[int | None, typer.Option(help="0 to 3 on pascal and coco; default 0.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Supports of each episode; default 1.", min=1)] = None,
     protocol_name: ProtocolName = None,
     episodes: Annotated[
         int | None, typer.Option(help="Episodes of each seed; default the protocol's.")
@@ -90,35 +90,28 @@ def evaluate(
 ) -> None:
     """Score a model: mIoU, FB-IoU and each class's IoU, with 95 % intervals."""
     from kshot.benchmark.results import check_place, summary, write_result
-    from kshot.benchmark.score import check_alike, draw_manifests, score_model
+    from kshot.benchmark.score import choose_protocol, draw_manifests, score_model
     from kshot.data.benchmarks import benchmark_of
     from kshot.data.manifest import read_manifest
-    from kshot.data.protocols import default_protocol, preset
     from kshot.errors import DataError
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
     if json_file is not None:
         check_place(json_file)
-    benchmark = benchmark_of(data)
     given = [read_manifest(path) for path in manifest or []]
-    if given:
-        drawn_by = given[0].protocol
-        if protocol_name not in (None, drawn_by) or episodes is not None or seed:
-            raise DataError(
-                "A manifest fixes protocol, seed and number of episodes: leave these options out."
-            )
-        check_alike(given, benchmark)
-        protocol_name = drawn_by
-    protocol = preset(protocol_name or default_protocol(benchmark), benchmark)
-    changes = {
-        "num_episodes": len(given[0].episodes) if given else episodes,
-        "seeds": tuple(m.seed for m in given) or tuple(seed or ()) or None,
-        "image_size": image_size,
-        "scored_at": scored_at,
-    }
+    protocol = choose_protocol(benchmark_of(data), given, protocol_name, episodes, tuple(seed or ()))
+    changes = {"image_size": image_size, "scored_at": scored_at}
     protocol = protocol.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    manifests = given or draw_manifests(data, fold, split, protocol, shots)
+    for manifest_read in given:
+        for what, asked, fixed in (
+            ("fold", fold, manifest_read.fold),
+            ("shots", shots, manifest_read.shots),
+            ("split", split, manifest_read.split),
+        ):
+            if asked not in (None, fixed):
+                raise DataError(f"--{what} is {asked}, but the manifest's is {fixed}. Leave it out.")
+    manifests = given or draw_manifests(data, fold or 0, split, protocol, shots or 1)
     segmenter = Segmenter.from_pretrained(
         model, backbone=backbone, backbone_weights=backbone_weights, device=device
     )

@@ -10,7 +10,7 @@ from kshot.benchmark.framing import Frame
 from kshot.benchmark.results import Result, Run, make_result, make_run, record_model, record_provenance
 from kshot.data.benchmarks import open_dataset, read_fold
 from kshot.data.manifest import Manifest, make_manifest
-from kshot.data.protocols import Protocol
+from kshot.data.protocols import Protocol, default_protocol, preset
 from kshot.data.sampling import Fold, draw_episodes
 from kshot.data.truth import Dataset
 from kshot.errors import DataError
@@ -49,6 +49,31 @@ def draw_manifests(data: str, fold: int, split: str | None, protocol: Protocol, 
     """Draw the episodes of every seed of a protocol."""
     pairs = read_fold(data, fold, split)
     return [draw_manifest(pairs, protocol, shots, seed) for seed in protocol.seeds]
+
+
+def choose_protocol(
+    benchmark: str,
+    manifests: Sequence[Manifest],
+    name: str | None = None,
+    num_episodes: int | None = None,
+    seeds: tuple[int, ...] = (),
+) -> Protocol:
+    """Give the protocol to run: the manifests', or the named one (else the benchmark's) with what was asked.
+
+    Raises DataError if manifests are given and something that they fix already, or don't belong together.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"A seed was given twice ({seeds}); its episodes would count twice.")
+    if not manifests:
+        protocol = preset(name or default_protocol(benchmark), benchmark)
+        changes = {"num_episodes": num_episodes, "seeds": seeds or None}
+        return protocol.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    first = manifests[0]
+    if name not in (None, first.protocol) or num_episodes is not None or seeds:
+        raise DataError("A manifest fixes protocol, seed and number of episodes: leave these options out.")
+    check_alike(manifests, benchmark)
+    ran = {"num_episodes": len(first.episodes), "seeds": tuple(m.seed for m in manifests)}
+    return preset(first.protocol, benchmark).model_copy(update=ran)
 
 
 def check_alike(manifests: Sequence[Manifest], benchmark: str) -> None:
