@@ -64,22 +64,10 @@ def check_data(
     Raises DataError only where there is nothing to look into: a missing folder or annotation file.
     """
     dataset = open_dataset(data, root)
-    problems: list[str] = []
+    folds, problems = _find_folds(dataset, data, fold, split)
     wanted: dict[str, set[int]] = {}
-    if isinstance(dataset, Folder) and benchmark_of(data) == "folder":
-        scanned, broken = dataset.scan()
-        folds = [scanned]
-        problems += dataset.unpaired() + broken
-        wanted = {name: set() for name in dataset.images}
-    else:
-        folds = [read_fold(data, number, name) for name, number in _parts(data, fold, split)]
-    if isinstance(dataset, Coco):
-        for name in dict.fromkeys(part.split for part in folds):
-            if missing := dataset.missing_annotations(name):
-                problems.append(
-                    f"There is no {' and no '.join(missing)}, so nothing of the {name} split can be used."
-                )
-                folds = [part for part in folds if part.split != name]
+    if benchmark_of(data) == "folder" and isinstance(dataset, Folder):
+        wanted = {name: set() for name in dataset.images}  # those whose mask is broken or missing too
     for part in folds:
         for name, class_id in part.queries:
             wanted.setdefault(name, set()).add(class_id)
@@ -90,6 +78,25 @@ def check_data(
     problems += [line for name in sorted(findings) for line in findings[name].problems]
     counts = [count for part in folds for count in _count(part, findings)]
     return Report(problems + _too_few(counts, shots), counts)
+
+
+def _find_folds(
+    dataset: Dataset, data: str, fold: int | None, split: str | None
+) -> tuple[list[Fold], list[str]]:
+    """Give what there is to check, and what cannot even be looked at."""
+    if benchmark_of(data) == "folder" and isinstance(dataset, Folder):
+        scanned, broken = dataset.scan()
+        return [scanned], dataset.unpaired() + broken
+    folds = [read_fold(data, number, name) for name, number in _parts(data, fold, split)]
+    if not isinstance(dataset, Coco):
+        return folds, []
+    missing = {name: dataset.missing_annotations(name) for name in {part.split for part in folds}}
+    problems = [
+        f"There is no {' and no '.join(files)}, so nothing of the {name} split can be used."
+        for name, files in sorted(missing.items())
+        if files
+    ]
+    return [part for part in folds if not missing[part.split]], problems
 
 
 def _parts(data: str, fold: int | None, split: str | None) -> list[tuple[str | None, int]]:
@@ -103,6 +110,8 @@ def _parts(data: str, fold: int | None, split: str | None) -> list[tuple[str | N
 
 
 def _inspect(dataset: Dataset, wanted: dict[str, set[int]]) -> Iterator[_Finding]:
+    if isinstance(dataset, Coco):
+        _ = dataset.index  # read it once, before every thread wants it
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda item: _inspect_image(dataset, *item), wanted.items())
 

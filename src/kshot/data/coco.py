@@ -63,10 +63,10 @@ class Coco:
 
     def truth(self, name: str, class_id: int) -> Truth:
         """Rasterise where a class is in a photograph."""
-        image = self._index.images.get(int(name))
+        image = self.index.images.get(int(name))
         if image is None:
             raise MaskError(f"COCO image {name} is in none of {', '.join(map(str, self._files))}.")
-        objects = self._index.objects.get((int(name), class_id), [])
+        objects = self.index.objects.get((int(name), class_id), [])
         truth = np.zeros((image["height"], image["width"]), dtype=np.uint8)
         for is_crowd in (1, 0):  # objects last, so that they lie above crowds
             for found in objects:
@@ -85,15 +85,16 @@ class Coco:
         return self._annotation_files(self.splits)
 
     @cached_property
-    def _index(self) -> "_Index":
-        return _Index(self._files)
+    def index(self) -> "Index":
+        """What the annotation files say. Raises DataError if they are not COCO's."""
+        return Index(self._files)
 
     def _annotation_files(self, splits: tuple[str, ...]) -> list[Path]:
         paths = [self.root / "annotations" / f"instances_{split}.json" for split in splits]
         return [path for path in paths if path.exists()]
 
 
-class _Index:
+class Index:
     """What the annotation files say, by image and class."""
 
     def __init__(self, files: list[Path]) -> None:
