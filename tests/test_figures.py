@@ -175,12 +175,12 @@ def test_a_power_figure_shows_every_tap_and_stage():
     (axes,) = figure.axes
     level, *lines = axes.get_lines()[:3]
     assert set(level.get_ydata()) == {1}
-    assert [line.get_label() for line in lines] == ["B_cls ResNet-50", "B_sem ResNet-50"]
+    assert [line.get_label() for line in lines] == ["$B_{cls}$ ResNet-50", "$B_{sem}$ ResNet-50"]
     for line, seed in zip(lines, (0, 1), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), range(1, 14))
         np.testing.assert_array_equal(line.get_ydata(), power_of(seed=seed).rho)
     assert [line.get_xdata()[0] for line in axes.get_lines()[3:]] == [4.5, 10.5]
-    assert {"8", "16", "32", *map(str, range(1, 14)), "B_cls ResNet-50"} <= set(strings_of(figure))
+    assert {"8", "16", "32", *map(str, range(1, 14)), "$B_{cls}$ ResNet-50"} <= set(strings_of(figure))
     assert figure.get_figwidth() == SINGLE_COLUMN
     assert_legible(figure)
 
@@ -354,7 +354,10 @@ def test_the_legend_names_model_backbone_shots_and_miou():
     result = result_with(("ant", "bee"), name="two-pass").model_copy(update={"shots": 5})
     (label,) = [text.get_text() for text in class_bars_figure([result]).legends[0].get_texts()]
     backbone = result.model.config.backbone
-    assert label.replace("\n", " ") == f"two-pass ({backbone}), 5-shot: mIoU 50.0 [25.0, 75.0]"
+    assert label.replace("\n", " ") == f"two-pass, {backbone}, 5-shot: mIoU 50.0 [25.0, 75.0]"
+    chosen = result_of(selected_on="novel")
+    (label,) = [text.get_text() for text in class_bars_figure([chosen]).legends[0].get_texts()]
+    assert "chosen on the novel classes" in label.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from kshot.benchmark.power import Power
-from kshot.benchmark.results import Result
+from kshot.benchmark.results import NOTES, Result, printed_name
 from kshot.benchmark.style import (
     DOUBLE_COLUMN,
     GAP,
@@ -21,6 +21,7 @@ from kshot.benchmark.style import (
     check_number,
     styled,
     text_width,
+    typeset,
     wrap,
 )
 from kshot.errors import DataError
@@ -61,7 +62,9 @@ def _draw_powers(axes: Axes, powers: Sequence[Power]) -> None:
     axes.axhline(1, color="0.4", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     for power, colour, marker in zip(powers, PALETTE, MARKERS, strict=False):
         rho = [math.nan if value is None else value for value in power.rho]
-        axes.plot(taps, rho, color=colour, marker=marker, markersize=3, linewidth=1.1, label=power.label)
+        axes.plot(
+            taps, rho, color=colour, marker=marker, markersize=3, linewidth=1.1, label=typeset(power.label)
+        )
     axes.margins(y=0.08)
     axes.spines["right"].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.14), borderaxespad=0, labelspacing=0.3)
@@ -194,5 +197,8 @@ def _finish_bars(axes: Axes, values_along: Literal["x", "y"]) -> None:
 
 def _result_label(result: Result) -> str:
     low, high = (100 * end for end in result.interval["miou"])
-    model = f"{result.model.name} ({result.model.config.backbone}), {result.shots}-shot"
+    config = result.model.config
+    model = f"{result.model.name}, {printed_name(config.backbone)}, {result.shots}-shot"
+    if config.selected_on is not None:
+        model += f" ({NOTES[config.selected_on]})"
     return f"{model}: mIoU {100 * result.miou:.1f} [{low:.1f}, {high:.1f}]"

@@ -52,7 +52,7 @@ def power(
 
     from kshot.benchmark.evaluate import EpisodeReader, check_files
     from kshot.benchmark.power import backbones_of, make_power, measure_power
-    from kshot.benchmark.results import check_place, record_provenance, write_result
+    from kshot.benchmark.results import check_place, printed_name, record_provenance, write_result
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
     from kshot.errors import DataError
@@ -77,7 +77,7 @@ def power(
         )
     made = make_power(
         found[which],
-        label or f"B_{which} {segmenter.config.backbone}",
+        label or f"B_{which} {printed_name(segmenter.config.backbone)}",
         *measured,
         drawn,
         frame.size,
@@ -140,7 +140,7 @@ def draw_correlations(
         frame = _frame(segmenter, drawn, image_size)
         for which, network in backbones_of(segmenter.method).items():
             row = correlation_row(network, opened, frame, segmenter.device, taps_per_stage)
-            heatmaps[f"B_{which} {name}"] = row
+            heatmaps[f"B_{which} {name.removeprefix('prototype, ')}"] = row
     (support, truth), *_ = opened.supports
     save_figure(correlation_figure(opened.query, support, truth == 1, heatmaps, opened.truth), out)
 
@@ -212,6 +212,8 @@ def _segmenters(
     models: list[str] | None, backbones: list[str] | None, backbone_weights: Path | None, device: str
 ) -> "dict[str, Segmenter]":
     """Load models by the names that a figure gives them; prototype once for each backbone."""
+    from kshot.benchmark.results import printed_name
+    from kshot.errors import DataError
     from kshot.segmenter import Segmenter
 
     segmenters = {}
@@ -221,7 +223,9 @@ def _segmenters(
             segmenter = Segmenter.from_pretrained(
                 model, backbone=backbone, backbone_weights=backbone_weights, device=device
             )
-            name = Path(model).name if backbone is None else f"{Path(model).name} {backbone}"
+            name = f"{Path(model).name}, {printed_name(segmenter.config.backbone)}"
+            if name in segmenters:
+                raise DataError(f"Two models would be called '{name}' in the figure. Rename a folder.")
             segmenters[name] = segmenter
     return segmenters
 

@@ -32,6 +32,7 @@ from kshot.benchmark.style import (
     TruthMap,
     check_number,
     styled,
+    typeset,
     wrap,
 )
 from kshot.errors import DataError
@@ -86,7 +87,7 @@ def correlation_figure(
     depths = {label: [m.depth for m in row] for label, row in heatmaps.items()}
     aspect, columns, span = query.width / query.height, len(next(iter(depths.values()))), min(len(depths), 2)
     bar, about = 0.45, 0.9 * DOUBLE_COLUMN / (columns + span + 1)
-    labels = [wrap(label, about / aspect) for label in depths]
+    labels = [wrap(typeset(label), about / aspect) for label in depths]
     side = side_width(labels)
     free = DOUBLE_COLUMN - side - bar - (columns + 1) * GAP
     headings = [depth for row in depths.values() for depth in row]

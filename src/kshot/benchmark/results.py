@@ -21,6 +21,7 @@ from kshot.benchmark.metrics import IntArray, Interval, bootstrap, interval, sco
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol
 from kshot.errors import DataError
+from kshot.network.backbones import SHORT_NAMES
 from kshot.network.weights import weights_sha256
 from kshot.pictures import replacing
 from kshot.pretrained import ModelConfig
@@ -30,6 +31,16 @@ PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
 HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
 """Options whose values are places on one's own machine."""
 
+
+BACKBONES = {
+    "resnet50": "Resnet-50",
+    "resnet101": "Resnet-101",
+    "vgg16": "VGG-16",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite1": "EfficientNet-Lite1",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+}
+"""How backbones are printed, the first two as in the paper."""
 
 NOTES = {
     "base": "checkpoint chosen on held-out base classes",
@@ -211,6 +222,13 @@ def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] 
 def _intervals(runs: list[Run], classes: dict[int, str]) -> dict[str, Interval]:
     samples = resample(runs, tuple(classes))
     return {name: interval(samples[:, i]) for i, name in enumerate(["miou", "fb_iou", *classes.values()])}
+
+
+def printed_name(name: str) -> str:
+    """Give the printed name of a backbone with the weights that the field uses, or else the name itself."""
+    name = name.replace("-", "_")
+    short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
+    return BACKBONES.get(short, short)
 
 
 def record_model(name: str, segmenter: Segmenter) -> ModelRecord:

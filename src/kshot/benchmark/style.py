@@ -85,6 +85,11 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return styled
 
 
+def typeset(label: str) -> str:
+    """Set the symbols of the two backbones as the paper does."""
+    return label.replace("B_cls", "$B_{cls}$").replace("B_sem", "$B_{sem}$")
+
+
 def check_number(what: str, number: int) -> None:
     """Raise DataError if there is nothing to draw."""
     if not number:

@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from kshot.benchmark.results import NOTES, Result
+from kshot.benchmark.results import NOTES, Result, printed_name
 from kshot.benchmark.table_writers import MISSING, Cell, Table
 from kshot.data.folds import NUM_FOLDS, novel_classes
 from kshot.data.protocols import Protocol, preset
 from kshot.errors import DataError
-from kshot.network.backbones import SHORT_NAMES
 
 MEAN = NUM_FOLDS
 """Stands in a column for the mean of all folds; sorts behind them."""
@@ -24,16 +23,6 @@ MEAN = NUM_FOLDS
 SHOTS = (1, 5)
 FOLDED = ("pascal", "coco")
 METHODS = ("prototype", "hsnet", "two-pass")
-
-BACKBONES = {
-    "resnet50": "Resnet-50",
-    "resnet101": "Resnet-101",
-    "vgg16": "VGG-16",
-    "efficientnet_lite0": "EfficientNet-Lite0",
-    "efficientnet_lite1": "EfficientNet-Lite1",
-    "efficientnet_lite2": "EfficientNet-Lite2",
-}
-"""How backbones are printed, the first two as in the paper."""
 
 ABLATION = {
     "cls": "Baseline",
@@ -201,7 +190,7 @@ def _identity(result: Result) -> str:
 
 def _row(result: Result, label: str) -> _Row:
     config = result.model.config
-    return _Row(_backbone(config.backbone), label, config.selected_on or "")
+    return _Row(printed_name(config.backbone), label, config.selected_on or "")
 
 
 def _column(result: Result) -> _Column:
@@ -215,13 +204,6 @@ def _name(column: _Column) -> str:
     if column.benchmark in FOLDED:
         words.append("mean of folds" if column.fold == MEAN else f"fold {column.fold}")
     return " ".join(words)
-
-
-def _backbone(name: str) -> str:
-    """Give the printed name of a backbone with the weights that the field uses, or else the name itself."""
-    name = name.replace("-", "_")
-    short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
-    return BACKBONES.get(short, short)
 
 
 def _backbones(published: PublishedTable, filled: _Filled) -> list[str]:
