@@ -6,6 +6,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_cli import run
 
+from kshot.benchmark import figure_commands
 from kshot.benchmark.draw import open_episode, panel_row, pick
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.results import write_result
@@ -81,6 +82,12 @@ def test_panels_put_models_side_by_side(episodes, two_pass, tmp_path, capsys):
     assert is_picture(out)
     assert run("figure", "panels", *episodes, *SIZE, "--episode", 5, "--out", out) == 2
     assert "no episode 5; the manifest has 0 to 4" in capsys.readouterr().err
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figure_commands, "find_spec", lambda name: None)
+    assert run("figure", "classes", tmp_path / "a.json", "--out", tmp_path / "bars.png") == 2
+    assert "pip install 'kshot[benchmark]'" in capsys.readouterr().err
 
 
 def test_class_bars_are_drawn_from_results(tmp_path, capsys):

@@ -1,11 +1,13 @@
 """`kshot power` and `kshot figure …`: the paper's figures, from result files or a manifest's episodes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from kshot.benchmark.commands import BackboneWeights, Data, Device, Root
+from kshot.errors import DataError
 
 if TYPE_CHECKING:
     from kshot.benchmark.draw import Opened
@@ -29,6 +31,12 @@ ImageSize = Annotated[
     int | None, typer.Option(help="Another side in pixels than the protocol's or the model's.", min=1)
 ]
 FIRST_EPISODES = (0, 1, 2, 3)
+
+
+@app.callback()
+def _check_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise DataError("Figures need matplotlib: pip install 'kshot[benchmark]'.")
 
 
 def power(
@@ -55,7 +63,6 @@ def power(
     from kshot.benchmark.results import check_place, printed_name, record_provenance, write_result
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
-    from kshot.errors import DataError
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
@@ -213,7 +220,6 @@ def _segmenters(
 ) -> "dict[str, Segmenter]":
     """Load models by the names that a figure gives them; prototype once for each backbone."""
     from kshot.benchmark.results import printed_name
-    from kshot.errors import DataError
     from kshot.segmenter import Segmenter
 
     segmenters = {}
