@@ -1,5 +1,6 @@
 """What the documents show is what the code does."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from kshot import cli
+from kshot.benchmark.results import read_result
+from kshot.benchmark.table_writers import insert_between, to_markdown
+from kshot.benchmark.tables import list_table
 from kshot.description import describe
 from kshot.network.backbones import Backbone
 
@@ -105,3 +109,15 @@ def test_the_architectures_forward_is_the_codes():
     source = (ROOT / "src/kshot/methods/two_pass.py").read_text()
     for line in snippet[1].splitlines():
         assert line.partition("  #")[0] in source, line
+
+
+def test_the_benchmarks_table_is_made_from_the_result_files():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("prototype_*.json"))]
+    assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
+    frozen = {json.loads(path.read_text())["sha256"] for path in (ROOT / "benchmarks/manifests").iterdir()}
+    for result in results:
+        assert set(result.manifests) <= frozen
+        assert "--root PLACE" in result.provenance.command
+        assert result.provenance.commit is not None
+        assert "+" not in result.provenance.commit  # nothing but what is committed made a number
