@@ -75,5 +75,9 @@ def test_the_summary_says_what_a_number_depends_on():
     assert "mIoU    25.0 %" in lines
     assert "chosen on the novel classes themselves, the field's habit" in lines
     assert "cow" in lines
+    assert "too narrow" not in lines  # 30 episodes of each class that was drawn
+    few = result.model_copy(update={"class_episodes": {"ant": 1, "bee": 9, "cow": 10}})
+    assert "1 episode\n" in "\n".join(summary(few))
+    assert "Note: 2 classes have fewer than 10 episodes" in "\n".join(summary(few))
     assert "never drawn: counts as 0" in lines
     assert results.NOTES.keys() == {"base", "novel"}

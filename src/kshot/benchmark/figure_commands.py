@@ -36,7 +36,7 @@ FIRST_EPISODES = (0, 1, 2, 3)
 @app.callback()
 def _check_matplotlib() -> None:
     if find_spec("matplotlib") is None:
-        raise DataError("Figures need matplotlib: pip install 'kshot[benchmark]'.")
+        raise DataError("Figures need matplotlib: pip install matplotlib.")
 
 
 def power(

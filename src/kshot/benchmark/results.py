@@ -28,6 +28,9 @@ from kshot.pretrained import ModelConfig
 from kshot.segmenter import Segmenter
 
 PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
+FEW_EPISODES = 10
+"""Below that many episodes of a class, resampling them tells too little."""
+
 HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
 """Options whose values are places on one's own machine."""
 
@@ -262,10 +265,18 @@ def summary(result: Result) -> list[str]:
     ]
     for name, iou in result.class_iou.items():
         number = result.class_episodes[name]
-        note = f"{number} episodes" if number else "never drawn: counts as 0, draw more episodes"
+        note = (
+            f"{number} episode{'s' * (number > 1)}"
+            if number
+            else "never drawn: counts as 0, draw more episodes"
+        )
         lines.append(f"  {name:24} {_percent(iou, result.interval[name])}  {note}")
     lines.append(f"mIoU   {_percent(result.miou, result.interval['miou'])}")
     lines.append(f"FB-IoU {_percent(result.fb_iou, result.interval['fb_iou'])}")
+    if few := sum(0 < number < FEW_EPISODES for number in result.class_episodes.values()):
+        lines.append(
+            f"Note: {few} classes have fewer than {FEW_EPISODES} episodes; intervals are too narrow."
+        )
     if config.selected_on is not None:
         lines.append(f"Note: {NOTES[config.selected_on]}.")
     if empty := sum(run.num_empty_supports for run in result.runs):

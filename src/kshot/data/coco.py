@@ -132,7 +132,7 @@ def _rasterise(found: dict[str, Any], image: dict[str, Any]) -> Any:
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
-        raise DataError("COCO-20i needs pycocotools: pip install 'kshot[benchmark]'.") from error
+        raise DataError("COCO-20i needs pycocotools: pip install pycocotools.") from error
     height, width = image["height"], image["width"]
     outline = found["segmentation"]
     if isinstance(outline, list):

@@ -390,7 +390,7 @@ def _loadmat() -> Callable[..., dict[str, Any]]:
     except ImportError as error:
         raise DataError(
             f"SBD's masks are MATLAB files, which scipy reads, but scipy cannot be imported "
-            f"({reason_of(error)}). Run `pip install 'kshot[benchmark]'`."
+            f"({reason_of(error)}). Run `pip install scipy`."
         ) from error
     return loadmat
 
