@@ -242,7 +242,8 @@ def result_of(
 ):
     """Make a result of 60 episodes of three classes up; `gain` pixels more are found in each episode."""
     from kshot.benchmark.metrics import interval, score
-    from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run, record_provenance, resample
+    from kshot.benchmark.provenance import record_provenance
+    from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run, resample
     from kshot.data.protocols import preset
 
     random = np.random.default_rng(seed)

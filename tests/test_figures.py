@@ -12,7 +12,7 @@ from kshot.benchmark.charts import class_bars_figure, power_figure
 from kshot.benchmark.correlations import DepthMap
 from kshot.benchmark.figures import PanelRow, PassesRow, correlation_figure, panels_figure, passes_figure
 from kshot.benchmark.power import Power
-from kshot.benchmark.results import Provenance
+from kshot.benchmark.provenance import Provenance
 from kshot.benchmark.style import DOUBLE_COLUMN, PALETTE, SINGLE_COLUMN, TEXT, save_figure
 from kshot.data.folds import COCO_CLASSES
 from kshot.errors import DataError

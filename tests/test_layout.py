@@ -51,6 +51,7 @@ ROOMS = [
     "benchmark.metrics",
     "benchmark.feature_store",
     "benchmark.evaluate",
+    "benchmark.provenance",
     "benchmark.results",
     "benchmark.score",
     "benchmark.compare",

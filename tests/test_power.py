@@ -9,7 +9,8 @@ from PIL import Image
 from kshot.benchmark.evaluate import EpisodeReader
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.power import Power, backbones_of, make_power, measure_power, read_power, summarise
-from kshot.benchmark.results import Provenance, write_result
+from kshot.benchmark.provenance import Provenance
+from kshot.benchmark.results import write_result
 from kshot.data.manifest import make_manifest
 from kshot.data.sampling import Episode, Fold
 from kshot.errors import DataError

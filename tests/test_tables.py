@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from kshot.benchmark.results import EpisodeCounts, ModelRecord, Provenance, Result, Run
+from kshot.benchmark.provenance import Provenance
+from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run
 from kshot.benchmark.table_writers import MISSING, to_markdown
 from kshot.benchmark.tables import list_table, paper_table, read_published
 from kshot.data.folds import COCO_CLASSES, PASCAL_CLASSES, novel_classes

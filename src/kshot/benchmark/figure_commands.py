@@ -60,7 +60,8 @@ def power(
 
     from kshot.benchmark.evaluate import EpisodeReader, check_files
     from kshot.benchmark.power import backbones_of, make_power, measure_power
-    from kshot.benchmark.results import check_place, printed_name, record_provenance, write_result
+    from kshot.benchmark.provenance import record_provenance
+    from kshot.benchmark.results import check_place, printed_name, write_result
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
     from kshot.progress import progress

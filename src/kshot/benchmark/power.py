@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from kshot.benchmark.evaluate import CACHE_GB, EpisodeReader, names_of
 from kshot.benchmark.feature_store import FeatureStore
-from kshot.benchmark.results import Provenance, read_record
+from kshot.benchmark.provenance import Provenance
+from kshot.benchmark.results import read_record
 from kshot.data.manifest import Manifest
 from kshot.data.truth import Truth
 from kshot.errors import DataError

@@ -1,13 +1,8 @@
 """Result files: a score, and everything that is needed to get it again."""
 
 import json
-import os
-import platform
 import re
-import subprocess
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, TypeVar
@@ -15,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-import kshot
 from kshot.benchmark.evaluate import Counted
 from kshot.benchmark.metrics import IntArray, Interval, bootstrap, interval, score
+from kshot.benchmark.provenance import Provenance
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol
 from kshot.errors import DataError
@@ -27,13 +22,8 @@ from kshot.pictures import replacing
 from kshot.pretrained import ModelConfig
 from kshot.segmenter import Segmenter
 
-PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
 FEW_EPISODES = 10
 """Below that many episodes of a class, resampling them tells too little."""
-
-HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
-"""Options whose values are places on one's own machine."""
-
 
 BACKBONES = {
     "resnet50": "Resnet-50",
@@ -67,22 +57,6 @@ class ModelRecord(_Frozen):
     config: ModelConfig
     weights_sha256: str
     """Digest of all its weights, backbones and all."""
-
-
-class Provenance(_Frozen):
-    """When, by what and on what a number was made."""
-
-    date: str
-    command: str
-    commit: str | None
-    """Of kshot's own checkout, with "+changes" if it was not clean; None for an installed kshot."""
-    versions: dict[str, str]
-    machine: str
-    seconds: float = 0.0
-
-    def after(self, seconds: float) -> "Provenance":
-        """Add how long it took."""
-        return self.model_copy(update={"seconds": round(seconds, 1)})
 
 
 class EpisodeCounts(_Frozen):
@@ -241,17 +215,6 @@ def record_model(name: str, segmenter: Segmenter) -> ModelRecord:
     )
 
 
-def record_provenance(arguments: Sequence[str]) -> Provenance:
-    """Describe this moment, this machine and this kshot. Call it at the start, before anything changes."""
-    return Provenance(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=" ".join(["kshot", *_without_places(arguments)]),
-        commit=_commit(),
-        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
-    )
-
-
 def summary(result: Result) -> list[str]:
     """Say a result in lines of text, in percent."""
     protocol, config = result.protocol, result.model.config
@@ -326,36 +289,3 @@ def read_record(path: Path, kind: type[Record], verb: str) -> Record:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, first["loc"])) or "file"
         raise DataError(f"{path} is no result of {verb}: {where}: {first['msg']}.") from error
-
-
-def _without_places(arguments: Sequence[str]) -> list[str]:
-    places = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
-    shown = ["PLACE" if index in places else argument for index, argument in enumerate(arguments)]
-    return [
-        f"{a.split('=')[0]}=PLACE" if a.startswith(tuple(f"{o}=" for o in HIDDEN_OPTIONS)) else a
-        for a in shown
-    ]
-
-
-def _commit() -> str | None:
-    here = Path(kshot.__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        if not git("ls-files", "__init__.py"):
-            return None  # a checkout, but of something else that kshot is installed in
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kshot.benchmark.evaluate import CACHE_GB, evaluate
 from kshot.benchmark.framing import Frame
-from kshot.benchmark.results import Result, Run, make_result, make_run, record_model, record_provenance
+from kshot.benchmark.provenance import record_provenance
+from kshot.benchmark.results import Result, Run, make_result, make_run, record_model
 from kshot.data.benchmarks import open_dataset, read_fold
 from kshot.data.manifest import Manifest, make_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset

@@ -1,0 +1,80 @@
+"""Where a number comes from: the command, the commit, the versions and the machine."""
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+import kshot
+
+PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
+HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
+"""Options whose values are places on one's own machine."""
+
+
+class Provenance(BaseModel):
+    """When, by what and on what a number was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: str
+    command: str
+    commit: str | None
+    """Of kshot's own checkout, with "+changes" if it was not clean; None for an installed kshot."""
+    versions: dict[str, str]
+    machine: str
+    seconds: float = 0.0
+
+    def after(self, seconds: float) -> "Provenance":
+        """Add how long it took."""
+        return self.model_copy(update={"seconds": round(seconds, 1)})
+
+
+def record_provenance(arguments: Sequence[str]) -> Provenance:
+    """Describe this moment, this machine and this kshot. Call it at the start, before anything changes."""
+    return Provenance(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=" ".join(["kshot", *_without_places(arguments)]),
+        commit=_commit(),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+    )
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    places = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
+    shown = ["PLACE" if index in places else argument for index, argument in enumerate(arguments)]
+    return [
+        f"{a.split('=')[0]}=PLACE" if a.startswith(tuple(f"{o}=" for o in HIDDEN_OPTIONS)) else a
+        for a in shown
+    ]
+
+
+def _commit() -> str | None:
+    here = Path(kshot.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):
+            return None  # a checkout, but of something else that kshot is installed in
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
