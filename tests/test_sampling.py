@@ -117,6 +117,8 @@ def test_image_list_asks_images_in_the_lists_order():
     queries = [e.query for e in draw_episodes(fold, "image-list", 1, 400, seed=0)]
     assert queries == (names + names)[:400]
     assert len(names) == 345  # one photograph shows two of the fold's classes
+    train = [e.query for e in draw_episodes(read_fold("pascal", 3, "train"), "image-list", 1, 500, seed=0)]
+    assert train == sorted(train)
     ids = [int(e.query) for e in draw_episodes(read_fold("coco", 0), "image-list", 1, 50, seed=0)]
     assert ids == sorted(ids)
 

@@ -148,7 +148,8 @@ def _classes_by_image(fold: Fold) -> list[tuple[str, list[int]]]:
     classes_of: dict[str, list[int]] = {}
     for name, class_id in fold.queries:
         classes_of.setdefault(name, []).append(class_id)
-    return list(classes_of.items())
+    # By name, and numbers by size: PFENet's and BAM's lists run so, but HSNet's train files class by class.
+    return sorted(classes_of.items(), key=lambda item: (len(item[0]), item[0]))
 
 
 def _check(fold: Fold, shots: int, count: int, seed: int) -> None:
