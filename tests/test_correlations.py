@@ -2,8 +2,8 @@ import pytest
 import torch
 from make_data import random_pyramid, square_mask
 
-from kshot.benchmark.correlations import correlation_maps, depth_maps
 from kshot.errors import DataError
+from kshot.figures.correlations import correlation_maps, depth_maps
 from kshot.network.hypercorrelation import NORM_EPS
 
 

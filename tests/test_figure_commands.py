@@ -6,13 +6,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_cli import run
 
-from kshot.benchmark import figure_commands
-from kshot.benchmark.draw import open_episode, panel_row, pick
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.results import write_result
 from kshot.data.folder import Folder
 from kshot.data.manifest import read_manifest
 from kshot.errors import DataError
+from kshot.figures import commands as figure_commands
+from kshot.figures.draw import open_episode, panel_row, pick
 from kshot.pretrained import ModelConfig, save_model
 from kshot.segmenter import Segmenter
 

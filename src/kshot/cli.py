@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from kshot.benchmark.commands import add_to as add_benchmark_verbs
-from kshot.benchmark.figure_commands import app as figure_app
-from kshot.benchmark.figure_commands import power
 from kshot.data.commands import app as data_app
 from kshot.errors import KshotError
+from kshot.figures.commands import app as figure_app
+from kshot.figures.commands import power
 
 app = typer.Typer(
     name="kshot",

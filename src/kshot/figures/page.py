@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from kshot.benchmark.metrics import count_pixels
-from kshot.benchmark.style import (
+from kshot.figures.style import (
     DOUBLE_COLUMN,
     GAP,
     LINE,

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from kshot.benchmark.correlations import DepthMap
-from kshot.benchmark.page import (
+from kshot.errors import DataError
+from kshot.figures.correlations import DepthMap
+from kshot.figures.page import (
     Page,
     Sheet,
     badge,
@@ -22,7 +23,7 @@ from kshot.benchmark.page import (
     outline,
     side_width,
 )
-from kshot.benchmark.style import (
+from kshot.figures.style import (
     DOUBLE_COLUMN,
     GAP,
     LINE,
@@ -35,7 +36,6 @@ from kshot.benchmark.style import (
     typeset,
     wrap,
 )
-from kshot.errors import DataError
 from kshot.pictures import overlay
 
 

@@ -10,10 +10,10 @@ from kshot.benchmark.commands import BackboneWeights, Data, Device, Root
 from kshot.errors import DataError
 
 if TYPE_CHECKING:
-    from kshot.benchmark.draw import Opened
     from kshot.benchmark.framing import Frame
     from kshot.data.manifest import Manifest
     from kshot.data.sampling import Episode
+    from kshot.figures.draw import Opened
     from kshot.segmenter import Segmenter
 
 app = typer.Typer(help="Draw the paper's figures (PNG, PDF or SVG).", no_args_is_help=True)
@@ -102,9 +102,9 @@ def draw_power(
     out: Out,
 ) -> None:
     """Draw rho_k of each tap, one line a backbone (Fig. 2 a, b)."""
-    from kshot.benchmark.charts import power_figure
     from kshot.benchmark.power import read_power
-    from kshot.benchmark.style import save_figure
+    from kshot.figures.charts import power_figure
+    from kshot.figures.style import save_figure
 
     save_figure(power_figure([read_power(path) for path in powers]), out)
 
@@ -115,9 +115,9 @@ def draw_classes(
     out: Out,
 ) -> None:
     """Draw each class's IoU with its 95 % interval, one colour a result."""
-    from kshot.benchmark.charts import class_bars_figure
     from kshot.benchmark.results import read_result
-    from kshot.benchmark.style import save_figure
+    from kshot.figures.charts import class_bars_figure
+    from kshot.figures.style import save_figure
 
     save_figure(class_bars_figure([read_result(path) for path in results]), out)
 
@@ -137,10 +137,10 @@ def draw_correlations(
     device: Device = "auto",
 ) -> None:
     """Draw where a query correlates with its support's object, by depth and backbone (Fig. 2 c)."""
-    from kshot.benchmark.draw import correlation_row
-    from kshot.benchmark.figures import correlation_figure
     from kshot.benchmark.power import backbones_of
-    from kshot.benchmark.style import save_figure
+    from kshot.figures.draw import correlation_row
+    from kshot.figures.panels import correlation_figure
+    from kshot.figures.style import save_figure
 
     drawn, ((_, opened),) = _open(data, root, manifest, [episode])
     heatmaps = {}
@@ -166,9 +166,9 @@ def draw_passes(
     device: Device = "auto",
 ) -> None:
     """Draw first pass, second pass and result, an episode a row (Table 1)."""
-    from kshot.benchmark.draw import passes_row
-    from kshot.benchmark.figures import passes_figure
-    from kshot.benchmark.style import save_figure
+    from kshot.figures.draw import passes_row
+    from kshot.figures.panels import passes_figure
+    from kshot.figures.style import save_figure
 
     drawn, found = _open(data, root, manifest, episode)
     (segmenter,) = _segmenters([model], None, backbone_weights, device).values()
@@ -191,9 +191,9 @@ def draw_panels(
     device: Device = "auto",
 ) -> None:
     """Draw several models' answers beside the truth, an episode a row (Table 4)."""
-    from kshot.benchmark.draw import panel_row
-    from kshot.benchmark.figures import panels_figure
-    from kshot.benchmark.style import save_figure
+    from kshot.figures.draw import panel_row
+    from kshot.figures.panels import panels_figure
+    from kshot.figures.style import save_figure
 
     drawn, found = _open(data, root, manifest, episode)
     segmenters = _segmenters(model, backbone, backbone_weights, device)
@@ -207,9 +207,9 @@ def draw_panels(
 def _open(
     data: str, root: Path | None, manifest: Path, indices: list[int] | None
 ) -> "tuple[Manifest, list[tuple[Episode, Opened]]]":
-    from kshot.benchmark.draw import open_episode, pick
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
+    from kshot.figures.draw import open_episode, pick
 
     dataset, drawn = open_dataset(data, root), read_manifest(manifest)
     chosen = pick(drawn, indices or FIRST_EPISODES[: len(drawn.episodes)])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from kshot.benchmark.power import Power
 from kshot.benchmark.results import NOTES, Result, printed_name
-from kshot.benchmark.style import (
+from kshot.errors import DataError
+from kshot.figures.style import (
     DOUBLE_COLUMN,
     GAP,
     LINE,
@@ -24,7 +25,6 @@ from kshot.benchmark.style import (
     typeset,
     wrap,
 )
-from kshot.errors import DataError
 
 MARKERS = "osD^vPX"
 MOST_UPRIGHT_BARS = 12

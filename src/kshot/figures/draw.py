@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.benchmark.correlations import DepthMap, depth_maps
-from kshot.benchmark.figures import PanelRow, PassesRow
 from kshot.benchmark.framing import Frame
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
 from kshot.data.truth import Dataset, Truth
 from kshot.episode import Method, Segmentation, Support
 from kshot.errors import DataError
+from kshot.figures.correlations import DepthMap, depth_maps
+from kshot.figures.panels import PanelRow, PassesRow
 from kshot.images import read_image
 from kshot.network.backbones import Backbone
 from kshot.segmenter import Segmenter
