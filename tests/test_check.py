@@ -53,7 +53,7 @@ def test_everything_that_is_wrong_is_one_line_each_in_one_run(tmp_path):
         "im5.jpg' cannot be read as an image: .*[Tt]runcated",
         "Mask of im6 does not show class 'aeroplane'",
         "Class 'aeroplane' .* has 0 usable images, but 5-shot episodes need 6",
-        "Class 'bicycle' .* has 1 usable images, but 5-shot episodes need 6",
+        "Class 'bicycle' .* has 1 usable image, but 5-shot episodes need 6",
     ]
     assert len(report.problems) == len(expected)
     for pattern, line in zip(expected, report.problems, strict=True):
@@ -82,7 +82,7 @@ def test_a_folder_of_ones_own_is_checked_whole(tmp_path):
     problems = "\n".join(check_data(str(tmp_path), None).problems)
     for text in ("c.png has no mask", "z.png has no photograph", "unknown values (9)"):
         assert problems.count(text) == 1
-    assert "Class 'ant' (all, fold 0) has 1 usable images" in problems
+    assert "Class 'ant' (all, fold 0) has 1 usable image," in problems
     assert len(problems.splitlines()) == 5
 
 

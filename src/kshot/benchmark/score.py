@@ -12,7 +12,7 @@ from kshot.benchmark.results import Result, Run, make_result, make_run, record_m
 from kshot.data.benchmarks import open_dataset, read_fold
 from kshot.data.manifest import Manifest, make_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
-from kshot.data.sampling import Fold, draw_episodes
+from kshot.data.sampling import Fold, draw_episodes, needed_images
 from kshot.data.truth import Dataset
 from kshot.errors import DataError
 from kshot.segmenter import Segmenter
@@ -39,8 +39,8 @@ def draw_manifest(
     if too_small and not usable.images:
         name, number = max(too_small.items(), key=lambda item: item[1])
         raise DataError(
-            f"No class has enough images: {shots}-shot episodes need {shots + 1} of a class ({shots} "
-            f"supports + 1 query), and '{name}' has most, {number}. Use fewer shots, or add images."
+            f"No class has enough images: {needed_images(shots)}, and '{name}' has most, {number}. "
+            "Use fewer shots, or add images."
         )
     episodes = draw_episodes(usable, protocol.rule, shots, protocol.num_episodes, seed)
     return make_manifest(usable, episodes, protocol.name, seed, too_small, restricted_to)

@@ -12,7 +12,7 @@ from kshot.data.coco import Coco
 from kshot.data.folder import Folder
 from kshot.data.folds import NUM_FOLDS
 from kshot.data.fss1000 import SPLITS
-from kshot.data.sampling import Fold
+from kshot.data.sampling import Fold, needed_images
 from kshot.data.truth import Dataset
 from kshot.errors import KshotError
 from kshot.images import read_image
@@ -152,8 +152,8 @@ def _count(fold: Fold, findings: dict[str, _Finding]) -> Iterator[ClassCount]:
 
 def _too_few(counts: list[ClassCount], shots: int) -> list[str]:
     return [
-        f"Class '{count.name}' ({count.split}, fold {count.fold}) has {count.usable} usable images, but "
-        f"{shots}-shot episodes need {shots + 1} ({shots} supports + 1 query)."
+        f"Class '{count.name}' ({count.split}, fold {count.fold}) has {count.usable} usable "
+        f"image{'s' * (count.usable != 1)}, but {needed_images(shots)}."
         for count in counts
         if count.usable < shots + 1
     ]

@@ -42,7 +42,8 @@ def check(
         typer.echo(f"{name} {count.listed:7} {count.usable:7} {count.small:10}")
     for (part, number), (listed, usable) in _sums(report.counts).items():
         typer.echo(f"{part} fold {number}: {usable} of {listed} (image, class) pairs can be used")
-    typer.echo(f"{len(report.problems)} problems" if report.problems else "Nothing is wrong.")
+    number = len(report.problems)
+    typer.echo(f"{number} problem{'s' * (number > 1)}" if number else "Nothing is wrong.")
     raise typer.Exit(1 if report.problems else 0)
 
 

@@ -64,6 +64,11 @@ class Fold:
         return self.only(c for c, images in self.images.items() if len(images) > shots)
 
 
+def needed_images(shots: int) -> str:
+    """Say how many images of a class an episode takes."""
+    return f"{shots}-shot episodes need {shots + 1} ({shots} support{'s' * (shots > 1)} + 1 query)"
+
+
 def draw_episodes(fold: Fold, rule: Rule, shots: int, count: int, seed: int) -> list[Episode]:
     """Draw `count` episodes of `shots` supports each by a protocol's rule.
 
@@ -162,6 +167,6 @@ def _check(fold: Fold, shots: int, count: int, seed: int) -> None:
         name, number = next(iter(too_small.items()))
         more = f" (and {len(too_small) - 1} other classes)" if len(too_small) > 1 else ""
         raise DataError(
-            f"Class '{name}' has {number} images{more}, but {shots}-shot episodes need {shots + 1} "
-            f"({shots} supports + 1 query). Use fewer shots, or add images."
+            f"Class '{name}' has {number} image{'s' * (number != 1)}{more}, but {needed_images(shots)}. "
+            "Use fewer shots, or add images."
         )
