@@ -38,7 +38,7 @@ def scores_of(counted, manifest):
 def test_a_method_that_knows_the_answer_scores_high(dataset, fit, at_original_size, shots):
     manifest = manifest_of(dataset, shots)
     frame = Frame(48, fit)
-    counted = evaluate(colour_segmenter(), dataset, manifest, frame, at_original_size=at_original_size)
+    (counted,) = evaluate(colour_segmenter(), dataset, [manifest], frame, at_original_size=at_original_size)
     assert scores_of(counted, manifest).miou > 0.9
     assert counted.num_images == counted.num_computed == 13
     assert counted.num_empty_supports == 0
@@ -51,8 +51,8 @@ def test_workers_change_nothing(dataset):
     manifest = manifest_of(dataset, rule="hsnet")
     results = [
         evaluate(
-            colour_segmenter(), dataset, manifest, Frame(48, "squash"), at_original_size=True, num_workers=n
-        )
+            colour_segmenter(), dataset, [manifest], Frame(48, "squash"), at_original_size=True, num_workers=n
+        )[0]
         for n in (0, 1, 4)
     ]
     for other in results[1:]:
@@ -87,11 +87,26 @@ def test_a_small_cache_costs_time_and_nothing_else(dataset):
     segmenter = colour_segmenter()
     segmenter = type(segmenter)(segmenter.config, tiny_method("prototype"), segmenter.device)
     frame = Frame(64, "squash")
-    whole = evaluate(segmenter, dataset, manifest, frame, at_original_size=True)
-    none = evaluate(segmenter, dataset, manifest, frame, at_original_size=True, cache_gb=0)
+    (whole,) = evaluate(segmenter, dataset, [manifest], frame, at_original_size=True)
+    (none,) = evaluate(segmenter, dataset, [manifest], frame, at_original_size=True, cache_gb=0)
     np.testing.assert_array_equal(whole.counts, none.counts)
     assert whole.num_computed == 13
     assert none.num_computed == 60
+
+
+def test_manifests_that_are_run_together_share_features_and_count_apart(dataset):
+    first, second = manifest_of(dataset), manifest_of(dataset, shots=2, count=17, rule="hsnet")
+    frame = Frame(48, "squash")
+    apart = [
+        evaluate(colour_segmenter(), dataset, [manifest], frame, at_original_size=True)[0]
+        for manifest in (first, second)
+    ]
+    together = evaluate(colour_segmenter(), dataset, [first, second], frame, at_original_size=True)
+    for one, other in zip(apart, together, strict=True):
+        np.testing.assert_array_equal(one.counts, other.counts)
+        assert one.num_images == other.num_images
+    assert sum(one.num_computed for one in apart) == sum(one.num_images for one in apart)
+    assert sum(one.num_computed for one in together) == 13
 
 
 def test_unknown_pixels_do_not_count(tmp_path):
@@ -108,7 +123,7 @@ def test_unknown_pixels_do_not_count(tmp_path):
         sha256=episodes_sha256(episodes),
         episodes=episodes,
     )
-    counted = evaluate(colour_segmenter(), dataset, manifest, Frame(48, "squash"), at_original_size=True)
+    (counted,) = evaluate(colour_segmenter(), dataset, [manifest], Frame(48, "squash"), at_original_size=True)
     assert counted.counts[0, 1] + counted.counts[0, 2] == 36 * 48 - 36  # the left column is 255
 
 
@@ -117,10 +132,10 @@ def test_progress_counts_episodes_class_by_class(dataset):
     evaluate(
         colour_segmenter(),
         dataset,
-        manifest,
+        [manifest],
         Frame(48, "squash"),
         at_original_size=True,
-        on_progress=seen.append,
+        on_progress=lambda done, total: seen.append(done),
     )
     assert seen == list(range(1, 31))
     reader = EpisodeReader(dataset, manifest.episodes, Frame(48, "squash"))
@@ -142,7 +157,7 @@ def test_missing_photographs_and_another_dataset_are_named_before_anything_runs(
 
 
 def test_a_support_that_vanishes_is_counted(dataset):
-    counted = evaluate(
-        colour_segmenter(), dataset, manifest_of(dataset), Frame(1, "squash"), at_original_size=True
+    (counted,) = evaluate(
+        colour_segmenter(), dataset, [manifest_of(dataset)], Frame(1, "squash"), at_original_size=True
     )
     assert counted.num_empty_supports > 0

@@ -31,7 +31,7 @@ def test_the_folds_are_the_published_ones():
     assert [PASCAL_CLASSES[c] for c in novel_classes("pascal", 1)] == ["bus", "car", "cat", "chair", "cow"]
     assert [COCO_CLASSES[c] for c in novel_classes("coco", 0)][:3] == ["person", "airplane", "boat"]
     assert novel_classes("coco", 3) == tuple(range(3, 80, 4))
-    assert len(PASCAL_CLASSES), len(COCO_CLASSES) == (20, 80)
+    assert (len(PASCAL_CLASSES), len(COCO_CLASSES)) == (20, 80)
     assert len(set(COCO_CLASSES) - VOC_CLASSES_OF_COCO) == 60
     assert [PASCAL_CLASSES[c] for c in held_out_classes("pascal", 0)] == ["cat", "horse", "sofa"]
 

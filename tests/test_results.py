@@ -7,6 +7,7 @@ from make_data import colour_segmenter, result_of, write_folder
 from kshot.benchmark import results
 from kshot.benchmark.results import read_result, summary, write_result
 from kshot.benchmark.score import draw_manifests, score_model
+from kshot.data.folder import Folder
 from kshot.data.protocols import preset
 from kshot.errors import DataError
 
@@ -18,7 +19,7 @@ def result(tmp_path):
     )
     protocol = preset("balanced", "folder").model_copy(update={"num_episodes": 4, "seeds": (0, 1)})
     manifests = draw_manifests(str(folder), 0, None, protocol, 1)
-    return score_model(colour_segmenter(), "colour", str(folder), None, manifests, protocol)
+    return score_model(colour_segmenter(), "colour", Folder(folder), manifests, protocol)
 
 
 def test_a_result_comes_back_as_it_was(result, tmp_path):

@@ -27,8 +27,7 @@ def test_a_result_holds_what_is_needed_to_get_it_again(folder):
     result = score_model(
         colour_segmenter(),
         "runs/colour",
-        str(folder),
-        None,
+        Folder(folder),
         manifests,
         short(),
         arguments=["evaluate", "--root", "secret", "--json=secret", "--fold", "0"],

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.errors import KshotError
 from kshot.images import list_images, read_image, read_mask
@@ -24,6 +23,7 @@ from kshot.pictures import (
     replacing,
     save_picture,
 )
+from kshot.progress import make_bar
 from kshot.segmenter import Explanation, Segmenter
 
 SHEET_ROWS = 12
@@ -102,8 +102,7 @@ def segment_all(segmenter: Segmenter, supports: list[LabelledImage], outputs: Ou
     """
     console, report, start = Console(), Report(), time.monotonic()
     support_picture = montage([overlay(picture, mask) for picture, mask in supports], CELL)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with make_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
             has_failed, line = _segment_one(segmenter, support_picture, image, stem, outputs, report)

@@ -1,9 +1,20 @@
 """The errors that a user can cause and mend. Each says what is wrong, the value, and what to do."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 def reason_of(error: BaseException) -> str:
     """Give the first line of an error's text, or its kind if it has none, to quote in ours."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def fault_of(error: "ValidationError") -> str:
+    """Say where a file's first fault is, and what it is."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 class KshotError(Exception):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kshot.errors import ModelError, WeightsError, reason_of
+from kshot.errors import ModelError, WeightsError, fault_of, reason_of
 from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
@@ -128,9 +128,7 @@ def read_config(path: Path) -> ModelConfig:
     except FileNotFoundError:
         raise ModelError(f"Folder {path.parent} holds no model: there is no {path.name} in it.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise ModelError(f"{path} is not a model's config: {where}: {first['msg']}.") from error
+        raise ModelError(f"{path} is not a model's config: {fault_of(error)}.") from error
 
 
 def shipped_models() -> list[str]:

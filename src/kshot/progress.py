@@ -10,12 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SECONDS_BETWEEN_LINES = 30.0
 
 
+def make_bar(console: Console, *, transient: bool = False) -> Progress:
+    """Make a bar with what is done and the time left; it shows on a terminal only.
+
+    transient: whether it goes away at the end.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
+
+
 @contextmanager
 def progress(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function to call with the number of things done and of all things; writes to stderr."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with make_bar(console, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         start = last = time.monotonic()
 

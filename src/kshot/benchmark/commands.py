@@ -90,10 +90,9 @@ def evaluate(
 ) -> None:
     """Score a model: mIoU, FB-IoU and each class's IoU, with 95 % intervals."""
     from kshot.benchmark.results import check_place, summary, write_result
-    from kshot.benchmark.score import choose_protocol, draw_manifests, score_model
-    from kshot.data.benchmarks import benchmark_of
+    from kshot.benchmark.score import check_asked, choose_protocol, draw_manifests, score_model
+    from kshot.data.benchmarks import benchmark_of, open_dataset
     from kshot.data.manifest import read_manifest
-    from kshot.errors import DataError
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
@@ -103,14 +102,9 @@ def evaluate(
     protocol = choose_protocol(benchmark_of(data), given, protocol_name, episodes, tuple(seed or ()))
     changes = {"image_size": image_size, "scored_at": scored_at}
     protocol = protocol.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    for manifest_read in given:
-        for what, asked, fixed in (
-            ("fold", fold, manifest_read.fold),
-            ("shots", shots, manifest_read.shots),
-            ("split", split, manifest_read.split),
-        ):
-            if asked not in (None, fixed):
-                raise DataError(f"--{what} is {asked}, but the manifest's is {fixed}. Leave it out.")
+    if given:  # all alike, by now
+        check_asked(given[0], fold=fold, shots=shots, split=split)
+    dataset = open_dataset(data, root)
     manifests = given or draw_manifests(data, fold or 0, split, protocol, shots or 1)
     segmenter = Segmenter.from_pretrained(
         model, backbone=backbone, backbone_weights=backbone_weights, device=device
@@ -120,8 +114,7 @@ def evaluate(
         result = score_model(
             segmenter,
             model,
-            data,
-            root,
+            dataset,
             manifests,
             protocol,
             num_workers=workers,
@@ -190,7 +183,8 @@ def choose(
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
-    manifest, protocol = selection_manifest(data, fold, select_on, episodes, open_dataset(data, root))
+    dataset = open_dataset(data, root)
+    manifest, protocol = selection_manifest(data, fold, select_on, episodes, dataset)
     scored = []
     for path in models:
         segmenter = Segmenter.from_pretrained(path, backbone_weights=backbone_weights, device=device)
@@ -200,8 +194,7 @@ def choose(
             result = score_model(
                 segmenter,
                 path.name,
-                data,
-                root,
+                dataset,
                 [manifest],
                 protocol,
                 num_workers=workers,

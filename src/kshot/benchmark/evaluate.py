@@ -1,6 +1,6 @@
 """Run a model over a manifest's episodes and count pixels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -25,9 +25,11 @@ CACHE_GB = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """counts: (N, 4), in the manifest's order and that of `Counts`.
+    """What one manifest gave. counts: (N, 4), in the manifest's order and that of `Counts`.
 
-    num_empty_supports: supports whose object is too small to be seen at the network's size.
+    num_images: of the manifest. num_computed: features made for its episodes; a manifest that is run with it
+    may have made the others. num_empty_supports: supports whose object is too small to be seen at the
+    network's size.
     """
 
     counts: IntArray
@@ -39,7 +41,7 @@ class Counted:
 class EpisodeFiles(NamedTuple):
     """What is read from disk for one episode; `images` are those that no earlier episode has read.
 
-    episode: its place in the manifest.
+    episode: its place among those that are read.
     """
 
     episode: int
@@ -91,21 +93,24 @@ def names_of(episode: Episode) -> tuple[str, ...]:
 def evaluate(
     segmenter: Segmenter,
     dataset: Dataset,
-    manifest: Manifest,
+    manifests: Sequence[Manifest],
     frame: Frame,
     *,
     at_original_size: bool,
     num_workers: int = 0,
     cache_gb: float = CACHE_GB,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> Counted:
-    """Segment every query of a manifest with its supports, and count the pixels that agree with the truth.
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Counted]:
+    """Segment every query of manifests with its supports, and count the pixels that agree with the truth.
 
-    Features are computed once an image while they fit into `cache_gb` GiB.
+    Features are computed once an image, for all manifests together, while they fit into `cache_gb` GiB.
     Raises DataError if photographs are missing, or an ImageError or MaskError for one that cannot be read.
     """
-    check_files(dataset, manifest)
-    reader = EpisodeReader(dataset, manifest.episodes, frame)
+    for manifest in manifests:
+        check_files(dataset, manifest)
+    episodes = tuple(episode for manifest in manifests for episode in manifest.episodes)
+    owner = np.repeat(np.arange(len(manifests)), [len(manifest.episodes) for manifest in manifests])
+    reader = EpisodeReader(dataset, episodes, frame)
     method = cast(Method, segmenter.method)
     fresh: dict[str, Tensor] = {}
 
@@ -113,26 +118,34 @@ def evaluate(
         image = fresh.pop(name, None)
         return method.features((reader.image(name) if image is None else image).to(segmenter.device))
 
-    uses = (name for episode in manifest.episodes for name in names_of(episode))
+    uses = (name for episode in episodes for name in names_of(episode))
     store = FeatureStore(compute, uses, int(cache_gb * 2**30))
-    counts = np.zeros((len(manifest.episodes), len(Counts._fields)), dtype=np.int64)
-    num_empty = 0
+    counts = np.zeros((len(episodes), len(Counts._fields)), dtype=np.int64)
+    num_computed, num_empty = np.zeros((2, len(manifests)), dtype=np.int64)
     with torch.inference_mode():
         for done, files in enumerate(read_ahead(reader, num_workers)):
             fresh.update(files.images)
-            episode = manifest.episodes[files.episode]
+            episode, computed_before = episodes[files.episode], store.num_computed
             query = store.use(episode.query)
             supports = [
                 Support(store.use(name), mask.to(segmenter.device))
                 for name, mask in zip(episode.supports, files.support_masks, strict=True)
             ]
-            num_empty += sum(not mask.any() for mask in files.support_masks)
             counts[files.episode] = _segment_and_count(
                 method, query, supports, files.truth, frame, at_original_size
             )
-            on_progress(done + 1)
-    num_images = sum(map(len, reader.first_read))
-    return Counted(counts, num_images, store.num_computed, num_empty)
+            num_computed[owner[files.episode]] += store.num_computed - computed_before
+            num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
+            on_progress(done + 1, len(episodes))
+    return [
+        Counted(
+            counts[owner == index],
+            len({name for episode in manifest.episodes for name in names_of(episode)}),
+            int(num_computed[index]),
+            int(num_empty[index]),
+        )
+        for index, manifest in enumerate(manifests)
+    ]
 
 
 def check_files(dataset: Dataset, manifest: Manifest) -> None:

@@ -5,17 +5,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.benchmark.evaluate import Counted
 from kshot.benchmark.metrics import IntArray, Interval, bootstrap, interval, score
 from kshot.benchmark.provenance import Provenance
+from kshot.data.folds import FOLDED
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol
-from kshot.errors import DataError
+from kshot.errors import DataError, fault_of
 from kshot.network.backbones import SHORT_NAMES
 from kshot.network.weights import weights_sha256
 from kshot.pictures import replacing
@@ -89,7 +91,8 @@ class Run(_Frozen):
     class_iou: dict[str, float]
     num_images: int
     features_computed: int
-    """More than num_images if the cache was too small."""
+    """Made for this run's episodes; runs of one result share them. More in all than there are images if the
+    cache was too small."""
     num_empty_supports: int
     """Supports whose object vanished at the network's size."""
     episodes: EpisodeCounts
@@ -182,7 +185,7 @@ def make_result(
     )
 
 
-def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] = ()) -> Any:
+def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] = ()) -> NDArray[np.float64]:
     """Resample every run's episodes, and average over the runs: (resamples, 2 + classes).
 
     others: the same episodes' counts by another method; then (2, resamples, 2 + classes).
@@ -193,7 +196,7 @@ def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] 
         samples.append(
             bootstrap(np.concatenate(counts, axis=1), np.array(run.episodes.class_id), classes, seed=index)
         )
-    return np.mean(samples, axis=0)
+    return np.asarray(np.mean(samples, axis=0))
 
 
 def _intervals(runs: list[Run], classes: dict[int, str]) -> dict[str, Interval]:
@@ -220,7 +223,7 @@ def summary(result: Result) -> list[str]:
     protocol, config = result.protocol, result.model.config
     square = f"{result.image_size} px {protocol.fit}, scored at {result.scored_at} size"
     seeds = ", ".join(str(run.seed) for run in result.runs)
-    part = f"fold {result.fold} ({result.split})" if result.benchmark in ("pascal", "coco") else result.split
+    part = f"fold {result.fold} ({result.split})" if result.benchmark in FOLDED else result.split
     lines = [
         f"{result.benchmark} {part}, {result.shots}-shot, protocol {protocol.name} ({square})",
         f"{protocol.num_episodes} episodes of each seed ({seeds}); model {result.model.name} "
@@ -286,6 +289,5 @@ def read_record(path: Path, kind: type[Record], verb: str) -> Record:
     except FileNotFoundError:
         raise DataError(f"There is no result file {path}. `{verb} --json` writes one.") from None
     except (ValidationError, UnicodeDecodeError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise DataError(f"{path} is no result of {verb}: {where}: {first['msg']}.") from error
+        fault = fault_of(error) if isinstance(error, ValidationError) else f"file: {error}"
+        raise DataError(f"{path} is no result of {verb}: {fault}.") from error

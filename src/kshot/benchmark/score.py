@@ -2,23 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from pathlib import Path
 
 from kshot.benchmark.evaluate import CACHE_GB, evaluate
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.results import Result, Run, make_result, make_run, record_model
-from kshot.data.benchmarks import open_dataset, read_fold
+from kshot.benchmark.results import Result, make_result, make_run, record_model
+from kshot.data.benchmarks import read_fold
 from kshot.data.manifest import Manifest, make_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
 from kshot.data.sampling import Fold, draw_episodes, needed_images
 from kshot.data.truth import Dataset
 from kshot.errors import DataError
 from kshot.segmenter import Segmenter
-
-OnProgress = Callable[[int, int], None]
-"""Called with the number of episodes that are done, and of all."""
 
 
 def draw_manifest(
@@ -90,41 +85,39 @@ def check_alike(manifests: Sequence[Manifest], benchmark: str) -> None:
         raise DataError("One manifest was given twice; its episodes would count twice.")
 
 
+def check_asked(manifest: Manifest, **asked: str | int | None) -> None:
+    """Raise DataError if something was asked for that is otherwise in the manifest."""
+    for what, value in asked.items():
+        fixed = getattr(manifest, what)
+        if value not in (None, fixed):
+            raise DataError(f"--{what} is {value}, but the manifest's is {fixed}. Leave it out.")
+
+
 def score_model(
     segmenter: Segmenter,
     name: str,
-    data: str,
-    root: Path | None,
+    dataset: Dataset,
     manifests: Sequence[Manifest],
     protocol: Protocol,
     *,
     num_workers: int = 0,
     cache_gb: float = CACHE_GB,
     arguments: Iterable[str] = (),
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Result:
     """Run manifests and score them. `protocol` says at which size, and where it is scored."""
     start, provenance = time.monotonic(), record_provenance(tuple(arguments))
-    dataset = open_dataset(data, root)
     size = protocol.image_size or segmenter.config.image_size
-    total = sum(len(manifest.episodes) for manifest in manifests)
-    runs: list[Run] = []
-    for manifest in manifests:
-        before = sum(len(run.episodes.class_id) for run in runs)
-        counted = evaluate(
-            segmenter,
-            dataset,
-            manifest,
-            Frame(size, protocol.fit),
-            at_original_size=protocol.scored_at == "original",
-            num_workers=num_workers,
-            cache_gb=cache_gb,
-            on_progress=partial(_shifted, on_progress, before, total),
-        )
-        runs.append(make_run(manifest, counted))
+    counted = evaluate(
+        segmenter,
+        dataset,
+        manifests,
+        Frame(size, protocol.fit),
+        at_original_size=protocol.scored_at == "original",
+        num_workers=num_workers,
+        cache_gb=cache_gb,
+        on_progress=on_progress,
+    )
+    runs = [make_run(*pair) for pair in zip(manifests, counted, strict=True)]
     model = record_model(name, segmenter)
     return make_result(manifests, runs, protocol, size, model, provenance.after(time.monotonic() - start))
-
-
-def _shifted(on_progress: OnProgress, before: int, total: int, done: int) -> None:
-    on_progress(before + done, total)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kshot.benchmark.results import NOTES, Result, printed_name
 from kshot.benchmark.table_writers import MISSING, Cell, Table
-from kshot.data.folds import NUM_FOLDS, novel_classes
+from kshot.data.folds import FOLDED, NUM_FOLDS, novel_classes
 from kshot.data.protocols import Protocol, preset
 from kshot.errors import DataError
 
@@ -21,7 +21,6 @@ MEAN = NUM_FOLDS
 """Stands in a column for the mean of all folds; sorts behind them."""
 
 SHOTS = (1, 5)
-FOLDED = ("pascal", "coco")
 METHODS = ("prototype", "hsnet", "two-pass")
 
 ABLATION = {

@@ -10,7 +10,7 @@ import numpy as np
 from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
 from kshot.data.coco import Coco
 from kshot.data.folder import Folder
-from kshot.data.folds import NUM_FOLDS
+from kshot.data.folds import FOLDED, NUM_FOLDS
 from kshot.data.fss1000 import SPLITS
 from kshot.data.sampling import Fold, needed_images
 from kshot.data.truth import Dataset
@@ -103,7 +103,7 @@ def _parts(data: str, fold: int | None, split: str | None) -> list[tuple[str | N
     benchmark = benchmark_of(data)
     if benchmark == "fss1000":
         return [(name, 0) for name in ([split] if split else SPLITS)]
-    if benchmark not in ("pascal", "coco"):
+    if benchmark not in FOLDED:
         return [(split, fold or 0)]
     numbers = range(NUM_FOLDS) if fold is None else [fold]
     return [(name, number) for name in ([split] if split else ["train", "val"]) for number in numbers]

@@ -18,7 +18,6 @@ from kshot.episode import IGNORE
 from kshot.errors import DataError, MaskError
 from kshot.images import IMAGE_SUFFIXES, opened
 
-MAX_CLASSES = IGNORE - 1
 COCO_MINI = "coco-mini-60"
 
 
@@ -108,7 +107,7 @@ class Folder:
 
     @cached_property
     def _is_one_object(self) -> bool:
-        return not self.folders and self.class_names == ("object",) and self._highest() in (0, IGNORE)
+        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE)
 
     def _find_class_names(self) -> tuple[str, ...]:
         if self.folders:
@@ -116,11 +115,12 @@ class Folder:
         listed = self.root / "classes.txt"
         if listed.exists():
             return tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
-        highest = self._highest()
+        highest = self._highest
         if highest in (0, IGNORE):
             return ("object",)
         return tuple(f"class {number}" for number in range(1, highest + 1))
 
+    @cached_property
     def _highest(self) -> int:
         """Find the highest class number in the masks; 255 if they hold nothing else but 0."""
         values: set[int] = set()

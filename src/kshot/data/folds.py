@@ -9,6 +9,9 @@ from kshot.errors import DataError
 
 NUM_FOLDS = 4
 
+FOLDED = ("pascal", "coco")
+"""The benchmarks that have folds of base and novel classes."""
+
 PASCAL_CLASSES: tuple[str, ...] = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
     "bus", "car", "cat", "chair", "cow",
@@ -49,9 +52,7 @@ def novel_classes(benchmark: str, fold: int) -> tuple[int, ...]:
 
 def base_classes(benchmark: str, fold: int) -> tuple[int, ...]:
     """Give the ids of a fold's base classes, ascending: the novel classes of the other folds."""
-    others = (novel_classes(benchmark, other) for other in range(NUM_FOLDS) if other != fold)
-    _check(benchmark, fold)
-    return tuple(sorted(class_id for classes in others for class_id in classes))
+    return tuple(sorted(class_id for classes in _other_folds(benchmark, fold) for class_id in classes))
 
 
 def held_out_classes(benchmark: str, fold: int) -> tuple[int, ...]:
@@ -59,13 +60,17 @@ def held_out_classes(benchmark: str, fold: int) -> tuple[int, ...]:
 
     They are every fifth class of each base fold, from its third: 3 of 15 in PASCAL-5i, 12 of 60 in COCO-20i.
     """
-    _check(benchmark, fold)
-    others = (novel_classes(benchmark, other) for other in range(NUM_FOLDS) if other != fold)
+    others = _other_folds(benchmark, fold)
     return tuple(sorted(class_id for classes in others for class_id in classes[2::5]))
 
 
+def _other_folds(benchmark: str, fold: int) -> list[tuple[int, ...]]:
+    _check(benchmark, fold)
+    return [novel_classes(benchmark, other) for other in range(NUM_FOLDS) if other != fold]
+
+
 def _check(benchmark: str, fold: int) -> None:
-    if benchmark not in ("pascal", "coco"):
+    if benchmark not in FOLDED:
         raise DataError(
             f"Benchmark '{benchmark}' has no folds of base and novel classes; pascal and coco do."
         )

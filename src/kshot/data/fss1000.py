@@ -39,12 +39,13 @@ class FSS1000:
 
     def __init__(self, root: Path) -> None:
         places = [root, root / "FSS-1000", root / "fewshot_data"]
-        self.folder = next((place for place in places if _holds_a_class(place)), root)
-        if not _holds_a_class(self.folder):
+        found = next((place for place in places if _holds_a_class(place)), None)
+        if found is None:
             raise DataError(
                 f"Folder {root} holds none of the 1000 classes (no folder '{CLASSES[0]}', '{CLASSES[1]}' …). "
                 "Give the folder that holds them as --root."
             )
+        self.folder = found
 
     def image_path(self, name: str) -> Path:
         """Give the place of a photograph, `class/number`."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.data.sampling import Episode, Fold
-from kshot.errors import DataError
+from kshot.errors import DataError, fault_of
 from kshot.pictures import replacing
 
 
@@ -84,10 +84,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"There is no manifest {path}. `kshot episodes` writes one.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(
-            f"{path} is no manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}."
-        ) from error
+        raise DataError(f"{path} is no manifest: {fault_of(error)}.") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{path} is no manifest ({type(error).__name__}: {error}).") from error
     _check(manifest, path)

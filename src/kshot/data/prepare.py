@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kshot.data.folds import PASCAL_CLASSES
+from kshot.data.pascal import IMAGES, MASKS
 from kshot.episode import IGNORE
 from kshot.errors import DataError, reason_of
 from kshot.pictures import replacing
@@ -55,10 +57,10 @@ SBD_MASKS = "benchmark_RELEASE/dataset/cls"
 SUFFIXES = {PHOTOGRAPHS: ".jpg", VOC_MASKS: ".png", SBD_MASKS: ".mat"}
 """The archives' folders that are read, and the suffix of their files."""
 
-NUM_CLASSES = 20
+NUM_CLASSES = len(PASCAL_CLASSES)
 """Object classes, from 1 on; 0 is background."""
 
-PHOTOGRAPHS_OUT, MASKS_OUT, NOTE = "JPEGImages", "SegmentationClassAug", "PREPARED.json"
+NOTE = "PREPARED.json"
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class _Build:
     def clear_leftovers(self) -> None:
         """Remove the note of an earlier run, and the half-written files of an interrupted one."""
         leftovers = [self.folder / NOTE]
-        for folder in (self.folder, self.folder / PHOTOGRAPHS_OUT, self.folder / MASKS_OUT):
+        for folder in (self.folder, self.folder / IMAGES, self.folder / MASKS):
             leftovers += folder.glob(".kshot-*")
         for path in leftovers:
             try:
@@ -229,7 +231,7 @@ class _Build:
             self.sizes[member.name] = None
             self._note_problem(member, error)
             return
-        _write(self.folder / PHOTOGRAPHS_OUT / f"{member.name}.jpg", member.contents)
+        _write(self.folder / IMAGES / f"{member.name}.jpg", member.contents)
 
     def _take_mask(self, member: _Member, read: Callable[[bytes], NDArray[np.uint8]]) -> None:
         if member.name not in self.sizes and not self.has_all_photographs:
@@ -241,7 +243,7 @@ class _Build:
             self._note_problem(member, error)
             return
         if self.sizes[member.name] is not None:
-            _write(self.folder / MASKS_OUT / f"{member.name}.png", _palette_png(values))
+            _write(self.folder / MASKS / f"{member.name}.png", _palette_png(values))
 
     def _check_size(self, name: str, values: NDArray[np.uint8]) -> None:
         if name not in self.sizes:

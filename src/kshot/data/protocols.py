@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from kshot.data.folds import FOLDED
 from kshot.data.sampling import Rule
 from kshot.errors import DataError
 
@@ -50,7 +51,7 @@ def preset(name: str, benchmark: str) -> Protocol:
         return _protocol(name, "balanced", 1000, BALANCED_SEEDS, None, "squash", "original")
     if name not in PROTOCOLS:
         raise DataError(f"There is no protocol '{name}'. Choose one of {', '.join(PROTOCOLS)}.")
-    if benchmark not in ("pascal", "coco"):
+    if benchmark not in FOLDED:
         raise DataError(f"Protocol '{name}' is defined on pascal and coco only. Use hsnet or balanced.")
     size = 641 if benchmark == "coco" else 473
     if name == "bam":
@@ -61,7 +62,7 @@ def preset(name: str, benchmark: str) -> Protocol:
 
 def default_protocol(benchmark: str) -> str:
     """Name the protocol of a benchmark unless another is asked for."""
-    return "hsnet" if benchmark in ("pascal", "coco", "fss1000") else "balanced"
+    return "hsnet" if benchmark in (*FOLDED, "fss1000") else "balanced"
 
 
 def _protocol(
