@@ -46,6 +46,6 @@ def test_logits_have_stride_8(size):
 
 
 def test_a_trainable_pspnet_trains_every_weight():
-    network = PSPNet(TINY, 3, trainable=True).train()
+    network = PSPNet(TINY, 3, learns="all").train()
     network(torch.rand(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

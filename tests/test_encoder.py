@@ -56,13 +56,13 @@ def test_one_instance_takes_any_size_and_remembers_none():
 
 def test_maps_that_round_down_are_matched():
     encoder = Encoder((1, 1, 1))
-    volumes = [torch.rand(1, 1, 3, 3, 4, 8), torch.rand(1, 1, 7, 7, 9, 17), torch.rand(1, 1, 14, 14, 19, 35)]
+    volumes = [torch.rand(1, 1, 4, 8, 3, 3), torch.rand(1, 1, 9, 17, 7, 7), torch.rand(1, 1, 19, 35, 14, 14)]
     assert encoder(volumes).shape == (1, 128, 14, 14)
 
 
 def test_query_and_support_may_differ_in_size():
     encoder = Encoder((1, 1, 1))
-    volumes = [torch.rand(1, 1, 3, 4, 2, 2), torch.rand(1, 1, 6, 7, 3, 4), torch.rand(1, 1, 11, 14, 6, 8)]
+    volumes = [torch.rand(1, 1, 2, 2, 3, 4), torch.rand(1, 1, 3, 4, 6, 7), torch.rand(1, 1, 6, 8, 11, 14)]
     assert encoder(volumes).shape == (1, 128, 11, 14)
 
 
@@ -102,7 +102,7 @@ def test_the_encoder_equals_its_dense_composition():
             parameter.add_(0.1 * torch.randn_like(parameter))
     sizes = [((2, 3), (9, 9)), ((3, 4), (18, 18)), ((4, 5), (36, 36))]
     volumes = [
-        torch.rand(1, taps, *query, *support, dtype=torch.float64)
+        torch.rand(1, taps, *support, *query, dtype=torch.float64)
         for taps, (query, support) in zip((1, 1, 2), sizes, strict=True)
     ]
     with torch.no_grad():
@@ -114,10 +114,10 @@ def test_the_encoder_equals_its_dense_composition():
         ]
         mixed = squeezed[0]
         for stage, block in zip(squeezed[1:], encoder.mix, strict=True):
-            rows = resize_matrix(mixed.shape[2], stage.shape[2])
-            columns = resize_matrix(mixed.shape[3], stage.shape[3])
-            resized = torch.einsum("ih,jw,bchwuv->bcijuv", rows, columns, mixed)
+            rows = resize_matrix(mixed.shape[4], stage.shape[4])
+            columns = resize_matrix(mixed.shape[5], stage.shape[5])
+            resized = torch.einsum("ih,jw,bcuvhw->bcuvij", rows, columns, mixed)
             mixed = dense_block(resized + stage, block, (1, 1, 1))
-        expected = mixed.flatten(4).mean(-1)
+        expected = mixed.mean(dim=(2, 3))
         torch.testing.assert_close(encoder(volumes), expected)
     assert expected.shape == (1, 128, 4, 5)

@@ -10,11 +10,11 @@ from kshot.network.hypercorrelation import NORM_EPS, correlation, hypercorrelati
 def test_correlation_equals_four_loops():
     query, support = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 2, 3)
     computed = correlation(query, support)
-    assert computed.shape == (2, 3, 4, 2, 3)
+    assert computed.shape == (2, 2, 3, 3, 4)
     for b, i, j, k, m in itertools.product(range(2), range(3), range(4), range(2), range(3)):
         q, s = query[b, :, i, j], support[b, :, k, m]
         cosine = (q @ s) / ((q.norm() + NORM_EPS) * (s.norm() + NORM_EPS))
-        assert computed[b, i, j, k, m] == pytest.approx(max(cosine.item(), 0), abs=1e-6)
+        assert computed[b, k, m, i, j] == pytest.approx(max(cosine.item(), 0), abs=1e-6)
     assert (computed == 0).any()
     assert (computed > 0).any()
 
@@ -22,7 +22,7 @@ def test_correlation_equals_four_loops():
 def test_volumes_are_stacked_per_stage_deepest_first():
     query, support = random_pyramid(), random_pyramid(sizes=((8, 8), (4, 4), (2, 2)))
     volumes = hypercorrelation(query, support, torch.ones(2, 1, 32, 32))
-    assert [v.shape for v in volumes] == [(2, 1, 3, 3, 2, 2), (2, 3, 5, 5, 4, 4), (2, 2, 9, 10, 8, 8)]
+    assert [v.shape for v in volumes] == [(2, 1, 2, 2, 3, 3), (2, 3, 4, 4, 5, 5), (2, 2, 8, 8, 9, 10)]
     torch.testing.assert_close(volumes[1][:, 2], correlation(query.stages[1][2], support.stages[1][2]))
 
 
@@ -31,8 +31,8 @@ def test_the_mask_multiplies_the_correlation():
     mask = torch.rand(2, 1, 9, 10)
     bare = hypercorrelation(query, support, torch.ones_like(mask))
     masked = hypercorrelation(query, support, mask)
-    torch.testing.assert_close(masked[2], bare[2] * mask[:, :, None, None])
-    torch.testing.assert_close(masked[0], bare[0] * resize(mask, (3, 3))[:, :, None, None])
+    torch.testing.assert_close(masked[2], bare[2] * mask[..., None, None])
+    torch.testing.assert_close(masked[0], bare[0] * resize(mask, (3, 3))[..., None, None])
 
 
 def test_a_soft_mask_counts_only_after_normalisation():

@@ -19,8 +19,9 @@ from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import Backbone
 from kshot.network.base_learner import PSPNet
+from kshot.network.encoder import CHANNELS
 from kshot.network.hypercorrelation import MaskPosition
-from kshot.network.weights import fill, load_backbone, read_state, weights_sha256
+from kshot.network.weights import fill, load_backbone, read_state, state_sha256, weights_sha256
 from kshot.pictures import replacing
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -41,8 +42,14 @@ class ModelConfig(BaseModel):
     """Name of B_cls and of B_sem's architecture; see `backbones.timm_name`."""
     matched_by: Literal["cls", "sem", "both"] = "cls"
     """Which backbones hsnet matches with; the others have no choice."""
+    channels: tuple[int, int, int] = CHANNELS
+    """Width of the 4-D encoder's three layers a stage (paper: 16, 64, 128)."""
     base_classes: tuple[str, ...] = ()
-    """What H_cls was trained on, in the order of its outputs; empty: two-pass without a base map."""
+    """What B_sem was trained on, in the order of H_cls's outputs; empty: two-pass without a base map."""
+    base_learner: str | None = None
+    """Folder of the base learner, from the model's own; None: B_sem and H_cls are in the model's weights."""
+    base_learner_sha256: str | None = None
+    """Digest of the base learner's weights, checked at loading."""
     image_size: int = Field(default=400, ge=1)
     """Side in pixels to which images are squashed (paper: 400)."""
     mask_position: MaskPosition = "after"
@@ -65,7 +72,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
         case "hsnet":
             cls = cls_backbone(config.backbone) if config.matched_by != "sem" else None
             sem = Backbone(config.backbone, output_stride=8) if config.matched_by != "cls" else None
-            return HSNet(cls, sem, mask_position=config.mask_position)
+            return HSNet(cls, sem, mask_position=config.mask_position, channels=config.channels)
         case "two-pass":
             base_learner = PSPNet(config.backbone, len(config.base_classes))
             return TwoPass(
@@ -73,6 +80,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 base_learner.backbone,
                 base_learner.head if config.base_classes else None,
                 mask_position=config.mask_position,
+                channels=config.channels,
             )
         case _:
             assert_never(config.method)
@@ -98,21 +106,56 @@ def load_model(
     if learned_weights(method):
         path = folder / WEIGHTS_FILE
         state = read_state(path) | _backbone_state(method)
+        if config.base_learner is not None:
+            state |= _read_base_learner(config, folder, method)
         fill(method, state, what=f"Weights in {path}")
     return config, method.eval()
 
 
-def save_model(config: ModelConfig, method: AnyMethod, folder: Path) -> None:
-    """Write a model's folder: the learned weights, then the config, each whole or not at all."""
+def save_model(config: ModelConfig, method: AnyMethod, folder: Path, *, half: bool = False) -> None:
+    """Write a model's folder: the learned weights, then the config, each whole or not at all.
+
+    half: write the weights in half precision. If the config names a base learner's folder, that is not written.
+    """
     if method.cls_backbone is not None:
         digest = weights_sha256(method.cls_backbone)
         config = config.model_copy(update={"backbone_sha256": digest})
-    learned = {key: value.contiguous() for key, value in learned_weights(method).items()}
+    left_out = {} if config.base_learner is None else base_learner_names(method)
+    learned = {key: value for key, value in learned_weights(method).items() if key not in left_out}
     if learned:
-        with replacing(folder / WEIGHTS_FILE) as temporary:
-            save_file(learned, temporary)
-    with replacing(folder / CONFIG_FILE) as temporary:
+        write_weights(learned, folder / WEIGHTS_FILE, half=half)
+    write_config(config, folder / CONFIG_FILE)
+
+
+def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> None:
+    """Write weights, whole or not at all; in half precision but for vectors.
+
+    Vectors are few, and a BatchNorm's variance can be too small for half precision.
+    """
+
+    def kept(value: Tensor) -> Tensor:
+        value = value.half() if half and value.is_floating_point() and value.ndim > 1 else value
+        return value.contiguous()
+
+    with replacing(path) as temporary:
+        save_file({key: kept(value) for key, value in state.items()}, temporary)
+
+
+def write_config(config: BaseModel, path: Path) -> None:
+    """Write a config, whole or not at all."""
+    with replacing(path) as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def base_learner_names(method: AnyMethod) -> dict[str, str]:
+    """Map a method's weights that belong to its base learner to their names in a PSPNet."""
+    parts = {"matcher.sem_backbone.": "backbone.", "sem_backbone.": "backbone.", "base_head.": "head."}
+    return {
+        key: part + key.removeprefix(prefix)
+        for key in method.state_dict()
+        for prefix, part in parts.items()
+        if key.startswith(prefix)
+    }
 
 
 def learned_weights(method: AnyMethod) -> dict[str, Tensor]:
@@ -139,6 +182,18 @@ def shipped_models() -> list[str]:
 def _backbone_state(method: AnyMethod) -> dict[str, Tensor]:
     state = method.state_dict()
     return {key: state[key] for key in state if "cls_backbone" in key.split(".")}
+
+
+def _read_base_learner(config: ModelConfig, folder: Path, method: AnyMethod) -> dict[str, Tensor]:
+    path = folder / str(config.base_learner) / WEIGHTS_FILE
+    state = read_state(path)
+    digest = state_sha256(state)
+    if digest != config.base_learner_sha256:
+        raise WeightsError(
+            f"{path} is not the base learner that the model in {folder} was trained with: sha256 is "
+            f"{digest[:12]}…, its config says {str(config.base_learner_sha256)[:12]}…."
+        )
+    return {key: state[name] for key, name in base_learner_names(method).items() if name in state}
 
 
 def _exchange_backbone(config: ModelConfig, backbone: str) -> ModelConfig:

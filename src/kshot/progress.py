@@ -1,13 +1,20 @@
 """One way to say how far something is: a bar on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 30.0
+
+
+class OnProgress(Protocol):
+    """Called with what is done and all there is to do; the note says how it goes."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def make_bar(console: Console, *, transient: bool = False) -> Progress:
@@ -20,20 +27,21 @@ def make_bar(console: Console, *, transient: bool = False) -> Progress:
 
 
 @contextmanager
-def progress(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to call with the number of things done and of all things; writes to stderr."""
+def progress(verb: str, things: str) -> Iterator["OnProgress"]:
+    """Give a function to call with the number of things done, of all things, and a note; writes to stderr."""
     console = Console(stderr=True)
     with make_bar(console, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         start = last = time.monotonic()
 
-        def on_progress(done: int, total: int) -> None:
+        def on_progress(done: int, total: int, note: str = "") -> None:
             nonlocal last
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total, description=f"{verb} {note}".strip())
             now = time.monotonic()
             if not console.is_terminal and now - last > SECONDS_BETWEEN_LINES:
                 last = now
                 left = (now - start) / done * (total - done)
-                console.print(f"{done}/{total} {things} ({left:.0f} s left)", highlight=False)
+                after = f" {note}" if note else ""
+                console.print(f"{done}/{total} {things} ({left:.0f} s left){after}", highlight=False)
 
         yield on_progress

@@ -74,6 +74,10 @@ class Coco:
                     truth[_rasterise(found, image)] = IGNORE if is_crowd else 1
         return truth
 
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the ids of the classes that a photograph has annotations of."""
+        return tuple(sorted(self.index.classes[int(name)]))
+
     def missing_annotations(self, split: str) -> list[str]:
         """Name the annotation files without which nothing of a split can be read."""
         needed = self.splits if self.splits == LAYOUTS["2017"] else (f"{split}2014",)
@@ -100,12 +104,15 @@ class Index:
     def __init__(self, files: list[Path]) -> None:
         self.images: dict[int, dict[str, Any]] = {}
         self.objects: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+        self.classes: dict[int, set[int]] = defaultdict(set)
         for path in files:
             content = _read_instances(path)
             self.images.update((image["id"], image) for image in content["images"])
             ids = {c["id"]: index for index, c in enumerate(sorted(content["categories"], key=_by_id))}
             for found in content["annotations"]:
-                self.objects[found["image_id"], ids[found["category_id"]]].append(found)
+                class_id = ids[found["category_id"]]
+                self.objects[found["image_id"], class_id].append(found)
+                self.classes[found["image_id"]].add(class_id)
 
 
 def _by_id(category: dict[str, Any]) -> int:

@@ -83,7 +83,7 @@ class Folder:
         pairs, broken = [], []
         for name in self.images:
             try:
-                pairs += [(name, class_id) for class_id in self._classes_in(name)]
+                pairs += [(name, class_id) for class_id in self.classes_in(name)]
             except MaskError as error:
                 broken.append(str(error))
         images = {c: tuple(n for n, shown in pairs if shown == c) for c in range(len(self.class_names))}
@@ -95,15 +95,16 @@ class Folder:
         lines = [f"Photograph {self.images[n]} has no mask." for n in self.images if n not in masks]
         return lines + [f"Mask {masks[name]} has no photograph." for name in masks if name not in self.images]
 
-    def _classes_in(self, name: str) -> list[int]:
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the ids of the classes in a photograph; none if it has no mask."""
         if self.folders or self._is_one_object:
             shown = [c for c in range(len(self.class_names)) if self.mask_path(name, c).exists()]
-            return [c for c in shown if (self.truth(name, c) == 1).any()]
+            return tuple(c for c in shown if (self.truth(name, c) == 1).any())
         path = self.root / "masks" / f"{name}.png"
         if not path.exists():
-            return []
+            return ()
         values = read_index_mask(path, range(len(self.class_names) + 1))
-        return [int(v) - 1 for v in np.unique(values) if v not in (0, IGNORE)]
+        return tuple(int(v) - 1 for v in np.unique(values) if v not in (0, IGNORE))
 
     @cached_property
     def _is_one_object(self) -> bool:

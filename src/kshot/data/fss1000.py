@@ -55,6 +55,10 @@ class FSS1000:
         """Read where the class is: a photograph shows its folder's class and no other."""
         return read_bright_mask(self.folder / f"{name}.png")
 
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the id of the class whose folder a photograph is in."""
+        return (CLASSES.index(name.partition("/")[0]),)
+
 
 def _holds_a_class(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in CLASSES)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from kshot.data.folds import PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
 from kshot.data.truth import Truth, pick_class, read_index_mask
+from kshot.episode import IGNORE
 from kshot.errors import DataError
 
 IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
@@ -45,5 +48,11 @@ class Pascal:
 
     def truth(self, name: str, class_id: int) -> Truth:
         """Read where a class is; 255 on the borders that VOC leaves open."""
-        values = read_index_mask(self.folder / MASKS / f"{name}.png", range(len(PASCAL_CLASSES) + 1))
-        return pick_class(values, class_id + 1)
+        return pick_class(self._labels(name), class_id + 1)
+
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the ids of the classes in a photograph."""
+        return tuple(int(v) - 1 for v in np.unique(self._labels(name)) if v not in (0, IGNORE))
+
+    def _labels(self, name: str) -> Truth:
+        return read_index_mask(self.folder / MASKS / f"{name}.png", range(len(PASCAL_CLASSES) + 1))

@@ -94,6 +94,23 @@ def balanced_episode(fold: Fold, shots: int, seed: int, index: int) -> Episode:
     return Episode(class_id, query, _different(images, query, shots, seed, index))
 
 
+def training_episode(fold: Fold, shots: int, seed: int, index: int, class_cap: int | None = None) -> Episode:
+    """Draw one episode to train on: a class weighs as many as it has images, but `class_cap` at most.
+
+    Without a cap, three quarters of VOC's episodes would be cats, dogs and persons; with equal weights, the
+    classes of few images would be learnt by heart.
+    """
+    weights = {c: min(len(n), len(n) if class_cap is None else class_cap) for c, n in fold.images.items()}
+    place = _number(sum(weights.values()), seed, index)
+    for class_id, weight in weights.items():
+        if place < weight:
+            break
+        place -= weight
+    images = fold.images[class_id]
+    query = images[_number(len(images), seed, index, 0)]
+    return Episode(class_id, query, _different(images, query, shots, seed, index))
+
+
 def _image_list_episode(
     fold: Fold, queries: list[tuple[str, list[int]]], shots: int, seed: int, index: int
 ) -> Episode:
@@ -143,9 +160,14 @@ def _number(below: int, *key: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") % below
 
 
+def shuffled(items: Sequence[T], *key: int) -> list[T]:
+    """Shuffle by a key of integers: the same key, the same order."""
+    return [items[place] for place in _order(len(items), *key)]
+
+
 @lru_cache(maxsize=1024)  # sorting a class anew for each of its queries would take hours on COCO
-def _order(length: int, seed: int, class_id: int, cycle: int) -> list[int]:
-    keys = [hashlib.sha256(repr((seed, class_id, cycle, n)).encode()).digest() for n in range(length)]
+def _order(length: int, *key: int) -> list[int]:
+    keys = [hashlib.sha256(repr((*key, n)).encode()).digest() for n in range(length)]
     return sorted(range(length), key=keys.__getitem__)
 
 

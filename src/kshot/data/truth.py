@@ -32,6 +32,9 @@ class Dataset(Protocol):
     def truth(self, name: str, class_id: int) -> Truth:
         """Read where a class is in a photograph, in the photograph's size."""
 
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the ids of all classes that a photograph shows, however small, ascending."""
+
 
 def read_index_mask(path: Path, allowed: Container[int]) -> Truth:
     """Read a mask whose values are class numbers; palette pictures are read as their indices.

@@ -33,8 +33,8 @@ def correlation_maps(query: FeaturePyramid, support: FeaturePyramid, support_mas
         share_BUV = F.interpolate(support_mask, support_taps[0].shape[-2:], mode="area")[:, 0]
         share_BUV = share_BUV / share_BUV.sum(dim=(-2, -1), keepdim=True)
         for query_BCHW, support_BCUV in zip(query_taps, support_taps, strict=True):
-            volume_BHWUV = correlation(query_BCHW, support_BCUV)
-            maps.append((volume_BHWUV * share_BUV[:, None, None]).sum(dim=(-2, -1)))
+            volume_BUVHW = correlation(query_BCHW, support_BCUV)
+            maps.append((volume_BUVHW * share_BUV[..., None, None]).sum(dim=(1, 2)))
     return maps
 
 

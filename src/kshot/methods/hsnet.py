@@ -15,15 +15,19 @@ from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
 from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.decoder import Decoder
-from kshot.network.encoder import Encoder
+from kshot.network.encoder import CHANNELS, Encoder
 from kshot.network.hypercorrelation import MaskPosition, hypercorrelation
 
 
 class BackboneFeatures(NamedTuple):
-    """The feature pyramids of the classifier and of the base learner; None for the one that is not used."""
+    """What is computed once an image: a pyramid for each backbone, None for one that is not used.
+
+    base_logits: (B, 1 + base classes, h, w), what H_cls says of the image; None without H_cls.
+    """
 
     cls: FeaturePyramid | None
     sem: FeaturePyramid | None
+    base_logits: Tensor | None = None
 
 
 class HSNet(nn.Module):
@@ -32,6 +36,7 @@ class HSNet(nn.Module):
     cls_backbone: B_cls, an ImageNet classifier. sem_backbone: B_sem, the backbone of a PSPNet trained on
     base classes. Encoder and decoder are shared by the two; `joint_decoder` (Dec2) sees both matches.
     mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
+    channels: the encoder's width; see `encoder.CHANNELS`.
     """
 
     def __init__(
@@ -40,15 +45,16 @@ class HSNet(nn.Module):
         sem_backbone: Backbone | None = None,
         *,
         mask_position: MaskPosition = "after",
+        channels: Sequence[int] = CHANNELS,
     ) -> None:
         super().__init__()
         self.cls_backbone = cls_backbone
         self.sem_backbone = sem_backbone
         self.mask_position: MaskPosition = mask_position
-        self.encoder = Encoder(_common_taps(cls_backbone, sem_backbone))
-        self.decoder = Decoder(Encoder.out_channels)
+        self.encoder = Encoder(_common_taps(cls_backbone, sem_backbone), channels)
+        self.decoder = Decoder(self.encoder.out_channels)
         both = cls_backbone is not None and sem_backbone is not None
-        self.joint_decoder = Decoder(2 * Encoder.out_channels) if both else None
+        self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
 
     def forward(self, query_images: Tensor, support_images: Tensor, support_mask: Tensor) -> Prediction:
         """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W)."""
@@ -66,8 +72,8 @@ class HSNet(nn.Module):
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""
         encoded = [
             self.encode(query_pyramid, support_pyramid, support.mask)
-            for query_pyramid, support_pyramid in zip(query, support.features, strict=True)
-            if query_pyramid is not None
+            for query_pyramid, support_pyramid in zip(query[:2], support.features[:2], strict=True)
+            if query_pyramid is not None and support_pyramid is not None
         ]
         if self.joint_decoder is None:
             return Prediction(final=self.decoder(encoded[0]))
@@ -76,7 +82,7 @@ class HSNet(nn.Module):
         return Prediction(final=combined, cls=cls, sem=sem, combined=combined)
 
     def encode(self, query: FeaturePyramid, support: FeaturePyramid, mask: Tensor) -> Tensor:
-        """Correlate and encode: (B, 128, h, w) at the query's stride 8."""
+        """Correlate and encode: (B, C, h, w) at the query's stride 8."""
         volumes = hypercorrelation(query, support, mask, mask_position=self.mask_position)
         encoded: Tensor = self.encoder(volumes)
         return encoded

@@ -15,6 +15,7 @@ from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.voting import foreground, segment_by_vote
 from kshot.network.backbones import Backbone
 from kshot.network.base_learner import PyramidPoolingHead, base_map
+from kshot.network.encoder import CHANNELS
 from kshot.network.fusion import Fusion
 from kshot.network.hypercorrelation import MaskPosition
 
@@ -23,7 +24,7 @@ class TwoPass(nn.Module):
     """HSNet with two backbones, run twice, and merged with the base map.
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
-    to; without it (a user's own model) the second pass is the answer.
+    to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class TwoPass(nn.Module):
         base_head: PyramidPoolingHead | None,
         *,
         mask_position: MaskPosition = "after",
+        channels: Sequence[int] = CHANNELS,
     ) -> None:
         super().__init__()
-        self.matcher = HSNet(cls_backbone, sem_backbone, mask_position=mask_position)
+        self.matcher = HSNet(cls_backbone, sem_backbone, mask_position=mask_position, channels=channels)
         self.base_head = base_head
         self.fusion = None if base_head is None else Fusion()
 
@@ -60,8 +62,13 @@ class TwoPass(nn.Module):
         return self.match(query, Support(support, support_mask), episode_class)
 
     def features(self, images: Tensor) -> BackboneFeatures:
-        """Read images (B, 3, H, W) in [0, 1] with both backbones."""
-        return self.matcher.features(images)
+        """Read images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
+        features = self.matcher.features(images)
+        if self.base_head is None:
+            return features
+        assert features.sem is not None
+        assert features.sem.last is not None
+        return features._replace(base_logits=self.base_head(features.sem.last))
 
     def match(
         self, query: BackboneFeatures, support: Support, episode_class: Tensor | None = None
@@ -79,15 +86,14 @@ class TwoPass(nn.Module):
 
     def base_map(self, query: BackboneFeatures, episode_class: Tensor | None) -> Tensor | None:
         """Where base classes are (eq. 13); while training, the episode's own class is left out."""
-        if self.base_head is None:
+        if self.base_head is None or query.base_logits is None:
             return None
         if self.training and episode_class is None:
             raise ModelError(
                 "In training, two-pass needs episode_class (B,), the index of each episode's base class: "
                 "left in the base map, the target would suppress itself. Or call .eval() first."
             )
-        assert query.sem is not None
-        return base_map(self.base_head(query.sem.last), episode_class if self.training else None)
+        return base_map(query.base_logits, episode_class if self.training else None)
 
     def fuse(self, first: Prediction, second: Tensor, base: Tensor | None) -> Prediction:
         """Merge the second pass with the base map (eqs. 14-15)."""

@@ -36,11 +36,12 @@ class FeaturePyramid(NamedTuple):
     """Features of a batch of images.
 
     stages: for strides 8, 16, 32 the taps of that stride in the order of depth, each (B, C, h, w).
-    last: the trunk's own output (B, C, h, w), after its last activation; heads stand on it.
+    last: the trunk's own output (B, C, h, w), after its last activation, which heads read; None for features
+    from a cache, which heads have read before.
     """
 
     stages: tuple[tuple[Tensor, ...], ...]
-    last: Tensor
+    last: Tensor | None
 
 
 class Tap(NamedTuple):
@@ -115,8 +116,7 @@ class Backbone(nn.Module):
         collected: list[Tensor] = []
         token = _collected.set(collected)
         try:
-            with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-                last = self.trunk.forward_features((images - self.mean) / self.std)
+            last = self.deepest(images)
         finally:
             _collected.reset(token)
         features = iter(collected)
@@ -125,6 +125,12 @@ class Backbone(nn.Module):
             step = max(stride // self.output_stride, 1)
             stages.append(tuple(next(features)[..., ::step, ::step] for _ in stage))
         return FeaturePyramid(tuple(stages), last)
+
+    def deepest(self, images: Tensor) -> Tensor:
+        """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            features: Tensor = self.trunk.forward_features((images - self.mean) / self.std)
+        return features
 
 
 # The hooks are permanent; what they collect belongs to the call that runs, in its own thread.

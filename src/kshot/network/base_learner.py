@@ -3,6 +3,8 @@
 Its backbone gives the second feature pyramid; its head says where base classes are.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -60,17 +62,28 @@ class PyramidPoolingHead(nn.Module):
 class PSPNet(nn.Module):
     """A dilated backbone and its head, to be trained on a fold's base classes.
 
-    Once trained, the two are B_sem and H_cls of the few-shot network.
+    Once trained, the two are B_sem and H_cls of the few-shot network, which run at output stride 8.
+    learns: what is trained; the rest is frozen, its BatchNorm too.
     """
 
-    def __init__(self, backbone: str, num_base_classes: int, *, trainable: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        num_base_classes: int,
+        *,
+        output_stride: int = 8,
+        learns: Literal["all", "head", "nothing"] = "nothing",
+    ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, output_stride=8, trainable=trainable)
-        self.head = PyramidPoolingHead(self.backbone.num_features, num_base_classes + 1, trainable=trainable)
+        self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all")
+        num_classes = num_base_classes + 1
+        self.head = PyramidPoolingHead(
+            self.backbone.num_features, num_classes, trainable=learns != "nothing"
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Segment images (B, 3, H, W) in [0, 1]: logits (B, 1 + base classes, ceil(H/8), ceil(W/8))."""
-        logits: Tensor = self.head(self.backbone(images).last)
+        """Segment images (B, 3, H, W) in [0, 1]: logits (B, 1 + base classes, h, w) at the output stride."""
+        logits: Tensor = self.head(self.backbone.deepest(images))
         return logits
 
 
@@ -78,10 +91,11 @@ def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor
     """Sum the probabilities of the base classes, background left out: (B, 1, h, w) in [0, 1].
 
     base_logits: (B, 1 + base classes, h, w). episode_class: (B,) indices of base classes from 0, each
-    left out of its own sum; while training, the target would else suppress itself.
+    left out of its own sum; while training, the target would else suppress itself. -1: not one of them.
     """
     probabilities = base_logits.softmax(dim=1)[:, 1:]
     if episode_class is not None:
-        own = episode_class.view(-1, 1, 1, 1).expand(-1, 1, *probabilities.shape[-2:])
-        probabilities = probabilities.scatter(1, own, 0.0)
+        classes = torch.arange(probabilities.shape[1], device=base_logits.device)
+        others = classes != episode_class[:, None]
+        probabilities = probabilities * others[..., None, None]
     return probabilities.sum(dim=1, keepdim=True)

@@ -1,10 +1,16 @@
 """Step 3a of the network: the centre-pivot 4-D convolution (Min et al. 2021, section 4.2).
 
-Axis letters: B batch, C channels, H W query rows and columns, U V support's.
+Axis letters: B batch, C channels, U V support rows and columns, H W query's. The query's axes come last, so
+that convolving them moves no data, and mixing a few support positions is one matrix product.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+DENSE_POSITIONS = 4
+"""Support positions up to which a support-side convolution is a matrix product: on a 2x2 grid a 3x3 kernel
+spends more than half of its work on padding."""
 
 
 class CenterPivotConv4d(nn.Module):
@@ -21,22 +27,46 @@ class CenterPivotConv4d(nn.Module):
         self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
         self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
 
-    def forward(self, volume_BCHWUV: Tensor, support_stride: tuple[int, int] = (1, 1)) -> Tensor:
-        """Map (B, C, H, W, U, V) to (B, C', H, W, ceil(U / stride), ceil(V / stride))."""
-        over_query = self._convolve_query(volume_BCHWUV, support_stride)
-        over_support = self._convolve_support(volume_BCHWUV, support_stride)
+    def forward(self, volume_BCUVHW: Tensor, support_stride: tuple[int, int] = (1, 1)) -> Tensor:
+        """Map (B, C, U, V, H, W) to (B, C', ceil(U / stride), ceil(V / stride), H, W)."""
+        over_query = self._convolve_query(volume_BCUVHW, support_stride)
+        over_support = self._convolve_support(volume_BCUVHW, support_stride)
         return over_query + over_support
 
-    def _convolve_query(self, volume_BCHWUV: Tensor, stride: tuple[int, int]) -> Tensor:
-        pruned = volume_BCHWUV[..., :: stride[0], :: stride[1]]
-        b, c, h, w, u, v = pruned.shape
-        images = pruned.permute(0, 4, 5, 1, 2, 3).reshape(b * u * v, c, h, w)
-        convolved: Tensor = self.query_conv(images)
-        return convolved.view(b, u, v, -1, h, w).permute(0, 3, 4, 5, 1, 2)
+    def _convolve_query(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
+        pruned = volume_BCUVHW[:, :, :: stride[0], :: stride[1]]
+        conv, positions = self.query_conv, pruned.shape[2:4]
+        convolved = F.conv3d(
+            pruned.flatten(2, 3), conv.weight.unsqueeze(2), conv.bias, padding=(0, *conv.padding)
+        )
+        return convolved.unflatten(2, positions)
 
-    def _convolve_support(self, volume_BCHWUV: Tensor, stride: tuple[int, int]) -> Tensor:
-        b, c, h, w, u, v = volume_BCHWUV.shape
-        images = volume_BCHWUV.permute(0, 2, 3, 1, 4, 5).reshape(b * h * w, c, u, v)
+    def _convolve_support(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
+        b, c, u, v, h, w = volume_BCUVHW.shape
         conv = self.support_conv
+        if u * v <= DENSE_POSITIONS:
+            matrix, size = _matrix(conv.weight, (u, v), stride)
+            mixed = matrix @ volume_BCUVHW.reshape(b, c * u * v, h * w)
+            return mixed.view(b, -1, *size, h, w) + conv.bias.view(-1, 1, 1, 1, 1)
+        images = volume_BCUVHW.permute(0, 4, 5, 1, 2, 3).reshape(b * h * w, c, u, v)
         convolved = F.conv2d(images, conv.weight, conv.bias, stride, conv.padding)
-        return convolved.view(b, h, w, -1, *convolved.shape[-2:]).permute(0, 3, 1, 2, 4, 5)
+        return convolved.view(b, h, w, *convolved.shape[1:]).permute(0, 3, 4, 5, 1, 2)
+
+
+def _matrix(
+    kernel: Tensor, positions: tuple[int, int], stride: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """Write a zero-padded convolution of (U, V) positions as a matrix (C' U' V', C U V); give (U', V') too."""
+    padded = F.pad(kernel, (0, 1, 0, 1))  # one more row and column, of zeros: off the kernel
+    rows, columns = (
+        _offsets(n, kernel.shape[2], step, kernel.device) for n, step in zip(positions, stride, strict=True)
+    )
+    spread = padded[:, :, rows][..., columns]  # (C', C, U', U, V', V)
+    return spread.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1), (rows.shape[0], columns.shape[0])
+
+
+def _offsets(positions: int, kernel_size: int, stride: int, device: torch.device) -> Tensor:
+    """Say which element of the kernel leads from each input to each output; kernel_size where none does."""
+    outputs = torch.arange(0, positions, stride, device=device)
+    offset = torch.arange(positions, device=device) - outputs[:, None] + kernel_size // 2
+    return torch.where((offset >= 0) & (offset < kernel_size), offset, kernel_size)

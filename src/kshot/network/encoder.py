@@ -1,7 +1,7 @@
 """Step 3b of the network: the 4-D encoder, from correlations to one map of the query.
 
 One encoder serves all three matches: by B_cls, by B_sem, and the second pass.
-Axis letters: B batch, C channels, H W query rows and columns, U V support's.
+Axis letters: B batch, C channels, U V support rows and columns, H W query's.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from kshot.network.conv4d import CenterPivotConv4d
 from kshot.network.hypercorrelation import resize
 
 CHANNELS = (16, 64, 128)
-"""Channels after each of a stage's three convolutions; the last is what the encoder returns."""
+"""Channels after each of a stage's three convolutions, as published; the last is what the encoder returns."""
 
 # Deepest stage (stride 32) first, as everywhere in the encoder.
 KERNEL_SIZES = ((3, 3, 3), (5, 3, 3), (5, 5, 3))
@@ -35,41 +35,40 @@ class Conv4dBlock(nn.Module):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c_out) for c_out in channels[1:])
 
-    def forward(self, volume_BCHWUV: Tensor, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3) -> Tensor:
-        """Map (B, C, H, W, U, V) to (B, C', H, W, U', V'), smaller by the support strides."""
+    def forward(self, volume_BCUVHW: Tensor, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3) -> Tensor:
+        """Map (B, C, U, V, H, W) to (B, C', U', V', H, W), smaller by the support strides."""
         for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
-            volume_BCHWUV = F.relu(norm(conv(volume_BCHWUV, stride)))
-        return volume_BCHWUV
+            volume_BCUVHW = F.relu(norm(conv(volume_BCUVHW, stride)), inplace=True)
+        return volume_BCUVHW
 
 
 class Encoder(nn.Module):
     """Squeeze each stage's support axes, then mix the stages from the deepest to the finest.
 
-    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them.
+    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them. channels: see CHANNELS.
     """
 
-    out_channels = CHANNELS[-1]
-
-    def __init__(self, taps_per_stage: Sequence[int]) -> None:
+    def __init__(self, taps_per_stage: Sequence[int], channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
+        self.out_channels = channels[-1]
         self.squeeze = nn.ModuleList(
-            Conv4dBlock((taps, *CHANNELS), kernels)
+            Conv4dBlock((taps, *channels), kernels)
             for taps, kernels in zip(reversed(taps_per_stage), KERNEL_SIZES, strict=True)
         )
         mixing = (self.out_channels,) * 4
         self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in KERNEL_SIZES[1:])
 
     def forward(self, volumes: Sequence[Tensor]) -> Tensor:
-        """Encode a hypercorrelation, deepest stage first, as (B, 128, H, W) of the finest stage."""
-        strides = support_strides(volumes[0].shape[-2:])
+        """Encode a hypercorrelation, deepest stage first, as (B, C, H, W) of the finest stage."""
+        strides = support_strides(volumes[0].shape[2:4])
         deepest, *finer = (
             squeeze(volume, stage_strides)
             for squeeze, volume, stage_strides in zip(self.squeeze, volumes, strides, strict=True)
         )
         mixed: Tensor = deepest
         for mix, stage in zip(self.mix, finer, strict=True):
-            mixed = mix(_resize_query_axes(mixed, stage.shape[2:4]) + _fit_support_axes(stage, mixed))
-        return mixed.mean(dim=(-2, -1))
+            mixed = mix(_resize_query_axes(mixed, stage.shape[-2:]) + _fit_support_axes(stage, mixed))
+        return mixed.mean(dim=(2, 3))
 
 
 def support_strides(deepest_size: Sequence[int]) -> list[list[tuple[int, int]]]:
@@ -95,17 +94,15 @@ def _axis_strides(deepest_size: int) -> list[list[int]]:
     return stages
 
 
-def _resize_query_axes(volume_BCHWUV: Tensor, size: tuple[int, ...]) -> Tensor:
-    b, c, h, w, u, v = volume_BCHWUV.shape
-    images = volume_BCHWUV.permute(0, 4, 5, 1, 2, 3).reshape(b * u * v, c, h, w)
-    return resize(images, size).view(b, u, v, c, *size).permute(0, 3, 4, 5, 1, 2)
+def _resize_query_axes(volume_BCUVHW: Tensor, size: tuple[int, ...]) -> Tensor:
+    return resize(volume_BCUVHW.flatten(1, 3), size).unflatten(1, volume_BCUVHW.shape[1:4])
 
 
-def _fit_support_axes(volume_BCHWUV: Tensor, like: Tensor) -> Tensor:
+def _fit_support_axes(volume_BCUVHW: Tensor, like: Tensor) -> Tensor:
     """Give two stages the same support positions: only nets that round sizes down ever differ."""
-    if volume_BCHWUV.shape[-2:] == like.shape[-2:]:
-        return volume_BCHWUV
-    b, c, h, w, u, v = volume_BCHWUV.shape
-    size = (like.shape[-2], like.shape[-1])
-    pooled = F.adaptive_avg_pool2d(volume_BCHWUV.reshape(b, c * h * w, u, v), size)
-    return pooled.view(b, c, h, w, *size)
+    if volume_BCUVHW.shape[2:4] == like.shape[2:4]:
+        return volume_BCUVHW
+    maps = volume_BCUVHW.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)
+    pooled = F.adaptive_avg_pool2d(maps, (like.shape[2], like.shape[3]))
+    b, _, _, _, h, w = volume_BCUVHW.shape
+    return pooled.view(b, h, w, *pooled.shape[1:]).permute(0, 3, 4, 5, 1, 2)

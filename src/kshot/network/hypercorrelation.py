@@ -1,6 +1,6 @@
 """Step 2 of the network: the hypercorrelation, how alike every two positions of two images are.
 
-Axis letters: B batch, L taps of a stage, C channels, H W query rows and columns, U V support's.
+Axis letters: B batch, L taps of a stage, C channels, U V support rows and columns, H W query's.
 """
 
 from typing import Literal
@@ -31,7 +31,7 @@ def hypercorrelation(
     features before their norm, as printed in the paper and as HSNet trains: there a soft mask
     cancels out against the norm.
 
-    Returns a list, deepest stage first, of (B, L, H, W, U, V) in [0, 1].
+    Returns a list, deepest stage first, of (B, L, U, V, H, W) in [0, 1].
     """
     volumes = []
     for query_taps, support_taps in zip(query.stages, support.stages, strict=True):
@@ -41,18 +41,19 @@ def hypercorrelation(
             if mask_position == "before":
                 support_BCUV = support_BCUV * mask
             taps.append(correlation(query_BCHW, support_BCUV))
-        volume_BLHWUV = torch.stack(taps, dim=1)
+        # In memory the support's axes come last, as the encoder's first, largest convolution wants them.
+        volume_BHWLUV = torch.stack([tap.permute(0, 3, 4, 1, 2) for tap in taps], dim=3)
         if mask_position == "after":
-            volume_BLHWUV = volume_BLHWUV * mask[:, :, None, None]
-        volumes.append(volume_BLHWUV)
+            volume_BHWLUV = volume_BHWLUV * mask[:, None, None].to(volume_BHWLUV.dtype)
+        volumes.append(volume_BHWLUV.permute(0, 3, 4, 5, 1, 2))
     return volumes[::-1]
 
 
 def correlation(query_BCHW: Tensor, support_BCUV: Tensor) -> Tensor:
-    """Cosine similarity of all pairs of positions, negative ones cut to 0: (B, H, W, U, V)."""
+    """Cosine similarity of all pairs of positions, negative ones cut to 0: (B, U, V, H, W)."""
     query_BCHW = query_BCHW / (query_BCHW.norm(dim=1, keepdim=True) + NORM_EPS)
     support_BCUV = support_BCUV / (support_BCUV.norm(dim=1, keepdim=True) + NORM_EPS)
-    return torch.einsum("bchw,bcuv->bhwuv", query_BCHW, support_BCUV).relu()
+    return torch.einsum("bchw,bcuv->bhwuv", query_BCHW, support_BCUV).relu().permute(0, 3, 4, 1, 2)
 
 
 def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

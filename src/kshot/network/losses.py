@@ -13,7 +13,9 @@ KAPPA = 0.1
 def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
     """Compute each loss term of a prediction; their sum, with equal weights, is to be minimised.
 
-    query_mask: (B, H, W) long, 0 background, 1 foreground, 255 ignored. Logits are resized to it.
+    A term is the mean over the episodes of their means over pixels, so that it does not matter which
+    episodes share a batch. query_mask: (B, H, W) long, 0 background, 1 foreground, 255 ignored. Logits are
+    resized to it.
     Returns `final` always; `cls`, `sem`, `combined`, `second` where the method has that step.
     """
     logits = {
@@ -28,11 +30,17 @@ def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
     terms = {}
     for name, step in logits.items():
         if step is not None:
-            step = resize(step, query_mask.shape[-2:])
-            terms[name] = F.cross_entropy(step, query_mask, ignore_index=IGNORE)
+            step = resize(step.float(), query_mask.shape[-2:])
+            terms[name] = _cross_entropy(step, query_mask)
             if name == "combined":
                 terms[name] = terms[name] - KAPPA * shannon(step)
     return terms
+
+
+def _cross_entropy(logits: Tensor, query_mask: Tensor) -> Tensor:
+    known = (query_mask != IGNORE).flatten(1).sum(dim=1).clamp(min=1)
+    per_pixel = F.cross_entropy(logits, query_mask, ignore_index=IGNORE, reduction="none")
+    return (per_pixel.flatten(1).sum(dim=1) / known).mean()
 
 
 def shannon(logits: Tensor) -> Tensor:

@@ -34,16 +34,17 @@ def load_backbone(name: str, weights: str | Path | None = None, *, output_stride
     Raises WeightsError if they are missing or don't fit, ModelError if there is no such backbone.
     """
     backbone = Backbone(name, output_stride=output_stride)
-    path = Path(weights) if weights is not None else _find_weights(backbone.name)
-    load_weights(backbone, path)
+    load_weights(backbone, weights)
     return backbone
 
 
-def load_weights(backbone: Backbone, path: Path) -> None:
-    """Copy the weights in a file into a backbone; classifier weights in the file are left out.
+def load_weights(backbone: Backbone, weights: str | Path | None = None) -> None:
+    """Copy ImageNet weights into a backbone, from a file or as `load_backbone` finds them.
 
-    Raises WeightsError if the file is missing, unreadable, or not of this network.
+    Classifier weights in the file are left out.
+    Raises WeightsError if they are missing, unreadable, or not of this network.
     """
+    path = Path(weights) if weights is not None else _find_weights(backbone.name)
     state = read_state(path)
     if "_conv_stem.weight" in state:
         state = convert_efficientnet(state, backbone.trunk)
@@ -95,8 +96,13 @@ def fill(module: nn.Module, state: dict[str, Tensor], *, what: str, ignore: tupl
 
 def weights_sha256(module: nn.Module) -> str:
     """Digest a module's weights: names, types and bytes, whatever file they came from."""
+    return state_sha256(module.state_dict())
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """Digest a state dict's names, types and bytes."""
     digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted(state.items()):
         if key.endswith("num_batches_tracked"):
             continue
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,0 +1,122 @@
+"""What a fold trains on: its base classes' photographs, and label maps with novel classes out of sight.
+
+Pure but for `base_labels`, which reads a photograph's masks.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+
+from kshot.data.benchmarks import read_fold
+from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, held_out_classes, novel_classes
+from kshot.data.sampling import Fold, shuffled
+from kshot.data.truth import Dataset, Truth
+from kshot.episode import IGNORE
+from kshot.errors import DataError
+
+NovelPixels = Literal["background", "drop", "ignore"]
+"""What becomes of novel objects in training photographs: background (HSNet), no such photographs at all
+(BAM), or pixels without a label (RePRI)."""
+
+UnknownPixels = Literal["background", "ignore"]
+"""What becomes of 255, VOC's borders, in training: background (HSNet) or pixels without a label."""
+
+
+def train_fold(data: str, fold: int, *, hold_out: bool) -> Fold:
+    """Give the pairs that a fold trains on: the train lists of the other folds.
+
+    hold_out: leave the held-out base classes out, so that a checkpoint can be chosen on them.
+    A folder of one's own, or FSS-1000, has no folds: its train pairs are all used, and nothing is held out.
+    """
+    if data not in FOLDED:
+        if hold_out:
+            raise DataError(f"{data} has no base classes to hold out. Leave out --hold-out.")
+        return read_fold(data, fold, "train" if data == "fss1000" else None)
+    wanted = set(base_classes(data, fold)) - set(held_out_classes(data, fold) if hold_out else ())
+    return join(read_fold(data, n, "train") for n in range(NUM_FOLDS) if n != fold).only(wanted)
+
+
+def join(folds: Iterable[Fold]) -> Fold:
+    """Put the pairs of several folds together, in the order of class ids."""
+    parts = list(folds)
+    images = {class_id: names for part in parts for class_id, names in part.images.items()}
+    return Fold(
+        parts[0].benchmark,
+        parts[0].split,
+        parts[0].number,
+        parts[0].class_names,
+        dict(sorted(images.items())),
+        tuple(query for part in parts for query in part.queries),
+    )
+
+
+def unseen_classes(data: str, fold: int) -> tuple[int, ...]:
+    """Give the ids of the classes that a fold must never be shown; none where there are no folds."""
+    return novel_classes(data, fold) if data in FOLDED else ()
+
+
+def photographs(fold: Fold) -> list[str]:
+    """Name a fold's photographs, each once, in the order of its pairs."""
+    return list(dict.fromkeys(name for name, _ in fold.queries))
+
+
+def draw_photographs(fold: Fold, seed: int, epoch: int, class_cap: int | None) -> list[str]:
+    """Draw an epoch's photographs, shuffled: all of them once, or up to `class_cap` of each class.
+
+    Under a cap a common class shows its photographs in turn, over several epochs. A photograph of two
+    classes can then come twice.
+    """
+    if class_cap is None:
+        return shuffled(photographs(fold), seed, epoch)
+    drawn: list[str] = []
+    for class_id, names in fold.images.items():
+        count = min(len(names), class_cap)
+        for place in range(epoch * count, (epoch + 1) * count):
+            cycle, position = divmod(place, len(names))
+            drawn.append(shuffled(names, seed, class_id, cycle)[position])
+    return shuffled(drawn, seed, epoch)
+
+
+def base_labels(
+    dataset: Dataset,
+    name: str,
+    class_ids: tuple[int, ...],
+    unseen: tuple[int, ...] = (),
+    *,
+    novel_pixels: NovelPixels = "background",
+    unknown_pixels: UnknownPixels = "ignore",
+) -> Truth:
+    """Read a photograph's label map (H, W): 0 background, n + 1 for `class_ids[n]`, 255 without a label.
+
+    Where objects overlap, the class that covers less of the photograph is on top.
+    """
+    truths = {class_id: dataset.truth(name, class_id) for class_id in dataset.classes_in(name)}
+    if not truths:
+        raise DataError(f"Photograph {name} shows no class; it cannot be trained on.")
+    labels = np.zeros(next(iter(truths.values())).shape, dtype=np.uint8)
+    if unknown_pixels == "ignore":
+        for truth in truths.values():
+            labels[truth == IGNORE] = IGNORE
+    for class_id, truth in sorted(truths.items(), key=lambda item: -int((item[1] == 1).sum())):
+        if class_id in class_ids:
+            labels[truth == 1] = class_ids.index(class_id) + 1
+        elif class_id in unseen and novel_pixels == "ignore":
+            labels[truth == 1] = IGNORE
+        else:
+            labels[truth == 1] = 0
+    return labels
+
+
+def without_unseen(
+    fold: Fold, dataset: Dataset, unseen: tuple[int, ...], novel_pixels: NovelPixels
+) -> Fold:
+    """Drop the photographs in which a novel class shows, if that is asked for; else give the fold as it is."""
+    if novel_pixels != "drop":
+        return fold
+    return fold.keep(n for n in photographs(fold) if not set(dataset.classes_in(n)) & set(unseen))
+
+
+def present(fold: Fold, dataset: Dataset) -> Fold:
+    """Give the part of a fold whose photographs are on disk."""
+    return fold.keep(name for name in photographs(fold) if dataset.image_path(name).exists())

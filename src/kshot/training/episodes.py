@@ -1,0 +1,182 @@
+"""Batches of episodes to train on: names are drawn by seed and number, features come from the cache."""
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from kshot.benchmark.framing import Frame
+from kshot.data.base_classes import train_fold, unseen_classes, without_unseen, present
+from kshot.data.sampling import Episode, Fold, needed_images, training_episode
+from kshot.data.truth import Dataset, Truth
+from kshot.episode import IGNORE, Support
+from kshot.errors import DataError
+from kshot.images import read_image
+from kshot.methods.hsnet import BackboneFeatures
+from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.base_learner import PSPNet
+from kshot.network.weights import weights_sha256
+from kshot.training.feature_cache import (
+    Budget,
+    FeatureCache,
+    Features,
+    features_to_pyramid,
+    pyramid_to_features,
+)
+from kshot.training.recipes import TrainConfig
+
+MASKS_KEPT = 4096
+"""Truths that stay in memory, at the network's size: some 66 kB each at 257 px."""
+
+
+class Batch(NamedTuple):
+    """A part of a step's episodes: features of queries and supports, and what is to be found.
+
+    query_mask: (B, H, W) long of 0, 1 and 255. episode_class: (B,) each episode's place among H_cls's classes.
+    """
+
+    query: BackboneFeatures
+    support: Support
+    query_mask: Tensor
+    episode_class: Tensor
+
+
+class FeatureReader:
+    """Reads both backbones' features of a photograph, from the cache or anew.
+
+    cls_backbone, base_learner: None for what the method does not match with.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cls_backbone: Backbone | None,
+        base_learner: PSPNet | None,
+        size: int,
+        budget: Budget,
+        device: torch.device,
+    ) -> None:
+        self.dataset, self.frame, self.device = dataset, Frame(size, "squash"), device
+        self.cls = self.sem = None
+        if cls_backbone is not None:
+            key = f"{weights_sha256(cls_backbone)} {size} squash"
+            self.cls = FeatureCache(partial(_cls_features, cls_backbone), key, budget)
+        if base_learner is not None:
+            key = f"{weights_sha256(base_learner)} {size} squash"
+            self.sem = FeatureCache(partial(_sem_features, base_learner), key, budget)
+
+    def read(self, name: str, flipped: bool = False) -> BackboneFeatures:
+        """Give a photograph's features in half precision."""
+        path = self.dataset.image_path(name)
+        cls, sem = (
+            None if cache is None else cache.read(path, flipped, lambda: self._image(path))
+            for cache in (self.cls, self.sem)
+        )
+        return BackboneFeatures(
+            None if cls is None else features_to_pyramid(cls),
+            None if sem is None else features_to_pyramid(sem),
+            None if sem is None else sem["base_logits"],
+        )
+
+    def read_one(self, name: str) -> BackboneFeatures:
+        """Give a photograph's features as a batch of one, ready for a method."""
+        return _join([self.read(name)], self.device)
+
+    def _image(self, path: Path) -> Tensor:
+        return self.frame.image(read_image(path)).to(self.device)
+
+
+class TrainingEpisodes:
+    """All episodes of a training, by number."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, base_classes: tuple[str, ...]
+    ) -> None:
+        self.config, self.dataset = config, dataset
+        self.unseen = unseen_classes(config.data, config.fold)
+        fold = train_fold(config.data, config.fold, hold_out=config.select_on == "base")
+        fold = without_unseen(present(fold, dataset), dataset, self.unseen, config.novel_pixels)
+        self.fold = fold.large_enough(1)
+        if not self.fold.queries:
+            raise DataError(f"No class has enough photographs to train on: {needed_images(1)}. Check --root.")
+        places = {name: index for index, name in enumerate(base_classes)}
+        self.places = {c: places.get(fold.class_names[c], -1) for c in self.fold.images}
+
+    def episode(self, index: int) -> tuple[Episode, tuple[bool, bool]]:
+        """Name an episode, and say whether its query and its support are mirrored."""
+        config = self.config
+        episode = training_episode(self.fold, 1, config.seed, index, config.class_cap)
+        coins = np.random.default_rng((config.seed, index)).random(2) < 0.5
+        return episode, (config.flip and bool(coins[0]), config.flip and bool(coins[1]))
+
+    def read(self, indices: list[int], reader: FeatureReader) -> Batch:
+        """Read episodes into one batch, on the reader's device."""
+        queries, supports, support_masks, query_masks, places = [], [], [], [], []
+        for index in indices:
+            (class_id, query, (support,)), (query_flipped, support_flipped) = self.episode(index)
+            queries.append(reader.read(query, query_flipped))
+            supports.append(reader.read(support, support_flipped))
+            query_masks.append(_flip(self._query_mask(query, class_id, reader.frame), query_flipped))
+            truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
+            support_masks.append((truth == 1).float()[None])
+            places.append(self.places[class_id])
+        to = partial(torch.Tensor.to, device=reader.device)
+        return Batch(
+            _join(queries, reader.device),
+            Support(_join(supports, reader.device), to(torch.stack(support_masks))),
+            to(torch.stack(query_masks).long()),
+            to(torch.tensor(places)),
+        )
+
+    @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019  one object a run
+    def _truth(self, name: str, class_id: int, frame: Frame) -> Tensor:
+        return torch.from_numpy(frame.truth(self.dataset.truth(name, class_id)))
+
+    @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019
+    def _query_mask(self, name: str, class_id: int, frame: Frame) -> Tensor:
+        """Read what is to be found, with unknown and novel pixels treated as the recipe says."""
+        truth = self.dataset.truth(name, class_id).copy()
+        if self.config.unknown_pixels == "background":
+            truth[truth == IGNORE] = 0
+        if self.config.novel_pixels == "ignore":
+            for unseen in set(self.dataset.classes_in(name)) & set(self.unseen):
+                truth[self.dataset.truth(name, unseen) == 1] = IGNORE
+        return torch.from_numpy(frame.truth(truth))
+
+
+def _cls_features(backbone: Backbone, image: Tensor) -> Features:
+    return pyramid_to_features(backbone(image))
+
+
+def _sem_features(base_learner: PSPNet, image: Tensor) -> Features:
+    pyramid = base_learner.backbone(image)
+    return {**pyramid_to_features(pyramid), "base_logits": base_learner.head(pyramid.last)}
+
+
+def _join(features: list[BackboneFeatures], device: torch.device) -> BackboneFeatures:
+    def together(tensors: list[Tensor]) -> Tensor:
+        return torch.cat([tensor.to(device).float() for tensor in tensors])
+
+    def pyramids(found: list[FeaturePyramid | None]) -> FeaturePyramid | None:
+        if found[0] is None:
+            return None
+        stages = zip(*(pyramid.stages for pyramid in found if pyramid is not None), strict=True)
+        return FeaturePyramid(
+            tuple(tuple(together(list(taps)) for taps in zip(*stage, strict=True)) for stage in stages), None
+        )
+
+    logits = [one.base_logits for one in features if one.base_logits is not None]
+    return BackboneFeatures(
+        pyramids([one.cls for one in features]),
+        pyramids([one.sem for one in features]),
+        together(logits) if logits else None,
+    )
+
+
+def _flip(mask: Tensor, flipped: bool) -> Tensor:
+    return mask.flip(-1) if flipped else mask

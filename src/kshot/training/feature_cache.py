@@ -1,0 +1,90 @@
+"""Frozen features on disk: each image's are computed once, and a training step reads them back.
+
+One file an image, half precision, in a folder for each backbone; what is in it follows from the weights, the
+size and the photograph's own file, so any number of runs can share a cache.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kshot.network.backbones import FeaturePyramid
+from kshot.pictures import replacing
+
+Features = dict[str, Tensor]
+"""Tensors of one image, (1, C, h, w), by name."""
+
+
+class Budget:
+    """How many bytes a cache may still write, over all its folders."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self.root = root
+        self.left = limit - sum(file.stat().st_size for file in root.rglob("*.safetensors"))
+
+    def take(self, size: int) -> bool:
+        """Take what a file needs; False if there is not so much left."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+class FeatureCache:
+    """One backbone's features at one size.
+
+    compute: makes the features of an image (1, 3, H, W). key: digests of weights and transform. What does not
+    fit into the budget is computed again at every use: correct, and `num_computed` tells.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Features], key: str, budget: Budget) -> None:
+        self.folder = budget.root / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.num_computed = 0
+        self._compute, self._budget = compute, budget
+
+    def read(self, photograph: Path, flipped: bool, image: Callable[[], Tensor]) -> Features:
+        """Give a photograph's features in half precision; `image` is asked for if they are not there.
+
+        flipped: of its mirror image. A damaged file is made anew.
+        """
+        path = self.folder / _file_name(photograph, flipped)
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            pass
+        except SafetensorError:
+            path.unlink()
+        picture = image()
+        with torch.no_grad():
+            features = self._compute(picture.flip(-1) if flipped else picture)
+        self.num_computed += 1
+        halved = {name: value.half().contiguous().cpu() for name, value in features.items()}
+        if self._budget.take(sum(value.nbytes for value in halved.values())):
+            with replacing(path) as temporary:
+                save_file(halved, temporary)
+        return halved
+
+
+def pyramid_to_features(pyramid: FeaturePyramid) -> Features:
+    """Name a pyramid's taps, stage by stage."""
+    return {f"{s}.{t:02}": tap for s, taps in enumerate(pyramid.stages) for t, tap in enumerate(taps)}
+
+
+def features_to_pyramid(features: Features) -> FeaturePyramid:
+    """Put a pyramid together again; what heads read is not kept."""
+    stages = tuple(
+        tuple(features[name] for name in sorted(features) if name.startswith(f"{stage}."))
+        for stage in range(3)
+    )
+    return FeaturePyramid(stages, None)
+
+
+def _file_name(photograph: Path, flipped: bool) -> str:
+    found = photograph.stat()
+    identity = f"{photograph.resolve()} {found.st_size} {found.st_mtime_ns}"
+    return f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}{'_flipped' * flipped}.safetensors"

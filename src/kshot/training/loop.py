@@ -1,0 +1,193 @@
+"""The loop that both trainings run: a step, now and then a line of the log, a validation, a checkpoint.
+
+What a step draws depends on the seed and the step alone: a resumed run goes on as if it had never stopped.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kshot.errors import DataError
+from kshot.progress import progress
+from kshot.training.checkpoint import Checkpoint, save_checkpoint
+from kshot.training.run_folder import RunFolder
+
+LOG_EVERY = 10
+"""Steps between two lines of the log; checkpoints fall on such steps only."""
+
+Batches = Callable[[int], Iterator[list[Any]]]
+"""From a step on: this process's part of each step's batch, cut into the parts that are accumulated."""
+
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+class Phase(NamedTuple):
+    """One stretch of training, with one optimiser.
+
+    number: counts a run's phases from 0. rate: the factor of all learning rates, by step. clip: largest norm
+    of the gradient. ema: decay of the weights' moving average; None: the weights themselves are the result.
+    validate_every: steps between validations, 0 for one at the end only.
+    """
+
+    number: int
+    steps: int
+    rate: Callable[[int], float]
+    seed: int
+    clip: float | None = None
+    ema: float | None = None
+    validate_every: int = 0
+    checkpoint_seconds: float = 300.0
+
+
+def fit(training: "Training", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
+    """Train one phase from where it stands, and return the learner whose weights are the result.
+
+    validate: scores a learner; called on the main process only.
+    Raises DataError if a loss is no longer finite.
+    """
+    phase, is_main = training.phase, training.accelerator.is_main_process
+    last_saved = time.monotonic()
+    losses = _Losses(training.step)
+    with progress("Training", "steps") as on_progress:
+        for parts in batches(training.step):
+            losses.add(training.take_step(parts))
+            step, is_last = training.step, training.step == phase.steps
+            if step % LOG_EVERY == 0 or is_last:
+                entry = losses.entry(training)
+                losses = _Losses(step)
+                if is_main:
+                    run.log(entry)
+                    on_progress(step, phase.steps, f"loss {sum(entry['losses'].values()):.3f}")
+            if is_main and (is_last or (phase.validate_every and step % phase.validate_every == 0)):
+                run.log({"phase": phase.number, "step": step, "validation": validate(training.result)})
+                losses.start_clock()
+            is_due = time.monotonic() - last_saved > phase.checkpoint_seconds and step % LOG_EVERY == 0
+            if is_main and (is_last or is_due):
+                save_checkpoint(training.checkpoint(run.recipe), run.checkpoint)
+                last_saved = time.monotonic()
+            if is_last:
+                break
+    training.accelerator.wait_for_everyone()
+    return training.result
+
+
+class Training:
+    """A learner and its optimiser, on the way through one phase.
+
+    learner: called with a part of a batch, it gives its losses by name. frozen: prefixes of what it holds but
+    never learns, and checkpoints leave out. checkpoint: where to go on, if it is of this phase.
+    """
+
+    def __init__(
+        self,
+        learner: nn.Module,
+        optimiser: Optimizer,
+        phase: Phase,
+        accelerator: Accelerator,
+        *,
+        frozen: tuple[str, ...] = (),
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.learner, self.optimiser, self.phase, self.accelerator = learner, optimiser, phase, accelerator
+        self.frozen, self.step = frozen, 0
+        self.base_rates = [float(group["lr"]) for group in optimiser.param_groups]
+        self.prepared, self.prepared_optimiser = accelerator.prepare(learner, optimiser)
+        self.average = None
+        if phase.ema is not None:
+            self.average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(phase.ema))
+        if checkpoint is not None:
+            learner.load_state_dict(checkpoint.learner, strict=False)
+            optimiser.load_state_dict(checkpoint.optimiser)
+            if self.average is not None and checkpoint.average is not None:
+                self.average.load_state_dict(checkpoint.average, strict=False)
+            self.step = checkpoint.step
+
+    @property
+    def result(self) -> nn.Module:
+        """The learner whose weights count: their moving average, if there is one."""
+        return self.learner if self.average is None else self.average.module
+
+    def take_step(self, parts: list[Any]) -> dict[str, Tensor]:
+        """Learn from one batch; return its losses, means over the parts, not yet over processes."""
+        torch.manual_seed(_seed(self.phase.seed, self.phase.number, self.step, self.accelerator.process_index))
+        for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * self.phase.rate(self.step)
+        self.prepared.train()
+        losses: dict[str, Tensor] = {}
+        for part in parts:
+            with self.accelerator.accumulate(self.prepared):
+                terms = self.prepared(part)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum())
+                if self.accelerator.sync_gradients and self.phase.clip is not None:
+                    self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.phase.clip)
+                self.prepared_optimiser.step()
+                self.prepared_optimiser.zero_grad()
+            for name, term in terms.items():
+                losses[name] = losses.get(name, 0) + term.detach() / len(parts)
+        if self.average is not None:
+            self.average.update_parameters(self.learner)
+        self.step += 1
+        return losses
+
+    def checkpoint(self, recipe: str) -> Checkpoint:
+        """Give the state after the last step."""
+        average = None if self.average is None else self._learned(self.average, "module.")
+        return Checkpoint(
+            self.phase.number,
+            self.step,
+            self._learned(self.learner),
+            self.optimiser.state_dict(),
+            average,
+            recipe,
+        )
+
+    def _learned(self, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+        left_out = tuple(prefix + name for name in self.frozen)
+        return {key: value for key, value in module.state_dict().items() if not key.startswith(left_out)}
+
+
+class _Losses:
+    """Losses and time since the last line of the log."""
+
+    def __init__(self, step: int) -> None:
+        self.first_step, self.sums = step, {}  # type: int, dict[str, Tensor]
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        self.start = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+
+    def entry(self, training: Training) -> dict[str, Any]:
+        """Make a line of the log; the same on every process."""
+        count = training.step - self.first_step
+        names, values = list(self.sums), torch.stack(list(self.sums.values())) / count
+        means = training.accelerator.reduce(values, reduction="mean").tolist()
+        losses = dict(zip(names, means, strict=True))
+        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        if broken:
+            raise DataError(
+                f"The loss '{broken[0]}' is {losses[broken[0]]} at step {training.step}. Lower the learning "
+                "rate (--lr), or train at full precision (--precision no)."
+            )
+        return {
+            "phase": training.phase.number,
+            "step": training.step,
+            "lr": training.optimiser.param_groups[0]["lr"],
+            "seconds_per_step": round((time.monotonic() - self.start) / count, 3),
+            "losses": losses,
+        }
+
+
+def _seed(*key: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")

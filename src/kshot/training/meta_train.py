@@ -1,0 +1,180 @@
+"""Train a meta-learner: hsnet or two-pass on a fold's base classes, with both backbones frozen."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from kshot.base_learners import load_base_learner
+from kshot.benchmark.provenance import record_provenance
+from kshot.data.truth import Dataset
+from kshot.methods.hsnet import HSNet
+from kshot.methods.two_pass import TwoPass
+from kshot.network.base_learner import PSPNet
+from kshot.network.losses import losses
+from kshot.network.weights import load_backbone
+from kshot.pretrained import ModelConfig, base_learner_names, build_method, save_model
+from kshot.training.checkpoint import read_checkpoint
+from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
+from kshot.training.feature_cache import Budget
+from kshot.training.loop import Phase, Training, fit
+from kshot.training.recipes import TrainConfig
+from kshot.training.run_folder import RunFolder
+from kshot.training.validation import Validation
+
+FROZEN = tuple(
+    f"method.{part}."
+    for part in ("cls_backbone", "sem_backbone", "matcher.cls_backbone", "matcher.sem_backbone", "base_head")
+)
+"""What a meta-learner holds, but never learns."""
+
+LOOK = 20
+"""Episodes that are scored before the first step, so that a broken run shows at once."""
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    cache: Path,
+    base_learner: Path | None = None,
+    cache_gb: float = 20.0,
+    backbone_weights: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    checkpoint_seconds: float = 300.0,
+    arguments: tuple[str, ...] = (),
+) -> None:
+    """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`."""
+    # Set up.
+    start, provenance = time.monotonic(), record_provenance(arguments)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+    )
+    run = RunFolder(out, config.model_dump_json(indent=2), resume=resume)
+    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if resume else None
+    # Build.
+    torch.manual_seed(config.seed)
+    about, network = (None, None) if base_learner is None else load_base_learner(base_learner)
+    model = ModelConfig(
+        method=config.method,
+        backbone=config.backbone,
+        matched_by=config.matched_by,
+        channels=config.channels,
+        base_classes=() if about is None else about.base_classes,
+        image_size=config.sizes[-1].image_size,
+        selected_on=config.select_on,
+    )
+    method = cast(HSNet | TwoPass, build_method(model, lambda name: load_backbone(name, backbone_weights)))
+    if network is not None:
+        _adopt(method, network)
+    method.to(accelerator.device)
+    episodes = TrainingEpisodes(config, dataset, model.base_classes)
+    budget = Budget(cache, int(cache_gb * 2**30))
+    readers = {
+        stage.image_size: FeatureReader(
+            dataset, method.cls_backbone, network, stage.image_size, budget, accelerator.device
+        )
+        for stage in config.sizes
+    }
+    validation = Validation(config, dataset, readers[model.image_size], accelerator)
+    if checkpoint is not None:
+        run.forget_after(checkpoint.phase, checkpoint.step)
+    elif accelerator.is_main_process:
+        scores = validation.score(method, limit=LOOK) | validation.prototype(method)
+        run.log({"phase": 0, "step": 0, "validation": scores})
+    # Fit.
+    steps = sum(stage.steps for stage in config.sizes)
+    learner = Matching(method)
+    learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    training = Training(
+        learner,
+        Adam(learned, lr=config.lr, fused=True),
+        Phase(
+            0,
+            steps,
+            rate(config, steps),
+            config.seed,
+            config.clip,
+            config.ema,
+            config.validate_every,
+            checkpoint_seconds,
+        ),
+        accelerator,
+        frozen=FROZEN,
+        checkpoint=checkpoint,
+    )
+
+    def batches(first: int) -> Iterator[list[Batch]]:
+        rank, world = accelerator.process_index, accelerator.num_processes
+        for step in range(first, steps):
+            mine = range(step * config.batch + rank, (step + 1) * config.batch, world)
+            parts = [list(part) for part in _split(mine, config.accumulate)]
+            yield [episodes.read(part, readers[size_at(config, step)]) for part in parts]
+
+    def validate(learner: nn.Module) -> dict[str, float]:
+        scores = validation.score(learner.method)
+        if config.select_on is None or scores["miou"] > max(run.validations("miou"), default=-1.0):
+            save_model(model, learner.method, run.path, half=True)
+        return scores
+
+    fit(training, batches, run, validate)
+    # Sum up.
+    if accelerator.is_main_process:
+        run.write_metrics({"validations": run.validations("miou")}, provenance.after(time.monotonic() - start))
+
+
+class Matching(nn.Module):
+    """A method with its losses."""
+
+    def __init__(self, method: HSNet | TwoPass) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Give the losses of a batch of episodes."""
+        if isinstance(self.method, TwoPass):
+            prediction = self.method.match(batch.query, batch.support, batch.episode_class)
+        else:
+            prediction = self.method.match(batch.query, batch.support)
+        return losses(prediction, batch.query_mask)
+
+
+def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
+    """Give the learning rate's factor by step: a rise over the warm-up, then constant or a cosine to 0."""
+
+    def factor(step: int) -> float:
+        rise = min((step + 1) / (config.warmup + 1), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * step / steps)) if config.decay == "cosine" else 1.0
+        return rise * fall
+
+    return factor
+
+
+def size_at(config: TrainConfig, step: int) -> int:
+    """Give the image size of a step."""
+    for stage in config.sizes:
+        if step < stage.steps:
+            return stage.image_size
+        step -= stage.steps
+    return config.sizes[-1].image_size
+
+
+def _split(indices: range, parts: int) -> Iterator[range]:
+    size = -(-len(indices) // parts)
+    return (indices[place : place + size] for place in range(0, len(indices), size))
+
+
+def _adopt(method: HSNet | TwoPass, network: PSPNet) -> None:
+    """Copy a base learner's weights to where a method keeps B_sem and H_cls."""
+    state = network.state_dict()
+    method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)

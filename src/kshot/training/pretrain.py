@@ -1,0 +1,127 @@
+"""Train the base learner: a PSPNet on a fold's base classes, whose parts become B_sem and H_cls."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from kshot.benchmark.provenance import record_provenance
+from kshot.data.truth import Dataset
+from kshot.episode import IGNORE
+from kshot.network.base_learner import PSPNet
+from kshot.network.hypercorrelation import resize
+from kshot.network.weights import load_weights
+from kshot.base_learners import BaseLearnerConfig, save_base_learner
+from kshot.training.base_data import BaseData, BaseReader
+from kshot.training.checkpoint import read_checkpoint
+from kshot.training.loop import Phase, Training, fit
+from kshot.training.recipes import PretrainConfig
+from kshot.training.run_folder import RunFolder
+
+POLY_POWER = 0.9
+
+
+def pretrain(
+    config: PretrainConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    backbone_weights: Path | None = None,
+    resume: bool = False,
+    workers: int = 0,
+    device: str = "auto",
+    checkpoint_seconds: float = 300.0,
+    arguments: tuple[str, ...] = (),
+) -> None:
+    """Train a base learner, and write it to the run's folder `out`."""
+    # Set up.
+    start, provenance = time.monotonic(), record_provenance(arguments)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+    )
+    run = RunFolder(out, config.model_dump_json(indent=2), resume=resume)
+    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if resume else None
+    # Build.
+    data = BaseData(config, dataset)
+    network = _build(config, data, 0)
+    if checkpoint is None:
+        load_weights(network.backbone, backbone_weights)
+        run.log({"phase": 0, "step": 0, "validation": data.validate(network, accelerator, limit=8)})
+    else:
+        run.forget_after(checkpoint.phase, checkpoint.step)
+    # Fit, phase by phase, with a validation at each one's end.
+    for number in range(0 if checkpoint is None else checkpoint.phase, len(config.phases)):
+        network = _build(config, data, number, network)
+        reader = BaseReader(data, number)
+        training = Training(
+            BaseLearning(network),
+            _optimiser(config, network),
+            Phase(number, reader.steps, poly(reader.steps), config.seed, config.clip,
+                  checkpoint_seconds=checkpoint_seconds),
+            accelerator,
+            checkpoint=checkpoint if checkpoint is not None and checkpoint.phase == number else None,
+        )
+        fit(
+            training,
+            partial(reader.batches, accelerator=accelerator, workers=workers),
+            run,
+            lambda learner: data.validate(learner.network, accelerator),
+        )
+    # Save.
+    if accelerator.is_main_process:
+        about = BaseLearnerConfig(
+            backbone=config.backbone,
+            base_classes=data.class_names,
+            trained_on=f"{config.data}, fold {config.fold}",
+        )
+        save_base_learner(about, network, run.path)
+        metrics = {"validation": data.validate(network, accelerator), "photographs": len(data.epoch(0))}
+        run.write_metrics(metrics, provenance.after(time.monotonic() - start))
+
+
+class BaseLearning(nn.Module):
+    """A PSPNet with its loss: cross-entropy per pixel, at the size of the labels."""
+
+    def __init__(self, network: PSPNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Give the loss of images (B, 3, H, W) and labels (B, H, W)."""
+        images, labels = batch
+        logits = resize(self.network(images), labels.shape[-2:])
+        return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE)}
+
+
+def poly(steps: int) -> Callable[[int], float]:
+    """Let the learning rate fall to 0 as (1 - step / steps) ** 0.9, as PSPNet does."""
+    return lambda step: (1 - step / steps) ** POLY_POWER
+
+
+def _build(config: PretrainConfig, data: BaseData, number: int, before: PSPNet | None = None) -> PSPNet:
+    """Build a phase's network, with the weights of the phase before."""
+    phase = config.phases[number]
+    network = PSPNet(
+        config.backbone, len(data.class_ids), output_stride=phase.output_stride, learns=phase.learns
+    )
+    if before is not None:
+        network.load_state_dict(before.state_dict())
+    return network
+
+
+def _optimiser(config: PretrainConfig, network: PSPNet) -> Optimizer:
+    groups = [
+        {"params": [p for p in network.backbone.parameters() if p.requires_grad], "lr": config.backbone_lr},
+        {"params": list(network.head.parameters()), "lr": config.head_lr},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimiser == "sgd":
+        return SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    return AdamW(groups, weight_decay=config.weight_decay, fused=True)

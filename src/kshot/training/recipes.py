@@ -1,0 +1,210 @@
+"""Recipes: complete settings of both trainings, by name; a command's options change single ones."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
+from kshot.network.encoder import CHANNELS
+
+Precision = Literal["no", "bf16", "fp16"]
+
+
+class PretrainPhase(BaseModel):
+    """A part of the base learner's training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(gt=0)
+    output_stride: Literal[8, 16] = 8
+    """Stride at which the network runs. Its features at every second position are those of the other stride,
+    but at 16 there is a quarter of the work in its deeper layers."""
+    learns: Literal["all", "head"] = "all"
+    """What is trained: all of it, or H_cls alone, on frozen features."""
+
+
+class PretrainConfig(BaseModel):
+    """How a base learner is trained: a PSPNet on a fold's base classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    data: str = "pascal"
+    fold: int = 0
+    hold_out: bool = False
+    """Whether the held-out base classes are kept from it, so that checkpoints can be chosen on them."""
+    novel_pixels: NovelPixels = "drop"
+    unknown_pixels: UnknownPixels = "ignore"
+    crop: int = Field(default=417, ge=33)
+    """Side of the training crops in pixels."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    degrees: float = 10.0
+    blur: float = 0.5
+    """How often a photograph is blurred, 0 to 1."""
+    class_cap: int | None = None
+    """Photographs of a class that an epoch shows at most; None: an epoch is every photograph once."""
+    batch: int = Field(default=12, ge=1)
+    phases: tuple[PretrainPhase, ...] = (PretrainPhase(epochs=100),)
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    backbone_lr: float = 2.5e-4
+    head_lr: float = 2.5e-3
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    clip: float | None = None
+    """Largest norm of the gradient; None: not clipped."""
+    precision: Precision = "no"
+    accumulate: int = Field(default=1, ge=1)
+    """Parts in which a batch goes through the network, to save memory."""
+    kept_back: int = Field(default=0, ge=0)
+    """Training photographs that are kept back, to validate on; 0: the base classes' val lists are used."""
+    seed: int = 0
+
+
+class SizeStage(BaseModel):
+    """A stretch of meta-training at one size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(ge=1)
+    image_size: int = Field(ge=33)
+    """Side in pixels to which images are squashed. EfficientNets want 32 n + 1: see docs/architecture.md."""
+
+
+class TrainConfig(BaseModel):
+    """How a meta-learner is trained, on frozen backbones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["hsnet", "two-pass"] = "two-pass"
+    matched_by: Literal["cls", "sem", "both"] = "cls"
+    """Which backbones hsnet matches with."""
+    backbone: str
+    channels: tuple[int, int, int] = CHANNELS
+    """Width of the 4-D encoder."""
+    data: str = "pascal"
+    fold: int = 0
+    novel_pixels: NovelPixels = "background"
+    unknown_pixels: UnknownPixels = "background"
+    class_cap: int | None = None
+    """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
+    flip: bool = False
+    """Whether queries and supports are mirrored, each half of the time."""
+    sizes: tuple[SizeStage, ...]
+    """The last one's size is the model's."""
+    batch: int = Field(default=24, ge=1)
+    """Episodes of a step."""
+    lr: float = 1e-3
+    """Of Adam."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    decay: Literal["none", "cosine"] = "none"
+    """Whether the learning rate then falls to 0."""
+    clip: float | None = None
+    """Largest norm of the gradient; None: not clipped."""
+    ema: float | None = None
+    """Decay of the weights' moving average, which is then what is saved; None: the last weights are."""
+    precision: Precision = "no"
+    accumulate: int = Field(default=1, ge=1)
+    """Parts in which a batch goes through the network, to save memory."""
+    select_on: Literal["base", "novel"] | None = "base"
+    """Whose episodes the checkpoint is chosen on: held-out base classes, which are then not trained on, or the
+    fold's own test, as the field does. None: all base classes are trained on, and the last weights are kept."""
+    validate_every: int = Field(default=500, ge=1)
+    """Steps between validations."""
+    validate_episodes: int = Field(default=200, ge=1)
+    seed: int = 0
+
+
+class Recipe(NamedTuple):
+    """Both trainings' settings."""
+
+    pretrain: PretrainConfig
+    train: TrainConfig
+
+
+def paper_pascal(backbone: str = "resnet50", fold: int = 0) -> Recipe:
+    """Give the published settings on PASCAL-5i (Karimi & Poullis 2024, "Implementation details")."""
+    pairs = len(train_fold("pascal", fold, hold_out=False).queries)
+    return Recipe(
+        PretrainConfig(backbone=backbone, data="pascal", fold=fold),
+        TrainConfig(
+            backbone=backbone,
+            data="pascal",
+            fold=fold,
+            sizes=(SizeStage(steps=200 * pairs // 24, image_size=400),),
+            batch=24,
+            select_on="novel",
+            validate_every=pairs // 24,
+            validate_episodes=1000,
+        ),
+    )
+
+
+def paper_coco(backbone: str = "resnet50", fold: int = 0) -> Recipe:
+    """Give the published settings on COCO-20i."""
+    pairs = len(train_fold("coco", fold, hold_out=False).queries)
+    return Recipe(
+        PretrainConfig(
+            backbone=backbone,
+            data="coco",
+            fold=fold,
+            phases=(PretrainPhase(epochs=20),),
+            backbone_lr=2.5e-3,
+        ),
+        TrainConfig(
+            backbone=backbone,
+            data="coco",
+            fold=fold,
+            sizes=(SizeStage(steps=200 * pairs // 48, image_size=400),),
+            batch=48,
+            select_on="novel",
+            validate_every=pairs // 48,
+            validate_episodes=1000,
+        ),
+    )
+
+
+def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
+    """Give settings that two CPU cores train in hours, on PASCAL-5i."""
+    return Recipe(
+        PretrainConfig(
+            backbone=backbone,
+            data="pascal",
+            fold=fold,
+            hold_out=True,
+            novel_pixels="ignore",
+            crop=257,
+            class_cap=200,
+            batch=16,
+            phases=(
+                PretrainPhase(epochs=10, output_stride=16),
+                PretrainPhase(epochs=1, output_stride=8, learns="head"),
+            ),
+            optimiser="adamw",
+            backbone_lr=2e-4,
+            head_lr=1e-3,
+            weight_decay=1e-2,
+            clip=5.0,
+            precision="bf16",
+            kept_back=100,
+        ),
+        TrainConfig(
+            backbone=backbone,
+            channels=(16, 32, 64),
+            data="pascal",
+            fold=fold,
+            novel_pixels="ignore",
+            unknown_pixels="ignore",
+            class_cap=60,
+            flip=True,
+            sizes=(SizeStage(steps=1500, image_size=257),),
+            batch=8,
+            warmup=50,
+            decay="cosine",
+            clip=5.0,
+            ema=0.995,
+            precision="bf16",
+            select_on="base",
+        ),
+    )

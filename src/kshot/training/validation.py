@@ -1,0 +1,75 @@
+"""How good a meta-learner is while it learns: mIoU on fixed 1-shot episodes that it is not trained on."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from kshot.benchmark.metrics import count_pixels, score
+from kshot.benchmark.selection import selection_manifest
+from kshot.data.truth import Dataset
+from kshot.episode import Method, Segmentation, Support
+from kshot.methods.hsnet import BackboneFeatures, HSNet
+from kshot.methods.prototype import Prototype
+from kshot.methods.two_pass import TwoPass
+from kshot.training.episodes import FeatureReader
+from kshot.training.recipes import TrainConfig
+
+Scores = dict[str, float]
+
+
+class Validation:
+    """Episodes of the classes that a checkpoint is chosen on, scored at the photographs' own size.
+
+    Where nothing is chosen these are the held-out classes too, though then they are trained on.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, reader: FeatureReader, accelerator: Accelerator
+    ) -> None:
+        self.dataset, self.reader, self.accelerator = dataset, reader, accelerator
+        manifest, _ = selection_manifest(
+            config.data, config.fold, config.select_on or "base", config.validate_episodes, dataset
+        )
+        self.manifest = manifest
+
+    def score(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
+        """Score a method, and its passes, on the first `limit` episodes, or on all: mIoU from 0 to 1."""
+        method.eval()
+        with self.accelerator.autocast():
+            return self._score(cast(Method, method), lambda features: features, limit)
+
+    def prototype(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
+        """Score prototypes of B_cls on the same episodes: what is there without training."""
+        if method.cls_backbone is None:
+            return {}
+        found = self._score(Prototype(method.cls_backbone), lambda features: features.cls, limit)
+        return {"prototype_miou": found["miou"]}
+
+    def _score(
+        self, method: Method, choose: Callable[[BackboneFeatures], Any], limit: int | None
+    ) -> Scores:
+        episodes = self.manifest.episodes[:limit]
+        counts: dict[str, list[Any]] = {}
+        for class_id, query, (support,) in episodes:
+            truth = self.dataset.truth(query, class_id)
+            mask = self.reader.frame.support_mask(self.dataset.truth(support, class_id))
+            shown = Support(choose(self.reader.read_one(support)), mask.to(self.reader.device))
+            with torch.inference_mode():
+                answer = method.segment(choose(self.reader.read_one(query)), [shown], truth.shape)
+            for name, found in _masks(answer).items():
+                counts.setdefault(name, []).append(count_pixels(found, truth))
+        class_ids = np.array([episode.class_id for episode in episodes])
+        classes = sorted(set(class_ids.tolist()))
+        return {name: score(np.array(found), class_ids, classes).miou for name, found in counts.items()}
+
+
+def _masks(answer: Segmentation) -> dict[str, Any]:
+    steps = {"miou": answer.mask}
+    if answer.first_pass is not None:
+        steps["first_pass_miou"] = answer.first_pass > 0.5
+    if answer.second_pass is not None:
+        steps["second_pass_miou"] = answer.second_pass > 0.5
+    return {name: mask[0].cpu().numpy() for name, mask in steps.items()}
