@@ -293,3 +293,27 @@ def result_of(
         provenance=record_provenance(["evaluate"]),
         runs=[run],
     )
+
+
+TRAINED, HELD_OUT, NOVEL = (8, 9, 11), (7, 12), (2,)
+"""Classes of `write_training_photographs`, for fold 0 of PASCAL-5i: chair, cow, dog; cat, horse; bird."""
+
+
+def write_training_photographs(root, per_class=5):
+    """Write a few of PASCAL-5i's train photographs for fold 0, drawn; one dog's also shows a bird."""
+    from kshot.data.benchmarks import read_fold
+
+    pairs = []
+    for class_id in (*TRAINED, *HELD_OUT):
+        names = read_fold("pascal", class_id // 5, "train").images[class_id][:per_class]
+        pairs += [(name, class_id) for name in names]
+    dogs = [name for name, class_id in pairs if class_id == 11]
+    return write_pascal(root, [*pairs, (dogs[0], NOVEL[0])])
+
+
+def write_tiny_backbone(path):
+    """Write ImageNet weights, so to speak, of the tiny backbone."""
+    from safetensors.torch import save_file
+
+    save_file(tiny_backbone().trunk.state_dict(), path)
+    return path

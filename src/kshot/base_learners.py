@@ -1,4 +1,4 @@
-"""Base learners on disk: a folder with `config.json` and `model.safetensors`, which `kshot pretrain` writes."""
+"""Base learners on disk: `kshot pretrain` writes a folder of `config.json` and `model.safetensors`."""
 
 from pathlib import Path
 from typing import Literal

@@ -11,6 +11,7 @@ from kshot.data.commands import app as data_app
 from kshot.errors import KshotError
 from kshot.figures.commands import app as figure_app
 from kshot.figures.commands import power
+from kshot.training.commands import add_to as add_training_verbs
 
 app = typer.Typer(
     name="kshot",
@@ -99,6 +100,7 @@ def info(
         typer.echo(to_text(description))
 
 
+add_training_verbs(app)
 add_benchmark_verbs(app)
 app.command()(power)
 app.add_typer(figure_app, name="figure")

@@ -115,7 +115,7 @@ def load_model(
 def save_model(config: ModelConfig, method: AnyMethod, folder: Path, *, half: bool = False) -> None:
     """Write a model's folder: the learned weights, then the config, each whole or not at all.
 
-    half: write the weights in half precision. If the config names a base learner's folder, that is not written.
+    half: write the weights in half precision. A base learner's folder that the config names is not written.
     """
     if method.cls_backbone is not None:
         digest = weights_sha256(method.cls_backbone)

@@ -14,7 +14,8 @@ SECONDS_BETWEEN_LINES = 30.0
 class OnProgress(Protocol):
     """Called with what is done and all there is to do; the note says how it goes."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take the numbers and the note."""
 
 
 def make_bar(console: Console, *, transient: bool = False) -> Progress:

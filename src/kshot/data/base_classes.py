@@ -108,10 +108,8 @@ def base_labels(
     return labels
 
 
-def without_unseen(
-    fold: Fold, dataset: Dataset, unseen: tuple[int, ...], novel_pixels: NovelPixels
-) -> Fold:
-    """Drop the photographs in which a novel class shows, if that is asked for; else give the fold as it is."""
+def without_unseen(fold: Fold, dataset: Dataset, unseen: tuple[int, ...], novel_pixels: NovelPixels) -> Fold:
+    """Drop the photographs that show a novel class, if that is asked for; else give the fold as it is."""
     if novel_pixels != "drop":
         return fold
     return fold.keep(n for n in photographs(fold) if not set(dataset.classes_in(n)) & set(unseen))

@@ -6,9 +6,11 @@ that neither workers nor the order of reading can change a benchmark.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -100,12 +102,9 @@ def training_episode(fold: Fold, shots: int, seed: int, index: int, class_cap: i
     Without a cap, three quarters of VOC's episodes would be cats, dogs and persons; with equal weights, the
     classes of few images would be learnt by heart.
     """
-    weights = {c: min(len(n), len(n) if class_cap is None else class_cap) for c, n in fold.images.items()}
-    place = _number(sum(weights.values()), seed, index)
-    for class_id, weight in weights.items():
-        if place < weight:
-            break
-        place -= weight
+    weights = [len(n) if class_cap is None else min(len(n), class_cap) for n in fold.images.values()]
+    place = _number(sum(weights), seed, index)
+    class_id = tuple(fold.images)[bisect_right(list(accumulate(weights)), place)]
     images = fold.images[class_id]
     query = images[_number(len(images), seed, index, 0)]
     return Episode(class_id, query, _different(images, query, shots, seed, index))

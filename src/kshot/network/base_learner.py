@@ -77,9 +77,7 @@ class PSPNet(nn.Module):
         super().__init__()
         self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all")
         num_classes = num_base_classes + 1
-        self.head = PyramidPoolingHead(
-            self.backbone.num_features, num_classes, trainable=learns != "nothing"
-        )
+        self.head = PyramidPoolingHead(self.backbone.num_features, num_classes, trainable=learns != "nothing")
 
     def forward(self, images: Tensor) -> Tensor:
         """Segment images (B, 3, H, W) in [0, 1]: logits (B, 1 + base classes, h, w) at the output stride."""

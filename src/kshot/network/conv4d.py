@@ -23,9 +23,9 @@ class CenterPivotConv4d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        padding = kernel_size // 2
-        self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
-        self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
+        self.padding = kernel_size // 2
+        self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
+        self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
 
     def forward(self, volume_BCUVHW: Tensor, support_stride: tuple[int, int] = (1, 1)) -> Tensor:
         """Map (B, C, U, V, H, W) to (B, C', ceil(U / stride), ceil(V / stride), H, W)."""
@@ -35,11 +35,11 @@ class CenterPivotConv4d(nn.Module):
 
     def _convolve_query(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
         pruned = volume_BCUVHW[:, :, :: stride[0], :: stride[1]]
-        conv, positions = self.query_conv, pruned.shape[2:4]
-        convolved = F.conv3d(
-            pruned.flatten(2, 3), conv.weight.unsqueeze(2), conv.bias, padding=(0, *conv.padding)
-        )
-        return convolved.unflatten(2, positions)
+        b, _, u, v, h, w = pruned.shape
+        conv = self.query_conv
+        kernel, padding = conv.weight.unsqueeze(2), (0, self.padding, self.padding)
+        convolved = F.conv3d(pruned.flatten(2, 3), kernel, conv.bias, padding=padding)
+        return convolved.view(b, -1, u, v, h, w)
 
     def _convolve_support(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
         b, c, u, v, h, w = volume_BCUVHW.shape
@@ -47,16 +47,17 @@ class CenterPivotConv4d(nn.Module):
         if u * v <= DENSE_POSITIONS:
             matrix, size = _matrix(conv.weight, (u, v), stride)
             mixed = matrix @ volume_BCUVHW.reshape(b, c * u * v, h * w)
+            assert conv.bias is not None
             return mixed.view(b, -1, *size, h, w) + conv.bias.view(-1, 1, 1, 1, 1)
         images = volume_BCUVHW.permute(0, 4, 5, 1, 2, 3).reshape(b * h * w, c, u, v)
-        convolved = F.conv2d(images, conv.weight, conv.bias, stride, conv.padding)
+        convolved = F.conv2d(images, conv.weight, conv.bias, stride, self.padding)
         return convolved.view(b, h, w, *convolved.shape[1:]).permute(0, 3, 4, 5, 1, 2)
 
 
 def _matrix(
     kernel: Tensor, positions: tuple[int, int], stride: tuple[int, int]
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Write a zero-padded convolution of (U, V) positions as a matrix (C' U' V', C U V); give (U', V') too."""
+    """Write a padded convolution of (U, V) positions as a matrix (C' U' V', C U V); give (U', V') too."""
     padded = F.pad(kernel, (0, 1, 0, 1))  # one more row and column, of zeros: off the kernel
     rows, columns = (
         _offsets(n, kernel.shape[2], step, kernel.device) for n, step in zip(positions, stride, strict=True)

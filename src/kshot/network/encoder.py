@@ -95,7 +95,7 @@ def _axis_strides(deepest_size: int) -> list[list[int]]:
 
 
 def _resize_query_axes(volume_BCUVHW: Tensor, size: tuple[int, ...]) -> Tensor:
-    return resize(volume_BCUVHW.flatten(1, 3), size).unflatten(1, volume_BCUVHW.shape[1:4])
+    return resize(volume_BCUVHW.flatten(1, 3), size).view(*volume_BCUVHW.shape[:4], *size)
 
 
 def _fit_support_axes(volume_BCUVHW: Tensor, like: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ MEAN_COLOUR = (124, 116, 104)
 class Changes(NamedTuple):
     """What happens to one photograph.
 
-    scale: factor of its size, after its shorter side was brought to the crop's. degrees: it is turned by. blur:
-    radius in pixels, 0 for none. left, top: where the crop lies, from 0 to 1 of the room that there is.
+    scale: factor of its size, after its shorter side was brought to the crop's. degrees: it is turned by.
+    blur: radius in pixels, 0 for none. left, top: where the crop lies, from 0 to 1 of the room there is.
     """
 
     scale: float
@@ -54,9 +54,7 @@ def draw_changes(
     )
 
 
-def apply_changes(
-    picture: Image.Image, labels: Truth, changes: Changes, crop: int
-) -> tuple[Tensor, Tensor]:
+def apply_changes(picture: Image.Image, labels: Truth, changes: Changes, crop: int) -> tuple[Tensor, Tensor]:
     """Scale, turn, blur, flip and crop: image (3, crop, crop) in [0, 1] and labels (crop, crop) long.
 
     What lies outside the photograph has ImageNet's mean colour, and no label (255).
@@ -79,7 +77,9 @@ def apply_changes(
 def squash(picture: Image.Image, labels: Truth, size: int) -> tuple[Tensor, Tensor]:
     """Squash a photograph and its label map to a square, unchanged otherwise; types as `apply_changes`."""
     small = picture.resize((size, size), Image.Resampling.BILINEAR)
-    return _to_image(small), _to_labels(Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST))
+    return _to_image(small), _to_labels(
+        Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
+    )
 
 
 def _crop_box(size: tuple[int, int], changes: Changes, crop: int) -> tuple[int, int, int, int]:

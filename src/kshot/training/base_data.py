@@ -1,11 +1,11 @@
-"""The base learner's data: which photographs it trains on, which it is validated on, and how they are read."""
+"""The base learner's data: which photographs it is trained and validated on, and how they are read."""
 
 from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.accelerator import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -22,7 +22,7 @@ from kshot.data.base_classes import (
 )
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS
-from kshot.data.sampling import Fold, shuffled
+from kshot.data.sampling import shuffled
 from kshot.data.truth import Dataset as Photographs
 from kshot.data.truth import Truth
 from kshot.episode import IGNORE
@@ -69,24 +69,6 @@ class BaseData:
             unknown_pixels=self.config.unknown_pixels,
         )
 
-    def validate(
-        self, network: PSPNet, accelerator: Accelerator, limit: int | None = None
-    ) -> dict[str, float]:
-        """Score a base learner on the kept back photographs: mIoU over the base classes that they show."""
-        network.eval()
-        counts = np.zeros((2, len(self.class_ids) + 1), dtype=np.int64)
-        for name in self.kept_back[:limit]:
-            image, labels = squash(
-                read_image(self.dataset.image_path(name)), self.labels(name), self.config.crop
-            )
-            with torch.inference_mode(), accelerator.autocast():
-                logits = network(image.unsqueeze(0).to(accelerator.device))
-            answer = resize(logits.float(), labels.shape).argmax(dim=1)[0].cpu().numpy()
-            counts += _intersections_and_unions(answer, labels.numpy(), counts.shape[1])
-        shown = counts[1, 1:] > 0
-        iou = counts[0] / np.maximum(counts[1], 1)
-        return {"base_miou": float(iou[1:][shown].mean()) if shown.any() else 0.0, "background_iou": float(iou[0])}
-
     def _choose_kept_back(self, names: list[str]) -> list[str]:
         if self.config.kept_back:
             return sorted(shuffled(sorted(names), self.config.seed)[: self.config.kept_back])
@@ -98,7 +80,7 @@ class BaseData:
 
 
 class BaseReader(Dataset[tuple[Tensor, Tensor]]):
-    """Reads changed training photographs by their position in a phase: (3, crop, crop) and labels (crop, crop)."""
+    """Reads changed photographs by their position in a phase: (3, crop, crop) and labels (crop, crop)."""
 
     def __init__(self, data: BaseData, phase: int) -> None:
         self.data, self.phase = data, phase
@@ -125,17 +107,45 @@ class BaseReader(Dataset[tuple[Tensor, Tensor]]):
     def batches(
         self, step: int, accelerator: Accelerator, workers: int
     ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Read this process's part of each step's batch, from a step on, in the parts that are accumulated."""
+        """Read this process's share of each batch, from a step on, in the parts that are accumulated."""
         config = self.data.config
         rank, world = accelerator.process_index, accelerator.num_processes
         mine = [
-            list(range(s * config.batch + rank, (s + 1) * config.batch, world)) for s in range(step, self.steps)
+            list(range(s * config.batch + rank, (s + 1) * config.batch, world))
+            for s in range(step, self.steps)
         ]
         loader = DataLoader(self, batch_sampler=mine, num_workers=workers)
         for images, labels in loader:
             images, labels = images.to(accelerator.device), labels.to(accelerator.device)
             parts = zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True)
             yield list(parts)
+
+
+class BaseValidation:
+    """Scores a base learner on the photographs that are kept back."""
+
+    def __init__(self, data: BaseData, accelerator: Accelerator) -> None:
+        self.data, self.accelerator = data, accelerator
+
+    def score(self, network: PSPNet, limit: int | None = None) -> dict[str, float]:
+        """Give the mIoU over the base classes that the first `limit` photographs, or all, show; 0 to 1.
+
+        Photographs are squashed to the crop's size, as the meta-learner sees them, and scored there.
+        """
+        data = self.data
+        network.eval()
+        counts = np.zeros((2, len(data.class_ids) + 1), dtype=np.int64)
+        for name in data.kept_back[:limit]:
+            picture = read_image(data.dataset.image_path(name))
+            image, labels = squash(picture, data.labels(name), data.config.crop)
+            with torch.inference_mode(), self.accelerator.autocast():
+                logits = network(image.unsqueeze(0).to(self.accelerator.device))
+            answer = resize(logits.float(), labels.shape).argmax(dim=1)[0].cpu().numpy()
+            counts += _intersections_and_unions(answer, labels.numpy(), counts.shape[1])
+        shown = counts[1, 1:] > 0
+        iou = counts[0] / np.maximum(counts[1], 1)
+        base = float(iou[1:][shown].mean()) if shown.any() else 0.0
+        return {"base_miou": base, "background_iou": float(iou[0])}
 
 
 def _intersections_and_unions(answer: Truth, labels: Truth, num_classes: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped, in one file, whole or not at all.
+"""Checkpoints: what a run needs to go on as if it had never stopped, in one file, whole or not at all.
 
 What is drawn at a step (episodes, changes, dropout) depends on the seed and the step alone, so weights,
 optimiser and step are all the state there is.
@@ -17,8 +17,8 @@ from kshot.pictures import replacing
 class Checkpoint(NamedTuple):
     """The state of a run after `step` steps.
 
-    phase: which of the run's phases it is in. learner, average: state dicts of the weights and of their moving
-    average. best: the best validation so far, with its weights, or None.
+    phase: which of the run's phases it is in. learner, average: state dicts of the weights that are learned,
+    and of their moving average. recipe: the run's settings, as JSON.
     """
 
     phase: int

@@ -1,19 +1,18 @@
 """Batches of episodes to train on: names are drawn by seed and number, features come from the cache."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from kshot.benchmark.framing import Frame
-from kshot.data.base_classes import train_fold, unseen_classes, without_unseen, present
-from kshot.data.sampling import Episode, Fold, needed_images, training_episode
-from kshot.data.truth import Dataset, Truth
+from kshot.data.base_classes import present, train_fold, unseen_classes, without_unseen
+from kshot.data.sampling import Episode, needed_images, training_episode
+from kshot.data.truth import Dataset
 from kshot.episode import IGNORE, Support
 from kshot.errors import DataError
 from kshot.images import read_image
@@ -37,7 +36,7 @@ MASKS_KEPT = 4096
 class Batch(NamedTuple):
     """A part of a step's episodes: features of queries and supports, and what is to be found.
 
-    query_mask: (B, H, W) long of 0, 1 and 255. episode_class: (B,) each episode's place among H_cls's classes.
+    query_mask: (B, H, W) long of 0, 1 and 255. episode_class: (B,) each class's place among those of H_cls.
     """
 
     query: BackboneFeatures
@@ -94,9 +93,7 @@ class FeatureReader:
 class TrainingEpisodes:
     """All episodes of a training, by number."""
 
-    def __init__(
-        self, config: TrainConfig, dataset: Dataset, base_classes: tuple[str, ...]
-    ) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, base_classes: tuple[str, ...]) -> None:
         self.config, self.dataset = config, dataset
         self.unseen = unseen_classes(config.data, config.fold)
         fold = train_fold(config.data, config.fold, hold_out=config.select_on == "base")
@@ -114,7 +111,7 @@ class TrainingEpisodes:
         coins = np.random.default_rng((config.seed, index)).random(2) < 0.5
         return episode, (config.flip and bool(coins[0]), config.flip and bool(coins[1]))
 
-    def read(self, indices: list[int], reader: FeatureReader) -> Batch:
+    def read(self, indices: Sequence[int], reader: FeatureReader) -> Batch:
         """Read episodes into one batch, on the reader's device."""
         queries, supports, support_masks, query_masks, places = [], [], [], [], []
         for index in indices:

@@ -7,10 +7,11 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
+from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kshot.errors import DataError
 from kshot.progress import progress
 from kshot.training.checkpoint import Checkpoint, save_checkpoint
+from kshot.training.recipes import Precision
 from kshot.training.run_folder import RunFolder
 
 LOG_EVERY = 10
@@ -26,7 +28,36 @@ LOG_EVERY = 10
 Batches = Callable[[int], Iterator[list[Any]]]
 """From a step on: this process's part of each step's batch, cut into the parts that are accumulated."""
 
-Validate = Callable[[nn.Module], dict[str, float]]
+Validate = Callable[[Any], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run does on this machine, which cannot change its result.
+
+    device: auto, or cpu. checkpoint_seconds: time between checkpoints.
+    """
+
+    device: str = "auto"
+    resume: bool = False
+    tensorboard: bool = False
+    checkpoint_seconds: float = 300.0
+
+    def accelerator(self, precision: Precision, accumulate: int, batch: int) -> Accelerator:
+        """Take the device and, under a launcher, the processes there are.
+
+        Raises DataError if a batch cannot be divided evenly.
+        """
+        accelerator = Accelerator(
+            cpu=self.device == "cpu", mixed_precision=precision, gradient_accumulation_steps=accumulate
+        )
+        parts = accelerator.num_processes * accumulate
+        if batch % parts:
+            raise DataError(
+                f"A batch of {batch} cannot be divided evenly among {accelerator.num_processes} processes "
+                f"with {accumulate} parts each. Make --batch a multiple of {parts}."
+            )
+        return accelerator
 
 
 class Phase(NamedTuple):
@@ -41,10 +72,10 @@ class Phase(NamedTuple):
     steps: int
     rate: Callable[[int], float]
     seed: int
+    machine: Machine
     clip: float | None = None
     ema: float | None = None
     validate_every: int = 0
-    checkpoint_seconds: float = 300.0
 
 
 def fit(training: "Training", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
@@ -63,13 +94,15 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
             if step % LOG_EVERY == 0 or is_last:
                 entry = losses.entry(training)
                 losses = _Losses(step)
+                run.log(entry)
                 if is_main:
-                    run.log(entry)
                     on_progress(step, phase.steps, f"loss {sum(entry['losses'].values()):.3f}")
             if is_main and (is_last or (phase.validate_every and step % phase.validate_every == 0)):
                 run.log({"phase": phase.number, "step": step, "validation": validate(training.result)})
                 losses.start_clock()
-            is_due = time.monotonic() - last_saved > phase.checkpoint_seconds and step % LOG_EVERY == 0
+            is_due = (
+                time.monotonic() - last_saved > phase.machine.checkpoint_seconds and step % LOG_EVERY == 0
+            )
             if is_main and (is_last or is_due):
                 save_checkpoint(training.checkpoint(run.recipe), run.checkpoint)
                 last_saved = time.monotonic()
@@ -102,7 +135,7 @@ class Training:
         self.prepared, self.prepared_optimiser = accelerator.prepare(learner, optimiser)
         self.average = None
         if phase.ema is not None:
-            self.average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(phase.ema))
+            self.average = AveragedModel(learner, multi_avg_fn=_ema(phase.ema))
         if checkpoint is not None:
             learner.load_state_dict(checkpoint.learner, strict=False)
             optimiser.load_state_dict(checkpoint.optimiser)
@@ -117,7 +150,9 @@ class Training:
 
     def take_step(self, parts: list[Any]) -> dict[str, Tensor]:
         """Learn from one batch; return its losses, means over the parts, not yet over processes."""
-        torch.manual_seed(_seed(self.phase.seed, self.phase.number, self.step, self.accelerator.process_index))
+        torch.manual_seed(
+            _seed(self.phase.seed, self.phase.number, self.step, self.accelerator.process_index)
+        )
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * self.phase.rate(self.step)
         self.prepared.train()
@@ -187,6 +222,10 @@ class _Losses:
             "seconds_per_step": round((time.monotonic() - self.start) / count, 3),
             "losses": losses,
         }
+
+
+def _ema(decay: float) -> Any:
+    return get_ema_multi_avg_fn(decay)
 
 
 def _seed(*key: int) -> int:

@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from kshot.base_learners import load_base_learner
 from kshot.benchmark.provenance import record_provenance
+from kshot.benchmark.selection import check_held_out
 from kshot.data.truth import Dataset
+from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
+from kshot.network.backbones import timm_name
 from kshot.network.base_learner import PSPNet
 from kshot.network.losses import losses
 from kshot.network.weights import load_backbone
 from kshot.pretrained import ModelConfig, base_learner_names, build_method, save_model
+from kshot.training.cards import model_card
 from kshot.training.checkpoint import read_checkpoint
 from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
-from kshot.training.loop import Phase, Training, fit
+from kshot.training.loop import Machine, Phase, Training, fit
 from kshot.training.recipes import TrainConfig
 from kshot.training.run_folder import RunFolder
 from kshot.training.validation import Validation
@@ -42,43 +45,34 @@ def train(
     config: TrainConfig,
     dataset: Dataset,
     out: Path,
+    machine: Machine,
     *,
     cache: Path,
+    cache_gb: float,
     base_learner: Path | None = None,
-    cache_gb: float = 20.0,
     backbone_weights: Path | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    checkpoint_seconds: float = 300.0,
     arguments: tuple[str, ...] = (),
 ) -> None:
-    """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`."""
+    """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`.
+
+    base_learner: the folder of a base learner, for two-pass, and hsnet that matches by "sem" or "both".
+    """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=config.precision,
-        gradient_accumulation_steps=config.accumulate,
+    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
+    run = RunFolder(
+        out,
+        config.model_dump_json(indent=2),
+        resume=machine.resume,
+        is_main=accelerator.is_main_process,
+        tensorboard=machine.tensorboard,
     )
-    run = RunFolder(out, config.model_dump_json(indent=2), resume=resume)
-    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if resume else None
+    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+
     # Build.
     torch.manual_seed(config.seed)
-    about, network = (None, None) if base_learner is None else load_base_learner(base_learner)
-    model = ModelConfig(
-        method=config.method,
-        backbone=config.backbone,
-        matched_by=config.matched_by,
-        channels=config.channels,
-        base_classes=() if about is None else about.base_classes,
-        image_size=config.sizes[-1].image_size,
-        selected_on=config.select_on,
-    )
-    method = cast(HSNet | TwoPass, build_method(model, lambda name: load_backbone(name, backbone_weights)))
-    if network is not None:
-        _adopt(method, network)
+    model, method, network = build(config, base_learner, backbone_weights)
     method.to(accelerator.device)
-    episodes = TrainingEpisodes(config, dataset, model.base_classes)
     budget = Budget(cache, int(cache_gb * 2**30))
     readers = {
         stage.image_size: FeatureReader(
@@ -86,12 +80,14 @@ def train(
         )
         for stage in config.sizes
     }
+    episodes = TrainingEpisodes(config, dataset, model.base_classes)
     validation = Validation(config, dataset, readers[model.image_size], accelerator)
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
     elif accelerator.is_main_process:
         scores = validation.score(method, limit=LOOK) | validation.prototype(method)
         run.log({"phase": 0, "step": 0, "validation": scores})
+
     # Fit.
     steps = sum(stage.steps for stage in config.sizes)
     learner = Matching(method)
@@ -104,10 +100,10 @@ def train(
             steps,
             rate(config, steps),
             config.seed,
-            config.clip,
-            config.ema,
-            config.validate_every,
-            checkpoint_seconds,
+            machine,
+            clip=config.clip,
+            ema=config.ema,
+            validate_every=config.validate_every,
         ),
         accelerator,
         frozen=FROZEN,
@@ -118,19 +114,59 @@ def train(
         rank, world = accelerator.process_index, accelerator.num_processes
         for step in range(first, steps):
             mine = range(step * config.batch + rank, (step + 1) * config.batch, world)
-            parts = [list(part) for part in _split(mine, config.accumulate)]
-            yield [episodes.read(part, readers[size_at(config, step)]) for part in parts]
+            reader = readers[size_at(config, step)]
+            yield [episodes.read(part, reader) for part in _split(mine, config.accumulate)]
 
-    def validate(learner: nn.Module) -> dict[str, float]:
+    def validate(learner: Matching) -> dict[str, float]:
         scores = validation.score(learner.method)
         if config.select_on is None or scores["miou"] > max(run.validations("miou"), default=-1.0):
             save_model(model, learner.method, run.path, half=True)
         return scores
 
     fit(training, batches, run, validate)
+
     # Sum up.
     if accelerator.is_main_process:
-        run.write_metrics({"validations": run.validations("miou")}, provenance.after(time.monotonic() - start))
+        found = run.validations("miou")
+        scores = {"miou": found[-1] if config.select_on is None else max(found)}
+        provenance = provenance.after(time.monotonic() - start)
+        run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
+
+
+def build(
+    config: TrainConfig, base_learner: Path | None, backbone_weights: Path | None = None
+) -> tuple[ModelConfig, HSNet | TwoPass, PSPNet | None]:
+    """Build a meta-learner with random weights on frozen backbones, and its base learner if it has one.
+
+    Raises ModelError if the base learner is missing, of another backbone, or has seen what is chosen on.
+    """
+    about, network = None, None
+    if base_learner is not None:
+        about, network = load_base_learner(base_learner)
+    elif config.method == "two-pass" or config.matched_by != "cls":
+        raise ModelError("B_sem is a base learner's: give its folder with --base-learner (`kshot pretrain`).")
+    if about is not None:
+        if timm_name(about.backbone) != timm_name(config.backbone):
+            raise ModelError(
+                f"The base learner in {base_learner} has the backbone {about.backbone}, but the meta-learner "
+                f"has {config.backbone}. They share one encoder: use the same for both."
+            )
+        if config.select_on == "base":
+            check_held_out(config.data, config.fold, about.base_classes)
+    model = ModelConfig(
+        method=config.method,
+        backbone=config.backbone,
+        matched_by=config.matched_by,
+        channels=config.channels,
+        base_classes=() if about is None else about.base_classes,
+        image_size=config.sizes[-1].image_size,
+        selected_on=config.select_on,
+    )
+    method = cast(HSNet | TwoPass, build_method(model, lambda name: load_backbone(name, backbone_weights)))
+    if network is not None:
+        state = network.state_dict()
+        method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)
+    return model, method, network
 
 
 class Matching(nn.Module):
@@ -138,7 +174,7 @@ class Matching(nn.Module):
 
     def __init__(self, method: HSNet | TwoPass) -> None:
         super().__init__()
-        self.method = method
+        self.method: HSNet | TwoPass = method
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch of episodes."""
@@ -172,9 +208,3 @@ def size_at(config: TrainConfig, step: int) -> int:
 def _split(indices: range, parts: int) -> Iterator[range]:
     size = -(-len(indices) // parts)
     return (indices[place : place + size] for place in range(0, len(indices), size))
-
-
-def _adopt(method: HSNet | TwoPass, network: PSPNet) -> None:
-    """Copy a base learner's weights to where a method keeps B_sem and H_cls."""
-    state = network.state_dict()
-    method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)

@@ -5,57 +5,62 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
+from kshot.base_learners import BaseLearnerConfig, save_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.truth import Dataset
 from kshot.episode import IGNORE
 from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import resize
 from kshot.network.weights import load_weights
-from kshot.base_learners import BaseLearnerConfig, save_base_learner
-from kshot.training.base_data import BaseData, BaseReader
+from kshot.training.base_data import BaseData, BaseReader, BaseValidation
+from kshot.training.cards import base_learner_card
 from kshot.training.checkpoint import read_checkpoint
-from kshot.training.loop import Phase, Training, fit
+from kshot.training.loop import Machine, Phase, Training, fit
 from kshot.training.recipes import PretrainConfig
 from kshot.training.run_folder import RunFolder
 
 POLY_POWER = 0.9
+LOOK = 8
+"""Photographs that are scored before the first step, so that a broken run shows at once."""
 
 
 def pretrain(
     config: PretrainConfig,
     dataset: Dataset,
     out: Path,
+    machine: Machine,
     *,
     backbone_weights: Path | None = None,
-    resume: bool = False,
     workers: int = 0,
-    device: str = "auto",
-    checkpoint_seconds: float = 300.0,
     arguments: tuple[str, ...] = (),
 ) -> None:
-    """Train a base learner, and write it to the run's folder `out`."""
+    """Train a base learner, and write it to the run's folder `out`, for `train` to build upon."""
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=config.precision,
-        gradient_accumulation_steps=config.accumulate,
+    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
+    run = RunFolder(
+        out,
+        config.model_dump_json(indent=2),
+        resume=machine.resume,
+        is_main=accelerator.is_main_process,
+        tensorboard=machine.tensorboard,
     )
-    run = RunFolder(out, config.model_dump_json(indent=2), resume=resume)
-    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if resume else None
+    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+
     # Build.
     data = BaseData(config, dataset)
+    validation = BaseValidation(data, accelerator)
     network = _build(config, data, 0)
     if checkpoint is None:
         load_weights(network.backbone, backbone_weights)
-        run.log({"phase": 0, "step": 0, "validation": data.validate(network, accelerator, limit=8)})
+        run.log({"phase": 0, "step": 0, "validation": validation.score(network, limit=LOOK)})
     else:
         run.forget_after(checkpoint.phase, checkpoint.step)
+
     # Fit, phase by phase, with a validation at each one's end.
     for number in range(0 if checkpoint is None else checkpoint.phase, len(config.phases)):
         network = _build(config, data, number, network)
@@ -63,18 +68,14 @@ def pretrain(
         training = Training(
             BaseLearning(network),
             _optimiser(config, network),
-            Phase(number, reader.steps, poly(reader.steps), config.seed, config.clip,
-                  checkpoint_seconds=checkpoint_seconds),
+            Phase(number, reader.steps, poly(reader.steps), config.seed, machine, clip=config.clip),
             accelerator,
             checkpoint=checkpoint if checkpoint is not None and checkpoint.phase == number else None,
         )
-        fit(
-            training,
-            partial(reader.batches, accelerator=accelerator, workers=workers),
-            run,
-            lambda learner: data.validate(learner.network, accelerator),
-        )
-    # Save.
+        batches = partial(reader.batches, accelerator=accelerator, workers=workers)
+        fit(training, batches, run, lambda learner: validation.score(learner.network))
+
+    # Save, and score what was saved.
     if accelerator.is_main_process:
         about = BaseLearnerConfig(
             backbone=config.backbone,
@@ -82,8 +83,10 @@ def pretrain(
             trained_on=f"{config.data}, fold {config.fold}",
         )
         save_base_learner(about, network, run.path)
-        metrics = {"validation": data.validate(network, accelerator), "photographs": len(data.epoch(0))}
-        run.write_metrics(metrics, provenance.after(time.monotonic() - start))
+        scores = validation.score(network)
+        provenance = provenance.after(time.monotonic() - start)
+        metrics = {"validation": scores, "photographs": len(data.epoch(0)), "kept_back": len(data.kept_back)}
+        run.finish(metrics, base_learner_card(about, config, scores, provenance), provenance)
 
 
 class BaseLearning(nn.Module):
@@ -96,7 +99,7 @@ class BaseLearning(nn.Module):
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Give the loss of images (B, 3, H, W) and labels (B, H, W)."""
         images, labels = batch
-        logits = resize(self.network(images), labels.shape[-2:])
+        logits = resize(self.network(images).float(), labels.shape[-2:])
         return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE)}
 
 

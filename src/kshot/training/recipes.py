@@ -108,8 +108,8 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch goes through the network, to save memory."""
     select_on: Literal["base", "novel"] | None = "base"
-    """Whose episodes the checkpoint is chosen on: held-out base classes, which are then not trained on, or the
-    fold's own test, as the field does. None: all base classes are trained on, and the last weights are kept."""
+    """Whose episodes the checkpoint is chosen on: held-out base classes, which are then not trained on, or
+    the fold's own test, as the field does. None: all base classes are trained on, the last weights kept."""
     validate_every: int = Field(default=500, ge=1)
     """Steps between validations."""
     validate_episodes: int = Field(default=200, ge=1)

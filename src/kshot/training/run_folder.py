@@ -7,30 +7,37 @@ from typing import Any
 
 from kshot.benchmark.provenance import Provenance
 from kshot.errors import DataError
+from kshot.figures.curves import curves_figure
+from kshot.figures.style import save_figure
 from kshot.pictures import replacing
 
-RECIPE, LOG, CHECKPOINT, METRICS, CARD = (
+RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "recipe.json",
     "log.jsonl",
     "checkpoint.pt",
     "metrics.json",
     "README.md",
+    "curves.png",
+    "tensorboard",
 )
 
 
 class RunFolder:
-    """Where one training writes; nothing is written outside of it.
+    """Where one training writes; nothing but its feature cache is written elsewhere.
 
-    recipe: its settings as JSON. Raises DataError if another run lives there already.
+    recipe: its settings as JSON. is_main: whether this process writes. tensorboard: whether to write event
+    files too. Raises DataError if another run lives in the folder, or tensorboard is missing.
     """
 
-    def __init__(self, path: Path, recipe: str, *, resume: bool) -> None:
-        self.path = path
-        self.recipe = recipe
-        if not resume and (path / RECIPE).exists():
-            raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
-        if not resume:
-            write_text(path / RECIPE, recipe)
+    def __init__(
+        self, path: Path, recipe: str, *, resume: bool, is_main: bool = True, tensorboard: bool = False
+    ) -> None:
+        self.path, self.recipe, self.is_main = path, recipe, is_main
+        if not resume and is_main:
+            if (path / RECIPE).exists():
+                raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
+            write_text(path / RECIPE, recipe + "\n")
+        self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
 
     @property
     def checkpoint(self) -> Path:
@@ -38,9 +45,17 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Add a line to the log, with the time of day in seconds."""
+        """Add a line to the log, with the seconds since 1970, and draw the curves anew after a validation."""
+        if not self.is_main:
+            return
         with (self.path / LOG).open("a") as file:
             file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
+        if self.events is not None:
+            for kind in ("losses", "validation"):
+                for name, value in entry.get(kind, {}).items():
+                    self.events.add_scalar(f"phase {entry['phase']}/{kind}/{name}", value, entry["step"])
+        if "validation" in entry:
+            save_figure(curves_figure(self.read_log()), self.path / CURVES)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read the log; a last line that a killed run left unfinished is passed over."""
@@ -61,16 +76,27 @@ class RunFolder:
 
     def forget_after(self, phase: int, step: int) -> None:
         """Cut what a killed run logged after its last checkpoint, for it will happen again."""
-        kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
-        write_text(self.path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+        if self.is_main:
+            kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
+            write_text(self.path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
 
-    def write_metrics(self, metrics: dict[str, Any], provenance: Provenance) -> None:
-        """Write what the run came to, and where it comes from."""
-        content = {**metrics, "provenance": provenance.model_dump()}
-        write_text(self.path / METRICS, json.dumps(content, indent=2) + "\n")
+    def finish(self, metrics: dict[str, Any], card: str, provenance: Provenance) -> None:
+        """Write what the run came to, with its card; the last files of a run."""
+        if self.is_main:
+            content = {**metrics, "provenance": provenance.model_dump()}
+            write_text(self.path / CARD, card)
+            write_text(self.path / METRICS, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def _event_writer(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise DataError("--tensorboard needs tensorboard: pip install tensorboard.") from error
+    return SummaryWriter(path)

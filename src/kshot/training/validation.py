@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.accelerator import Accelerator
 
 from kshot.benchmark.metrics import count_pixels, score
 from kshot.benchmark.selection import selection_manifest
@@ -48,9 +48,7 @@ class Validation:
         found = self._score(Prototype(method.cls_backbone), lambda features: features.cls, limit)
         return {"prototype_miou": found["miou"]}
 
-    def _score(
-        self, method: Method, choose: Callable[[BackboneFeatures], Any], limit: int | None
-    ) -> Scores:
+    def _score(self, method: Method, choose: Callable[[BackboneFeatures], Any], limit: int | None) -> Scores:
         episodes = self.manifest.episodes[:limit]
         counts: dict[str, list[Any]] = {}
         for class_id, query, (support,) in episodes:

@@ -1,0 +1,64 @@
+"""A run's card: what was trained on what, how good it is, and how to use it, for people."""
+
+from kshot.base_learners import BaseLearnerConfig
+from kshot.benchmark.provenance import Provenance
+from kshot.benchmark.results import NOTES
+from kshot.pretrained import ModelConfig
+from kshot.training.recipes import PretrainConfig, TrainConfig
+
+NAMES = {"pascal": "PASCAL-5i", "coco": "COCO-20i", "fss1000": "FSS-1000"}
+
+
+def base_learner_card(
+    about: BaseLearnerConfig, config: PretrainConfig, scores: dict[str, float], provenance: Provenance
+) -> str:
+    """Write a base learner's card, in Markdown."""
+    phases = "; ".join(
+        f"{phase.epochs:g} epochs of {'everything' if phase.learns == 'all' else 'the head'} at stride "
+        f"{phase.output_stride}"
+        for phase in config.phases
+    )
+    validated = f"{config.kept_back} training photographs kept back" if config.kept_back else "the val lists"
+    return f"""# Base learner: PSPNet, {about.backbone}, {about.trained_on}
+
+B_sem and H_cls for `kshot train --base-learner` (Karimi & Poullis 2024, "base learner").
+
+- Classes: {", ".join(about.base_classes)}.
+- Training: {phases}; batches of {config.batch} crops of {config.crop} px.
+- Novel objects in training photographs: {config.novel_pixels}; unlabelled pixels: {config.unknown_pixels}.
+- mIoU over the base classes on {validated}: {100 * scores["base_miou"]:.1f}.
+
+{_made(provenance)}"""
+
+
+def model_card(
+    model: ModelConfig, config: TrainConfig, scores: dict[str, float], provenance: Provenance
+) -> str:
+    """Write a model's card, in Markdown."""
+    steps = sum(stage.steps for stage in config.sizes)
+    sizes = ", ".join(f"{stage.steps} steps at {stage.image_size} px" for stage in config.sizes)
+    matched = f" matched by {model.matched_by}" if model.method == "hsnet" else ""
+    chosen = NOTES[model.selected_on] if model.selected_on else "nothing chosen: the last weights"
+    base = ", ".join(model.base_classes) or "none"
+    data = NAMES.get(config.data, config.data)
+    return f"""# {model.method}{matched}, {model.backbone}, {data} fold {config.fold}
+
+```python
+from kshot import Segmenter
+
+segmenter = Segmenter.from_pretrained("FOLDER OF THIS FILE")
+```
+
+- Training: {steps * config.batch} episodes in {steps} steps ({sizes}), 1 shot, Adam at {config.lr:g}.
+- Base classes of B_sem: {base}.
+- Novel objects in training photographs: {config.novel_pixels}; unlabelled pixels: {config.unknown_pixels}.
+- Checkpoint: {chosen}. mIoU there: {100 * scores["miou"]:.1f}, which is no test result: see `kshot evaluate`.
+
+{_made(provenance)}"""
+
+
+def _made(provenance: Provenance) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    return f"""Made by `{provenance.command}` on {provenance.date} in {provenance.seconds / 60:.0f} minutes
+({provenance.machine}; {versions}; commit {provenance.commit or "unknown"}). `recipe.json` has every setting.
+"""

@@ -1,0 +1,241 @@
+"""The verbs of training, one function each."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from kshot.errors import DataError
+
+if TYPE_CHECKING:
+    from kshot.training.recipes import Recipe
+
+RecipeName = Annotated[
+    Literal["paper-pascal", "paper-coco", "lite"],
+    typer.Option("--recipe", help="Settings to start from; the other options change single ones."),
+]
+Data = Annotated[
+    str | None, typer.Option(help="pascal, coco, fss1000, or a folder of your own.", metavar="NAME")
+]
+Root = Annotated[Path | None, typer.Option(help="Where the benchmark's files are.", metavar="DIR")]
+Out = Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR")]
+Fold = Annotated[int, typer.Option(help="0 to 3 on pascal and coco.")]
+BackboneName = Annotated[str | None, typer.Option(help="Default the recipe's.")]
+BackboneWeights = Annotated[Path | None, typer.Option(help="File with its ImageNet weights.", metavar="FILE")]
+NovelPixels = Annotated[
+    Literal["background", "drop", "ignore"] | None,
+    typer.Option(help="What becomes of novel objects in training photographs; default the recipe's."),
+]
+UnknownPixels = Annotated[
+    Literal["background", "ignore"] | None,
+    typer.Option(help="What becomes of pixels without a label (255); default the recipe's."),
+]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Of a step, over all processes.", min=1)]
+Accumulate = Annotated[int | None, typer.Option(help="Parts of a batch, to save memory.", min=1)]
+PrecisionName = Annotated[
+    Literal["no", "bf16", "fp16"] | None, typer.Option("--precision", help="Of the matrix products.")
+]
+Seed = Annotated[int | None, typer.Option(min=0)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on at the last checkpoint of --out.")]
+Device = Annotated[Literal["auto", "cpu"], typer.Option(help="auto: a GPU, if there is one.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")]
+CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)]
+
+
+def pretrain(
+    context: typer.Context,
+    out: Out,
+    root: Root = None,
+    recipe: RecipeName = "lite",
+    data: Data = None,
+    fold: Fold = 0,
+    backbone: BackboneName = None,
+    hold_out: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep the held-out base classes from it, so that checkpoints can be chosen on them."
+        ),
+    ] = None,
+    epochs: Annotated[
+        list[float] | None, typer.Option(help="Of the recipe's phases; repeat for each of them.")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crops in pixels.", min=33)] = None,
+    novel_pixels: NovelPixels = None,
+    unknown_pixels: UnknownPixels = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    backbone_lr: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
+    head_lr: Annotated[float | None, typer.Option(help="Learning rate of the head.")] = None,
+    kept_back: Annotated[
+        int | None, typer.Option(help="Photographs to validate on; 0: the base classes' val lists.", min=0)
+    ] = None,
+    precision: PrecisionName = None,
+    seed: Seed = None,
+    backbone_weights: BackboneWeights = None,
+    workers: Annotated[int, typer.Option(help="Processes that read ahead.", min=0)] = 0,
+    resume: Resume = False,
+    device: Device = "auto",
+    tensorboard: TensorBoard = False,
+    checkpoint_seconds: CheckpointSeconds = 300.0,
+) -> None:
+    """Train a base learner: a PSPNet on a fold's base classes (B_sem and H_cls of two-pass)."""
+    config = _recipe(recipe, backbone, fold).pretrain
+    changes: dict[str, Any] = {
+        "data": data,
+        "hold_out": hold_out,
+        "crop": crop,
+        "novel_pixels": novel_pixels,
+        "unknown_pixels": unknown_pixels,
+        "batch": batch,
+        "accumulate": accumulate,
+        "backbone_lr": backbone_lr,
+        "head_lr": head_lr,
+        "kept_back": kept_back,
+        "precision": precision,
+        "seed": seed,
+    }
+    if epochs:
+        if len(epochs) != len(config.phases):
+            raise DataError(
+                f"The recipe has {len(config.phases)} phases, but --epochs was given {len(epochs)} times."
+            )
+        changes["phases"] = [
+            phase.model_copy(update={"epochs": e}) for phase, e in zip(config.phases, epochs, strict=True)
+        ]
+    config = _changed(config, changes)
+
+    from kshot.data.benchmarks import open_dataset
+    from kshot.training.loop import Machine
+    from kshot.training.pretrain import pretrain as run
+
+    run(
+        config,
+        open_dataset(config.data, root),
+        out,
+        Machine(device, resume, tensorboard, checkpoint_seconds),
+        backbone_weights=backbone_weights,
+        workers=workers,
+        arguments=tuple(context.obj),
+    )
+    typer.echo(f"The base learner is in {out}.")
+
+
+def train(
+    context: typer.Context,
+    out: Out,
+    root: Root = None,
+    recipe: RecipeName = "lite",
+    data: Data = None,
+    fold: Fold = 0,
+    method: Annotated[Literal["hsnet", "two-pass"] | None, typer.Option(help="Default two-pass.")] = None,
+    matched_by: Annotated[
+        Literal["cls", "sem", "both"] | None, typer.Option(help="Which backbones hsnet matches with.")
+    ] = None,
+    base_learner: Annotated[
+        Path | None, typer.Option(help="Folder of a base learner, from `kshot pretrain`.", metavar="DIR")
+    ] = None,
+    backbone: BackboneName = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Steps and image size, as 1500@257; repeat to go on at another size.", metavar="N@PX"
+        ),
+    ] = None,
+    novel_pixels: NovelPixels = None,
+    unknown_pixels: UnknownPixels = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    select_on: Annotated[
+        Literal["base", "novel", "nothing"] | None,
+        typer.Option(
+            help="Episodes to choose the checkpoint on: of held-out base classes, which are then not trained "
+            "on; of the fold's novel ones (the field's habit); of none: the last weights are kept."
+        ),
+    ] = None,
+    validate_every: Annotated[int | None, typer.Option(help="Steps between validations.", min=1)] = None,
+    validate_episodes: Annotated[int | None, typer.Option(help="Episodes of a validation.", min=1)] = None,
+    precision: PrecisionName = None,
+    seed: Seed = None,
+    cache: Annotated[
+        Path, typer.Option(help="Folder for frozen features; runs can share one.", metavar="DIR")
+    ] = Path("runs/features"),
+    cache_gb: Annotated[
+        float, typer.Option("--cache-gb", help="Its largest size, in GiB; the rest is computed anew.", min=0)
+    ] = 20.0,
+    backbone_weights: BackboneWeights = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    tensorboard: TensorBoard = False,
+    checkpoint_seconds: CheckpointSeconds = 300.0,
+) -> None:
+    """Train a meta-learner, hsnet or two-pass, on a fold's base classes, with frozen backbones."""
+    config = _recipe(recipe, backbone, fold).train
+    changes: dict[str, Any] = {
+        "data": data,
+        "method": method,
+        "matched_by": matched_by,
+        "novel_pixels": novel_pixels,
+        "unknown_pixels": unknown_pixels,
+        "batch": batch,
+        "accumulate": accumulate,
+        "lr": lr,
+        "validate_every": validate_every,
+        "validate_episodes": validate_episodes,
+        "precision": precision,
+        "seed": seed,
+    }
+    if stage:
+        changes["sizes"] = [_stage(text) for text in stage]
+    config = _changed(config, changes)
+    if select_on is not None:
+        config = config.model_copy(update={"select_on": None if select_on == "nothing" else select_on})
+
+    from kshot.data.benchmarks import open_dataset
+    from kshot.training.loop import Machine
+    from kshot.training.meta_train import train as run
+
+    run(
+        config,
+        open_dataset(config.data, root),
+        out,
+        Machine(device, resume, tensorboard, checkpoint_seconds),
+        cache=cache,
+        cache_gb=cache_gb,
+        base_learner=base_learner,
+        backbone_weights=backbone_weights,
+        arguments=tuple(context.obj),
+    )
+    typer.echo(f"The model is in {out}: kshot segment --model {out} …")
+
+
+def _recipe(name: str, backbone: str | None, fold: int) -> "Recipe":
+    if find_spec("accelerate") is None:
+        raise DataError("Training needs accelerate: pip install accelerate.")
+    if find_spec("matplotlib") is None:
+        raise DataError("Training draws its curves with matplotlib: pip install matplotlib.")
+    from kshot.training import recipes
+
+    recipe: Callable[..., Recipe] = getattr(recipes, name.replace("-", "_"))
+    return recipe(fold=fold) if backbone is None else recipe(backbone, fold=fold)
+
+
+def _changed(config: Any, changes: dict[str, Any]) -> Any:
+    """Change single settings, and check the whole again."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return type(config).model_validate(dict(config) | given)
+
+
+def _stage(text: str) -> dict[str, int]:
+    steps, at, size = text.partition("@")
+    if not (at and steps.isdigit() and size.isdigit()):
+        raise DataError(f"--stage is '{text}'; give steps and image size in pixels, as 1500@257.")
+    return {"steps": int(steps), "image_size": int(size)}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give a command these verbs."""
+    for verb in (pretrain, train):
+        app.command()(verb)

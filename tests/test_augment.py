@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from make_data import coloured_scene
+
+from kshot.training.augment import Changes, apply_changes, draw_changes, squash
+
+NOTHING = Changes(scale=1.0, degrees=0.0, blur=0.0, flip=False, left=0.0, top=0.0)
+
+
+def is_red(image):
+    return (image[0] > 0.5) & (image[1] < 0.4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_labels_follow_the_picture(seed):
+    picture, labels = coloured_scene([0], 96, 72)
+    image, changed = apply_changes(picture, labels, draw_changes((seed,), blur=0.0), 64)
+    assert image.shape == (3, 64, 64)
+    assert changed.shape == (64, 64)
+    known = changed != 255
+    agree = is_red(image)[known] == (changed[known] == 1)
+    assert agree.float().mean() > 0.97  # all but the object's blended edge
+    assert known.any()
+
+
+def test_without_changes_the_shorter_side_fills_the_crop():
+    picture, labels = coloured_scene([0, 1], 80, 40)
+    image, changed = apply_changes(picture, labels, NOTHING, 40)
+    np.testing.assert_array_equal(changed.numpy(), labels[:, :40])
+    torch.testing.assert_close(image, torch.from_numpy(np.array(picture)).permute(2, 0, 1)[..., :40] / 255)
+
+
+def test_outside_of_the_photograph_is_the_mean_colour_without_a_label():
+    picture, labels = coloured_scene([0], 40, 40)
+    image, changed = apply_changes(picture, labels, NOTHING._replace(scale=0.5, left=0.5, top=0.5), 40)
+    assert (changed[:10] == 255).all()
+    assert (changed[30:] == 255).all()
+    assert (changed[10:30, 10:30] != 255).all()
+    torch.testing.assert_close(image[:, 0, 0], torch.tensor([124, 116, 104]) / 255)
+
+
+def test_flips_and_turns_move_both():
+    picture, labels = coloured_scene([0, 1], 40, 40)
+    _, plain = apply_changes(picture, labels, NOTHING, 40)
+    _, flipped = apply_changes(picture, labels, NOTHING._replace(flip=True), 40)
+    torch.testing.assert_close(flipped, plain.flip(-1))
+    _, turned = apply_changes(picture, labels, NOTHING._replace(degrees=90.0), 40)
+    torch.testing.assert_close(turned, plain.rot90())
+
+
+def test_changes_depend_on_their_key_alone_and_keep_their_ranges():
+    drawn = [draw_changes((5, n)) for n in range(400)]
+    assert drawn == [draw_changes((5, n)) for n in range(400)]
+    assert len(set(drawn)) == 400
+    assert all(0.5 <= c.scale <= 2 and abs(c.degrees) <= 10 and 0 <= c.left < 1 for c in drawn)
+    assert 150 < sum(c.flip for c in drawn) < 250
+    assert 150 < sum(c.blur > 0 for c in drawn) < 250
+
+
+def test_squash_keeps_everything():
+    picture, labels = coloured_scene([0, 1], 80, 40)
+    image, squashed = squash(picture, labels, 32)
+    assert image.shape == (3, 32, 32)
+    assert set(squashed.unique().tolist()) == {0, 1, 2}

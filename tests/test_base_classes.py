@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from make_data import HELD_OUT, NOVEL, TRAINED, write_pascal, write_training_photographs
+
+from kshot.data.base_classes import (
+    base_labels,
+    draw_photographs,
+    join,
+    photographs,
+    present,
+    train_fold,
+    unseen_classes,
+    without_unseen,
+)
+from kshot.data.benchmarks import read_fold
+from kshot.data.folds import base_classes, held_out_classes, novel_classes
+from kshot.data.pascal import Pascal
+from kshot.errors import DataError
+
+
+@pytest.mark.parametrize("fold", range(4))
+@pytest.mark.parametrize("benchmark", ["pascal", "coco"])
+def test_a_fold_trains_on_its_base_classes_and_no_others(benchmark, fold):
+    whole = train_fold(benchmark, fold, hold_out=False)
+    assert set(whole.images) == set(base_classes(benchmark, fold))
+    assert {c for _, c in whole.queries} == set(base_classes(benchmark, fold))
+    assert not set(whole.images) & set(unseen_classes(benchmark, fold))
+    assert set(unseen_classes(benchmark, fold)) == set(novel_classes(benchmark, fold))
+    part = train_fold(benchmark, fold, hold_out=True)
+    assert set(whole.images) - set(part.images) == set(held_out_classes(benchmark, fold))
+    tested = {name for name, _ in read_fold(benchmark, fold).queries}
+    assert not tested & {name for name, _ in whole.queries}
+
+
+def test_what_has_no_folds_trains_on_all_it_has():
+    assert len(train_fold("fss1000", 0, hold_out=False).images) == 520
+    assert unseen_classes("fss1000", 0) == ()
+    with pytest.raises(DataError, match="no base classes to hold out"):
+        train_fold("fss1000", 0, hold_out=True)
+
+
+def test_without_a_cap_an_epoch_is_every_photograph_once():
+    fold = train_fold("pascal", 0, hold_out=True)
+    first, second = (draw_photographs(fold, 3, epoch, None) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == sorted(photographs(fold))
+    assert first != second
+    assert first == draw_photographs(fold, 3, 0, None)
+
+
+def test_under_a_cap_common_classes_show_their_photographs_in_turn():
+    pairs = read_fold("pascal", 2, "train").only((11, 13))  # 1,148 dogs and 142 motorbikes, say
+    fold = join([pairs])
+    cap = 50
+    epochs = [draw_photographs(fold, 0, epoch, cap) for epoch in range(len(fold.images[11]) // cap)]
+    assert all(len(epoch) == 2 * cap for epoch in epochs)
+    dogs = [name for epoch in epochs for name in epoch if name in set(fold.images[11])]
+    only_dogs = [name for name in dogs if name not in set(fold.images[13])]
+    assert len(set(only_dogs)) == len(only_dogs)  # none a second time before all were shown
+
+
+@pytest.fixture
+def voc(tmp_path):
+    return Pascal(write_training_photographs(tmp_path))
+
+
+def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
+    fold = present(train_fold("pascal", 0, hold_out=True), voc)
+    name = fold.images[11][0]  # a dog and a bird
+    assert voc.classes_in(name) == (NOVEL[0], 11)
+    labels = base_labels(voc, name, TRAINED, NOVEL)
+    truth, bird = voc.truth(name, 11), voc.truth(name, NOVEL[0])
+    np.testing.assert_array_equal(labels == TRAINED.index(11) + 1, truth == 1)
+    assert (labels[bird == 1] == 0).all()
+    assert (labels[:, 0] == 255).all()
+    ignored = base_labels(voc, name, TRAINED, NOVEL, novel_pixels="ignore", unknown_pixels="background")
+    assert (ignored[bird == 1] == 255).all()
+    assert (ignored[:, 0] == 0).all()
+    cat = present(read_fold("pascal", 1, "train"), voc).images[HELD_OUT[0]][0]
+    assert set(np.unique(base_labels(voc, cat, TRAINED, NOVEL))) == {0, 255}
+
+
+def test_photographs_of_novel_objects_can_be_dropped(voc):
+    fold = present(train_fold("pascal", 0, hold_out=True), voc)
+    dropped = without_unseen(fold, voc, NOVEL, "drop")
+    assert set(photographs(fold)) - set(photographs(dropped)) == {fold.images[11][0]}
+    assert without_unseen(fold, voc, NOVEL, "ignore") == fold
+
+
+def test_the_smaller_object_is_on_top_where_two_overlap():
+    class Overlapping:
+        def classes_in(self, name):
+            return (0, 1)
+
+        def truth(self, name, class_id):
+            truth = np.zeros((4, 4), dtype=np.uint8)
+            truth[: 4 if class_id == 0 else 2] = 1
+            return truth
+
+    labels = base_labels(Overlapping(), "both", (0, 1))
+    assert (labels[:2] == 2).all()
+    assert (labels[2:] == 1).all()
+
+
+def test_a_photograph_without_classes_is_an_error(tmp_path):
+    empty = Pascal(write_pascal(tmp_path, [("bare", 3)]))
+    empty.classes_in = lambda name: ()
+    with pytest.raises(DataError, match="bare shows no class"):
+        base_labels(empty, "bare", (3,))

@@ -1,0 +1,289 @@
+"""Both trainings, whole, at a size of seconds: what they write, that they learn, that nothing stops them."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_data import HELD_OUT, TINY, TRAINED, write_tiny_backbone, write_training_photographs
+from PIL import Image
+from safetensors.torch import load_file
+
+from kshot import DataError, ModelError, Segmenter
+from kshot.base_learners import load_base_learner
+from kshot.benchmark.provenance import record_provenance
+from kshot.data.pascal import Pascal
+from kshot.training.loop import Machine
+from kshot.training.meta_train import build, rate, size_at, train
+from kshot.training.pretrain import poly, pretrain
+from kshot.training.recipes import PretrainConfig, PretrainPhase, SizeStage, TrainConfig
+from kshot.training.run_folder import RunFolder
+
+CPU = Machine(device="cpu")
+PRETRAIN = PretrainConfig(
+    backbone=TINY,
+    hold_out=True,
+    novel_pixels="ignore",
+    crop=65,
+    scale=(0.8, 1.2),
+    blur=0.0,
+    batch=4,
+    phases=(PretrainPhase(epochs=20, output_stride=16), PretrainPhase(epochs=1, learns="head")),
+    optimiser="adamw",
+    backbone_lr=1e-3,
+    head_lr=3e-3,
+    kept_back=3,
+)
+TRAIN = TrainConfig(
+    backbone=TINY,
+    channels=(4, 8, 8),
+    novel_pixels="ignore",
+    unknown_pixels="ignore",
+    class_cap=4,
+    flip=True,
+    sizes=(SizeStage(steps=20, image_size=65),),
+    batch=4,
+    warmup=5,
+    decay="cosine",
+    clip=5.0,
+    ema=0.9,
+    validate_every=10,
+    validate_episodes=6,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    root = tmp_path_factory.mktemp("voc")
+    write_training_photographs(root)
+    return root, write_tiny_backbone(root / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def base_learner(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "base"
+    pretrain(PRETRAIN, Pascal(files[0]), out, CPU, backbone_weights=files[1])
+    return out
+
+
+def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_gb=1.0):
+    train(
+        config,
+        Pascal(files[0]),
+        out,
+        machine,
+        cache=out.parent / "features",
+        cache_gb=cache_gb,
+        base_learner=base_learner,
+        backbone_weights=files[1],
+    )
+    return out
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def losses_of(run):
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [entry["losses"] for entry in entries if "losses" in entry]
+
+
+def test_a_base_learner_learns_and_is_written_whole(base_learner):
+    about, network = load_base_learner(base_learner)
+    assert about.base_classes[1:3] == ("car", "chair")
+    assert not {"cat", "horse", "sofa", "bird"} & set(about.base_classes)
+    assert network.backbone.output_stride == 8
+    metrics = json.loads((base_learner / "metrics.json").read_text())
+    assert metrics["validation"]["base_miou"] > 0.3  # objects are rectangles of one colour
+    log = [json.loads(line) for line in (base_learner / "log.jsonl").read_text().splitlines()]
+    assert (log[0]["phase"], log[0]["step"]) == (0, 0)  # the look before the first step
+    assert log[0]["validation"]["base_miou"] < metrics["validation"]["base_miou"]
+    assert {entry["phase"] for entry in log} == {0, 1}
+    with Image.open(base_learner / "curves.png") as curves:
+        assert curves.width > 1000
+    assert "PSPNet, test_resnet, pascal, fold 0" in (base_learner / "README.md").read_text()
+    stored = load_file(base_learner / "model.safetensors")
+    assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
+
+
+def test_a_head_phase_leaves_the_backbone_alone(files, tmp_path, base_learner):
+    """The same first phase without the second: the same backbone, another head."""
+    alone = PRETRAIN.model_copy(update={"phases": PRETRAIN.phases[:1]})
+    pretrain(alone, Pascal(files[0]), tmp_path / "run", CPU, backbone_weights=files[1])
+    first, second = (load_file(run / "model.safetensors") for run in (tmp_path / "run", base_learner))
+    changed = {key.partition(".")[0] for key in first if not torch.equal(first[key], second[key])}
+    assert changed == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("method", "matched_by", "losses"),
+    [
+        ("hsnet", "cls", {"final"}),
+        ("hsnet", "sem", {"final"}),
+        ("hsnet", "both", {"cls", "sem", "combined"}),
+        ("two-pass", "cls", {"cls", "sem", "combined", "second", "final"}),
+    ],
+)
+def test_every_method_trains_and_its_run_is_a_model(
+    files, tmp_path, base_learner, method, matched_by, losses
+):
+    config = TRAIN.model_copy(update={"method": method, "matched_by": matched_by})
+    needed = None if (method, matched_by) == ("hsnet", "cls") else base_learner
+    run = train_tiny(files, tmp_path / "run", config, needed)
+    logged = losses_of(run)
+    assert set(logged[0]) == losses
+    assert sum(logged[-1].values()) < sum(logged[0].values())
+    assert json.loads((run / "metrics.json").read_text())["validation"]["miou"] >= 0
+    segmenter = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
+    assert segmenter.config.selected_on == "base"
+    assert segmenter.config.image_size == 65
+    dataset = Pascal(files[0])
+    photograph = dataset.image_path(next(iter(files[0].rglob("*.jpg"))).stem)
+    mask = np.zeros((36, 48), dtype=bool)
+    mask[6:28, 2:44] = True
+    assert segmenter.fit(photograph, mask).predict(photograph).shape == (36, 48)
+    assert method in (run / "README.md").read_text()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_so_are_other_settings(files, tmp_path):
+    config = TRAIN.model_copy(update={"method": "hsnet", "sizes": (SizeStage(steps=2, image_size=65),)})
+    run = train_tiny(files, tmp_path / "run", config)
+    with pytest.raises(DataError, match="holds a run already"):
+        train_tiny(files, run, config)
+    with pytest.raises(Exception, match="was started with other settings"):
+        train_tiny(files, run, config.model_copy(update={"lr": 0.1}), machine=Machine("cpu", resume=True))
+
+
+def test_an_overflowing_cache_changes_nothing(files, tmp_path, base_learner):
+    config = TRAIN.model_copy(update={"sizes": (SizeStage(steps=4, image_size=65),)})
+    runs = [
+        train_tiny(files, tmp_path / str(gb) / "run", config, base_learner, cache_gb=gb)
+        for gb in (1.0, 1e-4, 0)
+    ]
+    sizes = [len(list((run.parent / "features").rglob("*.safetensors"))) for run in runs]
+    assert sizes[0] > sizes[1] > sizes[2] == 0
+    assert len({digest(run / "model.safetensors") for run in runs}) == 1
+
+
+def test_parts_of_a_batch_add_up_to_it(files, tmp_path):
+    config = TRAIN.model_copy(update={"method": "hsnet", "sizes": (SizeStage(steps=10, image_size=65),)})
+    whole = train_tiny(files, tmp_path / "whole", config)
+    parts = train_tiny(files, tmp_path / "parts", config.model_copy(update={"accumulate": 2}))
+    a, b = losses_of(whole)[0]["final"], losses_of(parts)[0]["final"]
+    assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_the_image_size_changes_on_the_way(files, tmp_path):
+    stages = (SizeStage(steps=3, image_size=65), SizeStage(steps=2, image_size=97))
+    config = TRAIN.model_copy(update={"method": "hsnet", "sizes": stages})
+    assert [size_at(config, step) for step in range(5)] == [65, 65, 65, 97, 97]
+    run = train_tiny(files, tmp_path / "run", config)
+    assert Segmenter.from_pretrained(run, backbone_weights=files[1]).config.image_size == 97
+
+
+def test_learning_rates_rise_and_fall():
+    factors = [rate(TRAIN, 20)(step) for step in range(20)]
+    assert factors[0] < factors[1] < factors[5]
+    assert max(factors) <= 1
+    assert factors[-1] < 0.01
+    constant = rate(TRAIN.model_copy(update={"decay": "none", "warmup": 0}), 20)
+    assert {constant(step) for step in range(20)} == {1.0}
+    assert poly(10)(0) == 1
+    assert poly(10)(5) == pytest.approx(0.5**0.9)
+
+
+def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
+    with pytest.raises(ModelError, match="give its folder with --base-learner"):
+        build(TRAIN, None, files[1])
+    with pytest.raises(ModelError, match="backbone test_resnet, but the meta-learner has resnet50"):
+        build(TRAIN.model_copy(update={"backbone": "resnet50"}), base_learner)
+    seen = PRETRAIN.model_copy(update={"hold_out": False, "phases": (PretrainPhase(epochs=0.1),)})
+    pretrain(seen, Pascal(files[0]), tmp_path / "seen", CPU, backbone_weights=files[1])
+    with pytest.raises(DataError, match=r"trained on cat, horse, sofa"):
+        build(TRAIN, tmp_path / "seen", files[1])
+    with pytest.raises(DataError, match="batch of 3 cannot be divided"):
+        CPU.accelerator("no", 2, 3)
+    with pytest.raises(DataError, match="loss 'final' is nan at step"):
+        train_tiny(
+            files,
+            tmp_path / "diverges",
+            TRAIN.model_copy(update={"method": "hsnet", "lr": 1e30, "clip": None}),
+        )
+
+
+def command(files, out, *more, processes=1):
+    kshot = str(Path(sys.executable).parent / "kshot")
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29611",
+    ]
+    options = f"--root {files[0]} --out {out} --cache {out.parent / 'features'} --method hsnet --device cpu"
+    options += f" --backbone {TINY} --backbone-weights {files[1]} --stage 40@65 --batch 4 --precision no"
+    options += " --validate-episodes 4 --validate-every 20 --checkpoint-seconds 0"
+    return [*(launcher if processes == 2 else []), kshot, "train", *options.split(), *more]
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(files, tmp_path):
+    runs = [tmp_path / "whole", tmp_path / "killed"]
+    whole = subprocess.Popen(command(files, runs[0]))
+    killed = subprocess.Popen(command(files, runs[1]))
+    while not (runs[1] / "checkpoint.pt").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (runs[1] / "metrics.json").exists()
+    subprocess.run(command(files, runs[1], "--resume"), check=True)
+    assert whole.wait() == 0
+    assert digest(runs[0] / "model.safetensors") == digest(runs[1] / "model.safetensors")
+    assert losses_of(runs[0]) == losses_of(runs[1])
+
+
+def test_two_processes_learn_what_one_does(files, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    runs = [tmp_path / "one", tmp_path / "two"]
+    subprocess.run(command(files, runs[0]), check=True, env=environment)
+    subprocess.run(command(files, runs[1], processes=2), check=True, env=environment, capture_output=True)
+    one, two = (losses_of(run) for run in runs)
+    assert len(one) == len(two) == 4
+    assert one[0]["final"] == pytest.approx(two[0]["final"], abs=1e-5)
+
+
+def test_events_are_written_for_tensorboard(tmp_path):
+    run = RunFolder(tmp_path, "{}", resume=False, tensorboard=True)
+    run.log({"phase": 0, "step": 1, "losses": {"final": 1.0}, "validation": {"miou": 0.5}})
+    assert run.events is not None
+    run.events.close()
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_log_that_was_cut_off_can_be_read(tmp_path):
+    run = RunFolder(tmp_path, "{}", resume=False)
+    for step in (10, 20, 30):
+        run.log({"phase": 0, "step": step, "losses": {"final": 1.0}})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"phase": 0, "st')
+    run.forget_after(0, 20)
+    assert [entry["step"] for entry in run.read_log()] == [10, 20]
+    run.finish({"miou": 1}, "# Card\n", record_provenance(["train"]))
+    assert json.loads((tmp_path / "metrics.json").read_text())["miou"] == 1
+
+
+def test_trained_and_held_out_classes_are_what_they_seem():
+    from kshot.data.folds import held_out_classes
+
+    assert set(HELD_OUT) < set(held_out_classes("pascal", 0))
+    assert not set(TRAINED) & set(held_out_classes("pascal", 0))
