@@ -303,10 +303,11 @@ def write_training_photographs(root, per_class=5):
     """Write a few of PASCAL-5i's train photographs for fold 0, drawn; one dog's also shows a bird."""
     from kshot.data.benchmarks import read_fold
 
+    queries = [query for fold in range(4) for query in read_fold("pascal", fold, "train").queries]
+    shown = classes_by_image(queries)
     pairs = []
     for class_id in (*TRAINED, *HELD_OUT):
-        names = read_fold("pascal", class_id // 5, "train").images[class_id][:per_class]
-        pairs += [(name, class_id) for name in names]
+        pairs += [(name, c) for name, c in queries if c == class_id and len(shown[name]) == 1][:per_class]
     dogs = [name for name, class_id in pairs if class_id == 11]
     return write_pascal(root, [*pairs, (dogs[0], NOVEL[0])])
 

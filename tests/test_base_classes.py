@@ -65,7 +65,7 @@ def voc(tmp_path):
 
 def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
     fold = present(train_fold("pascal", 0, hold_out=True), voc)
-    name = fold.images[11][0]  # a dog and a bird
+    name = next(name for name in fold.images[11] if NOVEL[0] in voc.classes_in(name))
     assert voc.classes_in(name) == (NOVEL[0], 11)
     labels = base_labels(voc, name, TRAINED, NOVEL)
     truth, bird = voc.truth(name, 11), voc.truth(name, NOVEL[0])
@@ -82,7 +82,8 @@ def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
 def test_photographs_of_novel_objects_can_be_dropped(voc):
     fold = present(train_fold("pascal", 0, hold_out=True), voc)
     dropped = without_unseen(fold, voc, NOVEL, "drop")
-    assert set(photographs(fold)) - set(photographs(dropped)) == {fold.images[11][0]}
+    (gone,) = set(photographs(fold)) - set(photographs(dropped))
+    assert NOVEL[0] in voc.classes_in(gone)
     assert without_unseen(fold, voc, NOVEL, "ignore") == fold
 
 

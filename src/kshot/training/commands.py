@@ -216,9 +216,13 @@ def _recipe(name: str, backbone: str | None, fold: int) -> "Recipe":
         raise DataError("Training needs accelerate: pip install accelerate.")
     if find_spec("matplotlib") is None:
         raise DataError("Training draws its curves with matplotlib: pip install matplotlib.")
-    from kshot.training import recipes
+    from kshot.training.recipes import lite, paper_coco, paper_pascal
 
-    recipe: Callable[..., Recipe] = getattr(recipes, name.replace("-", "_"))
+    recipe: Callable[..., Recipe] = {
+        "paper-pascal": paper_pascal,
+        "paper-coco": paper_coco,
+        "lite": lite,
+    }[name]
     return recipe(fold=fold) if backbone is None else recipe(backbone, fold=fold)
 
 

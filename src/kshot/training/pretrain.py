@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
@@ -52,6 +53,7 @@ def pretrain(
     checkpoint = read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
 
     # Build.
+    torch.manual_seed(config.seed)
     data = BaseData(config, dataset)
     validation = BaseValidation(data, accelerator)
     network = _build(config, data, 0)

@@ -1,0 +1,138 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from make_data import (
+    HELD_OUT,
+    NOVEL,
+    NUM_BASE_CLASSES,
+    TINY,
+    TRAINED,
+    randomise_norms,
+    tiny_backbone,
+    write_pascal,
+    write_training_photographs,
+)
+
+from kshot.data.pascal import Pascal
+from kshot.errors import DataError
+from kshot.images import image_tensor, read_image
+from kshot.network.base_learner import PSPNet
+from kshot.training.episodes import FeatureReader, TrainingEpisodes
+from kshot.training.feature_cache import Budget
+from kshot.training.recipes import SizeStage, TrainConfig
+
+SIZE = 65
+CONFIG = TrainConfig(
+    backbone=TINY, sizes=(SizeStage(steps=1, image_size=SIZE),), class_cap=4, flip=True, novel_pixels="ignore"
+)
+BASE_CLASSES = ("bus", "chair", "cow", "dog")
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    return Pascal(write_training_photographs(tmp_path_factory.mktemp("voc")))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    base_learner = PSPNet(TINY, NUM_BASE_CLASSES)
+    randomise_norms(base_learner)
+    return tiny_backbone(), base_learner
+
+
+@pytest.fixture
+def reader(voc, networks, tmp_path):
+    return FeatureReader(voc, *networks, SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+
+
+def episodes_of(voc, **changes):
+    return TrainingEpisodes(CONFIG.model_copy(update=changes), voc, BASE_CLASSES)
+
+
+def test_only_trained_classes_are_ever_shown(voc):
+    episodes = episodes_of(voc)
+    assert set(episodes.fold.images) == set(TRAINED)
+    drawn = [episodes.episode(index) for index in range(600)]
+    seen = Counter(episode.class_id for episode, _ in drawn)
+    assert set(seen) == set(TRAINED)
+    assert min(seen.values()) > 150  # all have five photographs, and a cap of four
+    assert all(episode.query not in episode.supports for episode, _ in drawn)
+    assert {flips for _, flips in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
+    assert drawn == [episodes_of(voc).episode(index) for index in range(600)]
+    everything = episodes_of(voc, select_on=None)
+    assert set(everything.fold.images) == {*TRAINED, *HELD_OUT}
+    assert {everything.episode(index)[1] for index in range(50)} != {(False, False)}
+    assert {episodes_of(voc, flip=False).episode(n)[1] for n in range(50)} == {(False, False)}
+
+
+def test_each_episode_knows_its_place_among_the_base_classes(voc, reader):
+    episodes = episodes_of(voc)
+    batch = episodes.read(list(range(12)), reader)
+    for index, place in enumerate(batch.episode_class.tolist()):
+        class_id = episodes.episode(index)[0].class_id
+        assert BASE_CLASSES[place] == voc.class_names[class_id]
+    unknown = TrainingEpisodes(CONFIG, voc, ("bus",))
+    assert unknown.read([0], reader).episode_class.tolist() == [-1]
+
+
+def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc, networks, reader):
+    episodes = episodes_of(voc)
+    batch = episodes.read(list(range(8)), reader)
+    cls_backbone, base_learner = networks
+    for index in range(8):
+        (class_id, query, (support,)), flips = episodes.episode(index)
+        for name, flipped, features in zip(
+            (query, support), flips, (batch.query, batch.support.features), strict=True
+        ):
+            image = image_tensor(read_image(voc.image_path(name)), SIZE)[None]
+            image = image.flip(-1) if flipped else image
+            with torch.no_grad():
+                cls, sem = cls_backbone(image), base_learner.backbone(image)
+                logits = base_learner.head(sem.last)
+            for found, expected in ((features.cls, cls), (features.sem, sem)):
+                for taps, computed in zip(found.stages, expected.stages, strict=True):
+                    for tap, one in zip(taps, computed, strict=True):
+                        torch.testing.assert_close(tap[index], one[0], rtol=1e-3, atol=1e-2)
+            torch.testing.assert_close(features.base_logits[index], logits[0], rtol=1e-3, atol=1e-2)
+        truth = reader.frame.truth(voc.truth(support, class_id)) == 1
+        mask = batch.support.mask[index, 0].numpy() == 1
+        np.testing.assert_array_equal(mask, truth[:, ::-1] if flips[1] else truth)
+
+
+def test_unknown_and_novel_pixels_are_what_the_recipe_says(voc, reader):
+    def masks(**changes):
+        episodes = episodes_of(voc, flip=False, **changes)
+        bird = next(n for n in range(300) if NOVEL[0] in voc.classes_in(episodes.episode(n)[0].query))
+        return episodes.read([bird], reader).query_mask[0], episodes.episode(bird)[0]
+
+    ignored, episode = masks(novel_pixels="ignore", unknown_pixels="ignore")
+    shown, _ = masks(novel_pixels="background", unknown_pixels="background")
+    bird = torch.from_numpy(reader.frame.truth(voc.truth(episode.query, NOVEL[0])) == 1)
+    dog = torch.from_numpy(reader.frame.truth(voc.truth(episode.query, 11)) == 1)
+    assert (ignored[bird] == 255).all()
+    assert (ignored[:, 0] == 255).all()
+    assert (shown[bird] == 0).all()
+    assert (shown[:, 0] == 0).all()
+    for mask in (ignored, shown):
+        assert (mask[dog] == 1).all()
+    dropped = episodes_of(voc, novel_pixels="drop")
+    assert len(dropped.fold.images[11]) == 4
+
+
+def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
+    budget = Budget(tmp_path, 2**30)
+    cpu = torch.device("cpu")
+    name = next(iter(episodes_of(voc).fold.images[8]))
+    only_cls = FeatureReader(voc, networks[0], None, SIZE, budget, cpu).read_one(name)
+    assert only_cls.sem is only_cls.base_logits is None
+    only_sem = FeatureReader(voc, None, networks[1], SIZE, budget, cpu).read_one(name)
+    assert only_sem.cls is None
+    assert only_sem.base_logits.dtype == torch.float32
+
+
+def test_without_photographs_there_is_nothing_to_train_on(tmp_path):
+    empty = Pascal(write_pascal(tmp_path, [("alone", 3)]))
+    with pytest.raises(DataError, match="No class has enough photographs"):
+        TrainingEpisodes(CONFIG, empty, BASE_CLASSES)
