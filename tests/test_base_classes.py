@@ -49,7 +49,7 @@ def test_without_a_cap_an_epoch_is_every_photograph_once():
 
 def test_under_a_cap_common_classes_show_their_photographs_in_turn():
     pairs = read_fold("pascal", 2, "train").only((11, 13))  # 1,148 dogs and 142 motorbikes, say
-    fold = join([pairs])
+    fold = join(0, [pairs])
     cap = 50
     epochs = [draw_photographs(fold, 0, epoch, cap) for epoch in range(len(fold.images[11]) // cap)]
     assert all(len(epoch) == 2 * cap for epoch in epochs)

@@ -49,3 +49,19 @@ def test_a_trainable_pspnet_trains_every_weight():
     network = PSPNet(TINY, 3, learns="all").train()
     network(torch.rand(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_class_that_the_base_learner_does_not_know_is_left_out_of_nothing():
+    logits = torch.randn(2, 4, 3, 3)
+    unknown = base_map(logits, torch.tensor([-1, 1]))
+    torch.testing.assert_close(unknown[0], base_map(logits)[0])
+    assert (unknown[1] < base_map(logits)[1]).all()
+
+
+def test_the_head_alone_can_learn():
+    network = PSPNet(TINY, 3, learns="head").train()
+    assert network.head.training
+    assert not network.backbone.training
+    network(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert all(p.grad is None for p in network.backbone.parameters())
+    assert all(p.grad is not None for p in network.head.parameters())

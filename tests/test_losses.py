@@ -62,3 +62,14 @@ def test_ignored_pixels_have_no_gradient():
     losses(Prediction(final=logits), target)["final"].backward()
     assert (logits.grad[0, :, 1] == 0).all()
     assert (logits.grad[0, :, 0] != 0).all()
+
+
+def test_an_episode_counts_the_same_however_many_of_its_pixels_are_known():
+    """So that it does not matter which episodes share a batch, or a process."""
+    logits, masks = torch.randn(3, 2, 8, 8), torch.randint(0, 2, (3, 8, 8))
+    masks[0, :7] = IGNORE
+    masks[2] = IGNORE
+    together = losses(Prediction(final=logits), masks)["final"]
+    alone = [losses(Prediction(final=logits[i : i + 1]), masks[i : i + 1])["final"] for i in range(3)]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+    assert alone[2] == 0  # nothing is known, and nothing is learned

@@ -7,7 +7,18 @@ from make_data import TINY, randomise_norms, scene, tiny_backbone
 from safetensors.torch import load_file, save_file
 
 from kshot import ModelError, Segmenter, WeightsError
-from kshot.pretrained import ModelConfig, build_method, load_model, read_config, shipped_models
+from kshot.base_learners import BaseLearnerConfig, load_base_learner, save_base_learner
+from kshot.network.base_learner import PSPNet
+from kshot.network.weights import state_sha256
+from kshot.pretrained import (
+    ModelConfig,
+    base_learner_names,
+    build_method,
+    load_model,
+    read_config,
+    save_model,
+    shipped_models,
+)
 
 CONFIGS = {
     "prototype": {"method": "prototype"},
@@ -122,3 +133,60 @@ def test_prototypes_take_any_backbone_and_trained_models_only_their_own(tmp_path
     make_segmenter("two-pass").save(tmp_path / "model")
     with pytest.raises(ModelError, match="works with its own backbone only, test_resnet"):
         Segmenter.from_pretrained(tmp_path / "model", backbone="resnet50")
+
+
+def with_base_learner(segmenter, folder):
+    """Write a two-pass model whose base learner lies beside it, as those that ship."""
+    names = base_learner_names(segmenter.method)
+    state = segmenter.method.state_dict()
+    network = PSPNet(TINY, 2)
+    network.load_state_dict({name: state[key] for key, name in names.items()}, strict=False)
+    about = BaseLearnerConfig(backbone=TINY, base_classes=("cat", "dog"), trained_on="two drawings")
+    save_base_learner(about, network, folder / "base")
+    digest = state_sha256(load_file(folder / "base" / "model.safetensors"))
+    changes = {"base_learner": "../base", "base_learner_sha256": digest}
+    save_model(segmenter.config.model_copy(update=changes), segmenter.method, folder / "model", half=True)
+
+
+@pytest.mark.parametrize("name", ["two-pass", "hsnet-sem", "hsnet-both"])
+def test_models_can_share_a_base_learner(name, tmp_path, backbone_file):
+    segmenter = make_segmenter(name)
+    with_base_learner(segmenter, tmp_path)
+    keys = load_file(tmp_path / "model" / "model.safetensors").keys()
+    assert not any("backbone" in key or "base_head" in key for key in keys)
+    loaded = Segmenter.from_pretrained(tmp_path / "model", backbone_weights=backbone_file, device="cpu")
+    saved_state, loaded_state = segmenter.method.state_dict(), loaded.method.state_dict()
+    for key, value in saved_state.items():
+        torch.testing.assert_close(loaded_state[key], value, rtol=1e-3, atol=1e-6)  # half precision
+    picture, mask = scene()
+    expected, found = (s.fit(picture, mask).predict_proba(picture) for s in (segmenter, loaded))
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    loaded.save(tmp_path / "alone")  # whole again: it would not find its base learner elsewhere
+    alone = Segmenter.from_pretrained(tmp_path / "alone", backbone_weights=backbone_file, device="cpu")
+    np.testing.assert_array_equal(alone.fit(picture, mask).predict_proba(picture), found)
+
+
+def test_another_base_learner_is_refused(tmp_path, backbone_file):
+    with_base_learner(make_segmenter("two-pass"), tmp_path)
+    about = BaseLearnerConfig(backbone=TINY, base_classes=("cat", "dog"), trained_on="others")
+    save_base_learner(about, PSPNet(TINY, 2), tmp_path / "base")
+    with pytest.raises(WeightsError, match=r"not the base learner that the model .* was trained with"):
+        load_model(tmp_path / "model", backbone_weights=backbone_file)
+
+
+def test_base_learners_that_do_not_exist(tmp_path):
+    with pytest.raises(ModelError, match=r"holds no base learner: there is no config\.json"):
+        load_base_learner(tmp_path)
+    (tmp_path / "config.json").write_text('{"backbone": "test_resnet"}')
+    with pytest.raises(ModelError, match=r"not a base learner's config: base_classes"):
+        load_base_learner(tmp_path)
+
+
+def test_a_narrower_encoder_is_part_of_the_model(tmp_path, backbone_file):
+    config = ModelConfig(method="hsnet", backbone=TINY, image_size=64, channels=(4, 8, 12))
+    method = build_method(config, lambda _: tiny_backbone())
+    assert method.encoder.out_channels == 12
+    Segmenter(config, method.eval(), torch.device("cpu")).save(tmp_path)
+    loaded, again = load_model(tmp_path, backbone_weights=backbone_file)
+    assert loaded.channels == (4, 8, 12)
+    assert sum(p.numel() for p in again.encoder.parameters()) < 30_000

@@ -22,7 +22,7 @@ def test_honest_episodes_show_no_novel_class_and_no_test_image(benchmark, fold):
 def test_the_draw_takes_what_is_there(tmp_path):
     cats = [(name, 7) for name in selection_fold("pascal", 0, "base").images[7][:4]]
     dataset = Pascal(write_pascal(tmp_path, cats))
-    manifest, protocol = selection_manifest("pascal", 0, "base", 6, dataset)
+    manifest, protocol = selection_manifest(selection_fold("pascal", 0, "base"), 6, dataset)
     assert manifest.classes == {7: "cat"}
     assert len(manifest.episodes) == protocol.num_episodes == 6
 

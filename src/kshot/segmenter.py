@@ -120,7 +120,8 @@ class Segmenter:
 
     def save(self, folder: str | Path) -> None:
         """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
-        save_model(self.config, self.method, Path(folder))
+        whole = {"base_learner": None, "base_learner_sha256": None}
+        save_model(self.config.model_copy(update=whole), self.method, Path(folder))
 
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)

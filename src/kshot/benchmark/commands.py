@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from kshot.errors import DataError
+
 DATA_HELP = "pascal, coco, fss1000, coco-mini-60, or a folder of your own."
 Name = Annotated[str, typer.Argument(help=DATA_HELP, metavar="NAME")]
 Data = Annotated[str, typer.Option(help=DATA_HELP, metavar="NAME")]
@@ -34,6 +36,12 @@ def episodes(
     count: Annotated[int | None, typer.Option(help="Number of episodes; default the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default the protocol's first.")] = None,
     split: Split = None,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out", help="Of the fold's held-out base classes, on which one chooses, untested."
+        ),
+    ] = False,
     root: Annotated[
         Path | None,
         typer.Option(help="Draw only from the photographs that lie here; not needed.", metavar="DIR"),
@@ -41,6 +49,7 @@ def episodes(
 ) -> None:
     """Write down a benchmark's episodes. Needs no images: the field's lists ship with kshot."""
     from kshot.benchmark.score import draw_manifest
+    from kshot.benchmark.selection import selection_fold
     from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
     from kshot.data.manifest import write_manifest
     from kshot.data.protocols import default_protocol, preset
@@ -50,7 +59,9 @@ def episodes(
     if count is not None:
         protocol = protocol.model_copy(update={"num_episodes": count})
     present = None if root is None else open_dataset(data, root)
-    pairs = read_fold(data, fold, split)
+    if held_out and split not in (None, "train"):
+        raise DataError(f"--held-out draws from the train lists, but --split is {split}. Leave it out.")
+    pairs = selection_fold(benchmark, fold, "base") if held_out else read_fold(data, fold, split)
     seed = protocol.seeds[0] if seed is None else seed
     manifest = draw_manifest(pairs, protocol, shots, seed, present)
     write_manifest(manifest, out)
@@ -177,14 +188,14 @@ def choose(
     """Choose the best of several checkpoints, and write down in the model what it was chosen on."""
     from kshot.benchmark.results import NOTES
     from kshot.benchmark.score import score_model
-    from kshot.benchmark.selection import check_held_out, selection_manifest
+    from kshot.benchmark.selection import check_held_out, selection_fold, selection_manifest
     from kshot.data.benchmarks import open_dataset
     from kshot.pretrained import save_model
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
     dataset = open_dataset(data, root)
-    manifest, protocol = selection_manifest(data, fold, select_on, episodes, dataset)
+    manifest, protocol = selection_manifest(selection_fold(data, fold, select_on), episodes, dataset)
     scored = []
     for path in models:
         segmenter = Segmenter.from_pretrained(path, backbone_weights=backbone_weights, device=device)

@@ -7,8 +7,9 @@ is possible here too, but it is written into the model and printed beside every 
 from typing import Literal
 
 from kshot.benchmark.score import draw_manifest
+from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import read_fold
-from kshot.data.folds import NUM_FOLDS, held_out_classes
+from kshot.data.folds import held_out_classes
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol, preset
 from kshot.data.sampling import Fold
@@ -27,26 +28,17 @@ def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
     held_out = held_out_classes(benchmark, fold)
     if select_on == "novel":
         return read_fold(benchmark, fold)
-    others = [read_fold(benchmark, n, "train").only(held_out) for n in range(NUM_FOLDS) if n != fold]
-    return Fold(
-        benchmark,
-        "train",
-        fold,
-        others[0].class_names,
-        {class_id: names for other in others for class_id, names in other.images.items()},
-        tuple(query for other in others for query in other.queries),
-    )
+    return train_fold(benchmark, fold, hold_out=False).only(held_out)
 
 
 def selection_manifest(
-    benchmark: str, fold: int, select_on: SelectOn, num_episodes: int, dataset: Dataset, seed: int = 0
+    fold: Fold, num_episodes: int, dataset: Dataset, seed: int = 0
 ) -> tuple[Manifest, Protocol]:
-    """Draw 1-shot episodes to choose checkpoints on, from the photographs that are there."""
-    protocol = preset("balanced", benchmark).model_copy(
+    """Draw 1-shot episodes of `selection_fold` from the photographs that are there."""
+    protocol = preset("balanced", fold.benchmark).model_copy(
         update={"num_episodes": num_episodes, "seeds": (seed,)}
     )
-    pairs = selection_fold(benchmark, fold, select_on)
-    return draw_manifest(pairs, protocol, 1, seed, present=dataset), protocol
+    return draw_manifest(fold, protocol, 1, seed, present=dataset), protocol
 
 
 def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 Pure but for `base_labels`, which reads a photograph's masks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -34,19 +34,18 @@ def train_fold(data: str, fold: int, *, hold_out: bool) -> Fold:
             raise DataError(f"{data} has no base classes to hold out. Leave out --hold-out.")
         return read_fold(data, fold, "train" if data == "fss1000" else None)
     wanted = set(base_classes(data, fold)) - set(held_out_classes(data, fold) if hold_out else ())
-    return join(read_fold(data, n, "train") for n in range(NUM_FOLDS) if n != fold).only(wanted)
+    return join(fold, [read_fold(data, n, "train") for n in range(NUM_FOLDS) if n != fold]).only(wanted)
 
 
-def join(folds: Iterable[Fold]) -> Fold:
-    """Put the pairs of several folds together, in the order of class ids."""
-    parts = list(folds)
+def join(number: int, parts: Sequence[Fold]) -> Fold:
+    """Put the pairs of several folds together, as those of fold `number`."""
     images = {class_id: names for part in parts for class_id, names in part.images.items()}
     return Fold(
         parts[0].benchmark,
         parts[0].split,
-        parts[0].number,
+        number,
         parts[0].class_names,
-        dict(sorted(images.items())),
+        images,
         tuple(query for part in parts for query in part.queries),
     )
 

@@ -74,9 +74,9 @@ class BaseData:
             return sorted(shuffled(sorted(names), self.config.seed)[: self.config.kept_back])
         if self.config.data not in FOLDED:
             return []
-        others = (n for n in range(NUM_FOLDS) if n != self.config.fold)
-        val = present(join(read_fold(self.config.data, n, "val") for n in others), self.dataset)
-        return photographs(val.only(self.class_ids))
+        fold = self.config.fold
+        others = [read_fold(self.config.data, n, "val") for n in range(NUM_FOLDS) if n != fold]
+        return photographs(present(join(fold, others).only(self.class_ids), self.dataset))
 
 
 class BaseReader(Dataset[tuple[Tensor, Tensor]]):

@@ -8,7 +8,9 @@ import torch
 from accelerate.accelerator import Accelerator
 
 from kshot.benchmark.metrics import count_pixels, score
-from kshot.benchmark.selection import selection_manifest
+from kshot.benchmark.selection import selection_fold, selection_manifest
+from kshot.data.base_classes import train_fold
+from kshot.data.folds import FOLDED
 from kshot.data.truth import Dataset
 from kshot.episode import Method, Segmentation, Support
 from kshot.methods.hsnet import BackboneFeatures, HSNet
@@ -23,17 +25,19 @@ Scores = dict[str, float]
 class Validation:
     """Episodes of the classes that a checkpoint is chosen on, scored at the photographs' own size.
 
-    Where nothing is chosen these are the held-out classes too, though then they are trained on.
+    Where nothing is chosen they are of classes that are trained on too: the held-out ones, or, where a
+    benchmark has none, all. Such scores show how training goes, and nothing more.
     """
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, reader: FeatureReader, accelerator: Accelerator
     ) -> None:
         self.dataset, self.reader, self.accelerator = dataset, reader, accelerator
-        manifest, _ = selection_manifest(
-            config.data, config.fold, config.select_on or "base", config.validate_episodes, dataset
-        )
-        self.manifest = manifest
+        if config.data in FOLDED:
+            fold = selection_fold(config.data, config.fold, config.select_on or "base")
+        else:
+            fold = train_fold(config.data, config.fold, hold_out=config.select_on == "base")
+        self.manifest = selection_manifest(fold, config.validate_episodes, dataset)[0]
 
     def score(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
         """Score a method, and its passes, on the first `limit` episodes, or on all: mIoU from 0 to 1."""
