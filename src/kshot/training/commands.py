@@ -1,13 +1,15 @@
 """The verbs of training, one function each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
-from kshot.errors import DataError
+from kshot.errors import DataError, fault_of
 
 if TYPE_CHECKING:
     from kshot.training.recipes import Recipe
@@ -223,13 +225,24 @@ def _recipe(name: str, backbone: str | None, fold: int) -> "Recipe":
         "paper-coco": paper_coco,
         "lite": lite,
     }[name]
-    return recipe(fold=fold) if backbone is None else recipe(backbone, fold=fold)
+    with _named_faults():
+        return recipe(fold=fold) if backbone is None else recipe(backbone, fold=fold)
 
 
 def _changed(config: Any, changes: dict[str, Any]) -> Any:
     """Change single settings, and check the whole again."""
     given = {key: value for key, value in changes.items() if value is not None}
-    return type(config).model_validate(dict(config) | given)
+    with _named_faults():
+        return type(config).model_validate(dict(config) | given)
+
+
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    """Say of a setting that is out of range which one it is."""
+    try:
+        yield
+    except ValidationError as error:
+        raise DataError(f"A setting cannot be used: {fault_of(error)}.") from error
 
 
 def _stage(text: str) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
+from kshot.data.folds import NUM_FOLDS
 from kshot.network.encoder import CHANNELS
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -30,7 +31,7 @@ class PretrainConfig(BaseModel):
 
     backbone: str
     data: str = "pascal"
-    fold: int = 0
+    fold: int = Field(default=0, ge=0, lt=NUM_FOLDS)
     hold_out: bool = False
     """Whether the held-out base classes are kept from it, so that checkpoints can be chosen on them."""
     novel_pixels: NovelPixels = "drop"
@@ -83,7 +84,7 @@ class TrainConfig(BaseModel):
     channels: tuple[int, int, int] = CHANNELS
     """Width of the 4-D encoder."""
     data: str = "pascal"
-    fold: int = 0
+    fold: int = Field(default=0, ge=0, lt=NUM_FOLDS)
     novel_pixels: NovelPixels = "background"
     unknown_pixels: UnknownPixels = "background"
     class_cap: int | None = None

@@ -1,0 +1,111 @@
+"""Our size of the paper's Table 5: do two backbones beat one, and two passes one?
+
+    python benchmarks/ablation.py --voc DIR --coco-mini DIR [--only RUN]
+
+Run it from the repository's root. Five methods with one backbone (EfficientNet-Lite2), trained on fold 0 of
+PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
+is about with two seeds. Each is scored on held-out base classes and on coco-mini-60. Runs go to
+`runs/ablation` and are resumed; results to `benchmarks/results`, where what is there is kept. It takes about
+eight hours on two cores; with --only, rows can be made two at a time, with one thread each.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from first_numbers import HERE, coco_mini_manifest, draw, run
+
+RUNS = Path("runs/ablation")
+STAGE = "1500@257"
+IMAGE_SIZE = "257"
+
+
+class Row(NamedTuple):
+    """A trained row of the table."""
+
+    method: str
+    matched_by: str
+    seed: int
+
+
+ROWS = {
+    "hsnet-cls_seed0": Row("hsnet", "cls", 0),
+    "hsnet-sem_seed0": Row("hsnet", "sem", 0),
+    "hsnet-both_seed0": Row("hsnet", "both", 0),
+    "hsnet-both_seed1": Row("hsnet", "both", 1),
+    "two-pass_seed0": Row("two-pass", "cls", 0),
+    "two-pass_seed1": Row("two-pass", "cls", 1),
+}
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--voc", type=Path, required=True)
+    parser.add_argument("--coco-mini", type=Path, required=True)
+    parser.add_argument("--only", choices=[*ROWS, "prototype"], help="one row; default all")
+    places = parser.parse_args()
+    pretrain(places.voc)
+    for name, row in ROWS.items():
+        if places.only in (None, name):
+            train(name, row, places.voc)
+            score(name, ["--model", str(RUNS / name)], places)
+    if places.only in (None, "prototype"):
+        options = ["--model", "prototype", "--backbone", "efficientnet_lite2"]
+        score("prototype", [*options, "--image-size", IMAGE_SIZE], places)
+
+
+def pretrain(voc: Path) -> None:
+    """Train the base learner that all rows share, on base classes without the held-out ones."""
+    out = RUNS / "base_learner"
+    if not (out / "metrics.json").exists():
+        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        run("pretrain", "--recipe", "lite", "--root", str(voc), "--hold-out", "--out", str(out), *resume)
+
+
+def train(name: str, row: Row, voc: Path) -> None:
+    """Train a row's meta-learner."""
+    out = RUNS / name
+    if not (out / "metrics.json").exists():
+        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        options = ["--base-learner", str(RUNS / "base_learner"), "--cache", "runs/features"]
+        chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
+        settings = ["--recipe", "lite", "--root", str(voc), "--stage", STAGE]
+        run("train", *settings, *options, *chosen, "--out", str(out), *resume)
+
+
+def score(name: str, model: list[str], places: argparse.Namespace) -> None:
+    """Score a row on both sets of episodes, with one and with five shots."""
+    for shots, count in ((1, 1000), (5, 500)):
+        evaluate(f"{name}_held-out_{shots}shot", model, "pascal", places.voc, held_out(shots, places.voc))
+        manifest = coco_mini(shots, count)
+        evaluate(f"{name}_coco-mini-60_{shots}shot", model, "coco-mini-60", places.coco_mini, manifest)
+
+
+def held_out(shots: int, voc: Path) -> Path:
+    """Draw episodes of cats, horses and sofas: other ones than those that checkpoints are chosen on."""
+    path = HERE / "manifests" / f"held-out_fold0_{shots}shot.json"
+    options = ["--held-out", "--shots", str(shots), "--protocol", "balanced", "--seed", "1"]
+    draw(path, "pascal", [*options, "--count", "500", "--root", str(voc)])
+    return path
+
+
+def coco_mini(shots: int, count: int) -> Path:
+    """Draw coco-mini-60's episodes of one seed: five shots take five times as long, so half of them."""
+    if count == 1000:
+        return coco_mini_manifest(shots, 0)
+    path = HERE / "manifests" / f"coco-mini-60_{shots}shot_seed0_{count}.json"
+    draw(path, "coco-mini-60", ["--shots", str(shots), "--seed", "0", "--count", str(count)])
+    return path
+
+
+def evaluate(name: str, model: list[str], data: str, root: Path, manifest: Path) -> None:
+    """Score a model on a manifest unless it is done."""
+    result = HERE / "results" / f"ablation_{name}.json"
+    if not result.exists():
+        given = ["--manifest", str(manifest.relative_to(HERE.parent))]
+        run("evaluate", *model, "--data", data, "--root", str(root), *given, "--json", str(result))
+
+
+if __name__ == "__main__":
+    main()

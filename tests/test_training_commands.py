@@ -1,0 +1,113 @@
+import json
+
+import pytest
+from make_data import TINY, write_folder, write_tiny_backbone, write_training_photographs
+from test_cli import run
+
+from kshot.training import commands
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    root = tmp_path_factory.mktemp("voc")
+    write_training_photographs(root)
+    write_tiny_backbone(root / "tiny.safetensors")
+    return root
+
+
+def tiny(root, out, *more):
+    options = (
+        "--root",
+        root,
+        "--out",
+        out,
+        "--backbone",
+        TINY,
+        "--backbone-weights",
+        root / "tiny.safetensors",
+    )
+    return (*options, "--device", "cpu", "--precision", "no", *more)
+
+
+def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
+    base, model = tmp_path / "base", tmp_path / "model"
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--batch", 4, "--kept-back", 2, "--seed", 3)
+    assert run("pretrain", *tiny(voc, base, *short)) == 0
+    recipe = json.loads((base / "recipe.json").read_text())
+    assert [phase["epochs"] for phase in recipe["phases"]] == [0.5, 0.2]
+    assert (recipe["seed"], recipe["hold_out"], recipe["novel_pixels"]) == (3, True, "ignore")
+    options = (
+        "--base-learner",
+        base,
+        "--stage",
+        "2@65",
+        "--stage",
+        "1@97",
+        "--batch",
+        2,
+        "--select-on",
+        "base",
+    )
+    quick = ("--validate-episodes", 2, "--cache", tmp_path / "features", "--lr", 0.01)
+    assert run("train", *tiny(voc, model, *options, *quick)) == 0
+    recipe = json.loads((model / "recipe.json").read_text())
+    assert [stage["image_size"] for stage in recipe["sizes"]] == [65, 97]
+    assert recipe["lr"] == 0.01
+    assert json.loads((model / "config.json").read_text())["image_size"] == 97
+    command = json.loads((model / "metrics.json").read_text())["provenance"]["command"]
+    assert "--root PLACE" in command
+    assert f"kshot segment --model {model}" in capsys.readouterr().out
+    evaluated = ("--model", model, "--backbone-weights", voc / "tiny.safetensors", "--data", "pascal")
+    held_out = (
+        "--held-out",
+        "--protocol",
+        "balanced",
+        "--count",
+        3,
+        "--root",
+        voc,
+        "--out",
+        tmp_path / "m.json",
+    )
+    assert run("episodes", "pascal", *held_out) == 0
+    assert run("evaluate", *evaluated, "--root", voc, "--manifest", tmp_path / "m.json") == 0
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
+    names = ("ant", "bee", "cow")
+    pairs = [(f"im{n}", n % 3) for n in range(12)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=names)
+    weights = ("--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors", "--device", "cpu")
+    quick = ("--data", folder, "--precision", "no", "--batch", 2, *weights)
+    base, model = tmp_path / "base", tmp_path / "model"
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    assert run("pretrain", "--out", base, *short, *quick) == 0
+    options = ("--base-learner", base, "--stage", "2@65", "--select-on", "nothing", "--validate-episodes", 2)
+    assert run("train", "--out", model, "--cache", tmp_path / "features", *options, *quick) == 0
+    config = json.loads((model / "config.json").read_text())
+    assert config["base_classes"] == ["ant", "bee", "cow"]
+    assert config["selected_on"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("pretrain", "--epochs", 1), "recipe has 2 phases, but --epochs was given 1 times"),
+        (("train", "--stage", "257"), "--stage is '257'; give steps and image size"),
+        (("train", "--data", "pascal"), "Say where the files of pascal are: --root DIR"),
+        (("pretrain", "--data", "nowhere"), "There is no benchmark and no folder 'nowhere'"),
+        (("train", "--recipe", "lite", "--fold", 7), "fold: Input should be less than 4"),
+        (("train", "--stage", "3@8"), "sizes.0.image_size: Input should be greater than or equal to 33"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, problem, tmp_path, capsys):
+    assert run(*arguments, "--out", tmp_path / "run") == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "accelerate" else True)
+    assert run("train", "--out", tmp_path / "run") == 2
+    assert "pip install accelerate" in capsys.readouterr().err
