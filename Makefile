@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo test test-slow check format docs results tables
+.PHONY: setup demo train-demo test test-slow check format docs results tables ablation
 
 setup: $(VENV)/.kshot-ready
 
@@ -16,6 +16,14 @@ $(VENV)/.kshot-ready: pyproject.toml
 
 demo: setup
 	$(BIN)/python demo/demo.py
+
+# make train-demo [VOC=DIR]: train the whole method in minutes, on pasted pictures or on VOC 2012's photographs.
+train-demo: setup
+	$(BIN)/python demo/train_demo.py $(if $(VOC),--voc $(VOC))
+
+# make ablation COCO_MINI=DIR VOC=DIR: train and score what is missing of the ablation; hours.
+ablation: setup
+	$(BIN)/python benchmarks/ablation.py --coco-mini $(COCO_MINI) --voc $(VOC)
 
 docs: setup
 	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
