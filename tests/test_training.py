@@ -16,7 +16,7 @@ from make_data import HELD_OUT, TINY, TRAINED, write_tiny_backbone, write_traini
 from PIL import Image
 from safetensors.torch import load_file
 
-from kshot import DataError, ModelError, Segmenter
+from kshot import DataError, ModelError, Segmenter, WeightsError
 from kshot.base_learners import load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
@@ -73,7 +73,7 @@ def base_learner(files, tmp_path_factory):
     return out
 
 
-def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_gb=1.0):
+def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_gb=1.0, start_from=None):
     train(
         config,
         Pascal(files[0]),
@@ -82,6 +82,7 @@ def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_g
         cache=out.parent / "features",
         cache_gb=cache_gb,
         base_learner=base_learner,
+        start_from=start_from,
         backbone_weights=files[1],
     )
     return out
@@ -187,6 +188,17 @@ def test_the_image_size_changes_on_the_way(files, tmp_path):
     assert [size_at(config, step) for step in range(5)] == [65, 65, 65, 97, 97]
     run = train_tiny(files, tmp_path / "run", config)
     assert Segmenter.from_pretrained(run, backbone_weights=files[1]).config.image_size == 97
+
+
+def test_a_training_can_start_from_another_models_meta_learner(files, tmp_path, base_learner):
+    config = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),), "ema": None})
+    first = train_tiny(files, tmp_path / "first", config, base_learner)
+    still = config.model_copy(update={"lr": 0.0, "seed": 5})
+    second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=first)
+    assert digest(first / "model.safetensors") == digest(second / "model.safetensors")
+    other = still.model_copy(update={"channels": (4, 4, 8)})
+    with pytest.raises(WeightsError, match=r"model\.safetensors don't fit"):
+        train_tiny(files, tmp_path / "third", other, base_learner, start_from=first)
 
 
 def test_learning_rates_rise_and_fall():

@@ -138,6 +138,12 @@ def train(
     base_learner: Annotated[
         Path | None, typer.Option(help="Folder of a base learner, from `kshot pretrain`.", metavar="DIR")
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a model to train on from, instead of from random weights.", metavar="DIR"
+        ),
+    ] = None,
     backbone: BackboneName = None,
     stage: Annotated[
         list[str] | None,
@@ -207,6 +213,7 @@ def train(
         cache=cache,
         cache_gb=cache_gb,
         base_learner=base_learner,
+        start_from=start_from,
         backbone_weights=backbone_weights,
         arguments=tuple(context.obj),
     )

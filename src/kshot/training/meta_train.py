@@ -20,8 +20,8 @@ from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import timm_name
 from kshot.network.base_learner import PSPNet
 from kshot.network.losses import losses
-from kshot.network.weights import load_backbone
-from kshot.pretrained import ModelConfig, base_learner_names, build_method, save_model
+from kshot.network.weights import fill, load_backbone, read_state
+from kshot.pretrained import WEIGHTS_FILE, ModelConfig, base_learner_names, build_method, save_model
 from kshot.training.cards import model_card
 from kshot.training.checkpoint import read_checkpoint
 from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
@@ -50,12 +50,14 @@ def train(
     cache: Path,
     cache_gb: float,
     base_learner: Path | None = None,
+    start_from: Path | None = None,
     backbone_weights: Path | None = None,
     arguments: tuple[str, ...] = (),
 ) -> None:
     """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`.
 
     base_learner: the folder of a base learner, for two-pass, and hsnet that matches by "sem" or "both".
+    start_from: the folder of a model whose meta-learner is trained on, instead of random weights.
     """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
@@ -72,6 +74,11 @@ def train(
     # Build.
     torch.manual_seed(config.seed)
     model, method, network = build(config, base_learner, backbone_weights)
+    if start_from is not None:
+        path = start_from / WEIGHTS_FILE
+        own = {k: v for k, v in method.state_dict().items() if f"method.{k}".startswith(FROZEN)}
+        given = {k: v for k, v in read_state(path).items() if not f"method.{k}".startswith(FROZEN)}
+        fill(method, own | given, what=f"Weights in {path}")
     method.to(accelerator.device)
     budget = Budget(cache, int(cache_gb * 2**30))
     readers = {
