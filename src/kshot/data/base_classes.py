@@ -16,8 +16,8 @@ from kshot.episode import IGNORE
 from kshot.errors import DataError
 
 NovelPixels = Literal["background", "drop", "ignore"]
-"""What becomes of novel objects in training photographs: background (HSNet), no such photographs at all
-(BAM), or pixels without a label (RePRI)."""
+"""What becomes of novel and held-out objects in training photographs: background (HSNet), no such photographs
+at all (BAM), or pixels without a label (RePRI)."""
 
 UnknownPixels = Literal["background", "ignore"]
 """What becomes of 255, VOC's borders, in training: background (HSNet) or pixels without a label."""
@@ -50,9 +50,14 @@ def join(number: int, parts: Sequence[Fold]) -> Fold:
     )
 
 
-def unseen_classes(data: str, fold: int) -> tuple[int, ...]:
-    """Give the ids of the classes that a fold must never be shown; none where there are no folds."""
-    return novel_classes(data, fold) if data in FOLDED else ()
+def unseen_classes(data: str, fold: int, *, hold_out: bool) -> tuple[int, ...]:
+    """Give the ids of the classes that must never be shown as such; none where there are no folds.
+
+    hold_out: whether the held-out base classes are among them.
+    """
+    if data not in FOLDED:
+        return ()
+    return novel_classes(data, fold) + (held_out_classes(data, fold) if hold_out else ())
 
 
 def photographs(fold: Fold) -> list[str]:
@@ -108,7 +113,7 @@ def base_labels(
 
 
 def without_unseen(fold: Fold, dataset: Dataset, unseen: tuple[int, ...], novel_pixels: NovelPixels) -> Fold:
-    """Drop the photographs that show a novel class, if that is asked for; else give the fold as it is."""
+    """Drop the photographs that show an unseen class, if that is asked for; else give the fold as it is."""
     if novel_pixels != "drop":
         return fold
     return fold.keep(n for n in photographs(fold) if not set(dataset.classes_in(n)) & set(unseen))

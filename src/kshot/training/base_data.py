@@ -45,7 +45,7 @@ class BaseData:
         fold = train_fold(config.data, config.fold, hold_out=config.hold_out)
         self.class_ids = tuple(fold.images)
         self.class_names = tuple(fold.class_names[c] for c in self.class_ids)
-        self.unseen = unseen_classes(config.data, config.fold)
+        self.unseen = unseen_classes(config.data, config.fold, hold_out=config.hold_out)
         fold = without_unseen(present(fold, dataset), dataset, self.unseen, config.novel_pixels)
         names = photographs(fold)
         self.kept_back = self._choose_kept_back(names)
@@ -131,6 +131,7 @@ class BaseValidation:
         """Give the mIoU over the base classes that the first `limit` photographs, or all, show; 0 to 1.
 
         Photographs are squashed to the crop's size, as the meta-learner sees them, and scored there.
+        Without photographs there are no scores.
         """
         data = self.data
         network.eval()
@@ -144,8 +145,9 @@ class BaseValidation:
             counts += _intersections_and_unions(answer, labels.numpy(), counts.shape[1])
         shown = counts[1, 1:] > 0
         iou = counts[0] / np.maximum(counts[1], 1)
-        base = float(iou[1:][shown].mean()) if shown.any() else 0.0
-        return {"base_miou": base, "background_iou": float(iou[0])}
+        if not shown.any():
+            return {}
+        return {"base_miou": float(iou[1:][shown].mean()), "background_iou": float(iou[0])}
 
 
 def _intersections_and_unions(answer: Truth, labels: Truth, num_classes: int) -> NDArray[np.int64]:

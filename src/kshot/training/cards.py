@@ -19,6 +19,7 @@ def base_learner_card(
         for phase in config.phases
     )
     validated = f"{config.kept_back} training photographs kept back" if config.kept_back else "the val lists"
+    miou = f"{100 * scores['base_miou']:.1f}" if scores else "not measured, for they show none"
     return f"""# Base learner: PSPNet, {about.backbone}, {about.trained_on}
 
 B_sem and H_cls for `kshot train --base-learner` (Karimi & Poullis 2024, "base learner").
@@ -26,7 +27,7 @@ B_sem and H_cls for `kshot train --base-learner` (Karimi & Poullis 2024, "base l
 - Classes: {", ".join(about.base_classes)}.
 - Training: {phases}; batches of {config.batch} crops of {config.crop} px.
 - Novel objects in training photographs: {config.novel_pixels}; unlabelled pixels: {config.unknown_pixels}.
-- mIoU over the base classes on {validated}: {100 * scores["base_miou"]:.1f}.
+- mIoU over the base classes on {validated}: {miou}.
 
 {_made(provenance)}"""
 

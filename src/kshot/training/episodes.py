@@ -95,8 +95,9 @@ class TrainingEpisodes:
 
     def __init__(self, config: TrainConfig, dataset: Dataset, base_classes: tuple[str, ...]) -> None:
         self.config, self.dataset = config, dataset
-        self.unseen = unseen_classes(config.data, config.fold)
-        fold = train_fold(config.data, config.fold, hold_out=config.select_on == "base")
+        hold_out = config.select_on == "base"
+        self.unseen = unseen_classes(config.data, config.fold, hold_out=hold_out)
+        fold = train_fold(config.data, config.fold, hold_out=hold_out)
         fold = without_unseen(present(fold, dataset), dataset, self.unseen, config.novel_pixels)
         self.fold = fold.large_enough(1)
         if not self.fold.queries:

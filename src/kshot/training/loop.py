@@ -193,7 +193,8 @@ class _Losses:
     """Losses and time since the last line of the log."""
 
     def __init__(self, step: int) -> None:
-        self.first_step, self.sums = step, {}  # type: int, dict[str, Tensor]
+        self.first_step = step
+        self.sums: dict[str, Tensor] = {}
         self.start_clock()
 
     def start_clock(self) -> None:

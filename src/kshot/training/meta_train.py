@@ -20,7 +20,7 @@ from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import timm_name
 from kshot.network.base_learner import PSPNet
 from kshot.network.losses import losses
-from kshot.network.weights import fill, load_backbone, read_state
+from kshot.network.weights import fill, load_backbone, read_state, state_sha256
 from kshot.pretrained import WEIGHTS_FILE, ModelConfig, base_learner_names, build_method, save_model
 from kshot.training.cards import model_card
 from kshot.training.checkpoint import read_checkpoint
@@ -62,6 +62,8 @@ def train(
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
     accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
+    digests = {"base_learner_sha256": _digest(base_learner), "start_from_sha256": _digest(start_from)}
+    config = config.model_copy(update=digests)
     run = RunFolder(
         out,
         config.model_dump_json(indent=2),
@@ -210,6 +212,10 @@ def size_at(config: TrainConfig, step: int) -> int:
             return stage.image_size
         step -= stage.steps
     return config.sizes[-1].image_size
+
+
+def _digest(folder: Path | None) -> str | None:
+    return None if folder is None else state_sha256(read_state(folder / WEIGHTS_FILE))
 
 
 def _split(indices: range, parts: int) -> Iterator[range]:

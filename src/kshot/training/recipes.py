@@ -111,6 +111,10 @@ class TrainConfig(BaseModel):
     select_on: Literal["base", "novel"] | None = "base"
     """Whose episodes the checkpoint is chosen on: held-out base classes, which are then not trained on, or
     the fold's own test, as the field does. None: all base classes are trained on, the last weights kept."""
+    base_learner_sha256: str | None = None
+    """Digest of the base learner's weights; filled in by the training."""
+    start_from_sha256: str | None = None
+    """Digest of the weights that it started from, if they were not random; filled in by the training."""
     validate_every: int = Field(default=500, ge=1)
     """Steps between validations."""
     validate_episodes: int = Field(default=200, ge=1)
