@@ -4,6 +4,7 @@ from test_conv4d import dense_conv4d
 from torch.nn import functional as F
 
 from kshot.network.encoder import SUPPORT_STRIDES, Encoder, support_strides
+from kshot.network.hypercorrelation import MaskedVolume
 
 
 def volumes_for(image_size, taps=(1, 1, 1), rounding="up", batch=1):
@@ -121,3 +122,23 @@ def test_the_encoder_equals_its_dense_composition():
         expected = mixed.mean(dim=(2, 3))
         torch.testing.assert_close(encoder(volumes), expected)
     assert expected.shape == (1, 128, 4, 5)
+
+
+@pytest.mark.parametrize("is_symmetric", [True, False])
+def test_a_mask_that_learns_gives_the_same_values_and_gradients_as_the_product(is_symmetric):
+    encoder = Encoder((2, 1, 1), (4, 8, 8)).double()
+    volumes = [volume.double() for volume in volumes_for((40, 40), taps=(2, 1, 1))]
+    if is_symmetric:
+        volumes = [volume + volume.permute(0, 1, 4, 5, 2, 3) for volume in volumes]
+    found = []
+    for factors in (True, False):
+        masks = [
+            torch.full(v.shape[:1] + v.shape[2:4], 0.7, dtype=v.dtype, requires_grad=True) for v in volumes
+        ]
+        masked = [MaskedVolume(v, m, is_symmetric) for v, m in zip(volumes, masks, strict=True)]
+        encoder.zero_grad()
+        encoded = encoder(masked if factors else [one.product() for one in masked])
+        encoded.square().sum().backward()
+        found.append([encoded, *(m.grad for m in masks), *(p.grad.clone() for p in encoder.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -34,6 +34,7 @@ ROOMS = [
     "network.backbones",
     "network.weights",
     "network.hypercorrelation",
+    "network.mask_gradient",
     "network.conv4d",
     "network.encoder",
     "network.decoder",

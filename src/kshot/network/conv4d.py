@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot.network.hypercorrelation import MaskedVolume
+from kshot.network.mask_gradient import masked_support_conv
+
 DENSE_POSITIONS = 4
 """Support positions up to which a support-side convolution is a matrix product: on a 2x2 grid a 3x3 kernel
 spends more than half of its work on padding."""
@@ -29,11 +32,33 @@ class CenterPivotConv4d(nn.Module):
         self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
         self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
 
-    def forward(self, volume_BCUVHW: Tensor, support_stride: tuple[int, int] = (1, 1)) -> Tensor:
+    def forward(
+        self, volume_BCUVHW: Tensor | MaskedVolume, support_stride: tuple[int, int] = (1, 1)
+    ) -> Tensor:
         """Map (B, C, U, V, H, W) to (B, C', ceil(U / stride), ceil(V / stride), H, W)."""
+        if isinstance(volume_BCUVHW, MaskedVolume):
+            if volume_BCUVHW.mask is not None and volume_BCUVHW.mask.requires_grad:
+                return self._convolve_masked(volume_BCUVHW, volume_BCUVHW.mask, support_stride)
+            volume_BCUVHW = volume_BCUVHW.product()
         over_query = self._convolve_query(volume_BCUVHW, support_stride)
         over_support = self._convolve_support(volume_BCUVHW, support_stride)
         return over_query + over_support
+
+    def _convolve_masked(self, volume: MaskedVolume, mask_BUV: Tensor, stride: tuple[int, int]) -> Tensor:
+        """Do the same where the mask learns and the correlation does not."""
+        pruned = (slice(None), slice(None), slice(None, None, stride[0]), slice(None, None, stride[1]))
+        part = MaskedVolume(volume.correlation[pruned], mask_BUV[:, :: stride[0], :: stride[1]])
+        over_query = self._convolve_query(part.product(), (1, 1))
+        b, c, u, v, h, w = volume.shape
+        images_BXCUV = volume.correlation.permute(0, 4, 5, 1, 2, 3).reshape(b, h * w, c, u, v)
+        if volume.is_symmetric:
+            rows = images_BXCUV.view(b, u, v, c, h * w)
+        else:
+            rows = volume.correlation.permute(0, 2, 3, 1, 4, 5).reshape(b, u, v, c, h * w)
+        conv = self.support_conv
+        assert conv.bias is not None
+        over_support = masked_support_conv(images_BXCUV, rows, mask_BUV, conv.weight, conv.bias, stride)
+        return over_query + over_support.view_as(over_query)
 
     def _convolve_query(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
         pruned = volume_BCUVHW[:, :, :: stride[0], :: stride[1]]

@@ -6,12 +6,13 @@ Axis letters: B batch, C channels, U V support rows and columns, H W query's.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.network.conv4d import CenterPivotConv4d
-from kshot.network.hypercorrelation import resize
+from kshot.network.hypercorrelation import MaskedVolume, resize
 
 CHANNELS = (16, 64, 128)
 """Channels after each of a stage's three convolutions, as published; the last is what the encoder returns."""
@@ -35,11 +36,15 @@ class Conv4dBlock(nn.Module):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c_out) for c_out in channels[1:])
 
-    def forward(self, volume_BCUVHW: Tensor, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3) -> Tensor:
+    def forward(
+        self, volume_BCUVHW: Tensor | MaskedVolume, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3
+    ) -> Tensor:
         """Map (B, C, U, V, H, W) to (B, C', U', V', H, W), smaller by the support strides."""
+        result: Any = volume_BCUVHW
         for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
-            volume_BCUVHW = F.relu(norm(conv(volume_BCUVHW, stride)), inplace=True)
-        return volume_BCUVHW
+            result = F.relu(norm(conv(result, stride)), inplace=True)
+        squeezed: Tensor = result
+        return squeezed
 
 
 class Encoder(nn.Module):
@@ -58,7 +63,7 @@ class Encoder(nn.Module):
         mixing = (self.out_channels,) * 4
         self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in KERNEL_SIZES[1:])
 
-    def forward(self, volumes: Sequence[Tensor]) -> Tensor:
+    def forward(self, volumes: Sequence[Tensor | MaskedVolume]) -> Tensor:
         """Encode a hypercorrelation, deepest stage first, as (B, C, H, W) of the finest stage."""
         strides = support_strides(volumes[0].shape[2:4])
         deepest, *finer = (

@@ -3,7 +3,7 @@
 Axis letters: B batch, L taps of a stage, C channels, U V support rows and columns, H W query's.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +17,36 @@ NORM_EPS = 1e-5
 MaskPosition = Literal["after", "before"]
 
 
+class MaskedVolume(NamedTuple):
+    """One stage's hypercorrelation in its two factors, for whoever can do better than to multiply them.
+
+    correlation: (B, L, U, V, H, W) in [0, 1]. mask: (B, U, V) in [0, 1]; None if features were masked before.
+    is_symmetric: whether the query is its own support, so that (U, V) and (H, W) can change places.
+    """
+
+    correlation: Tensor
+    mask: Tensor | None
+    is_symmetric: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        """Sizes of the volume's axes."""
+        return self.correlation.shape
+
+    def product(self) -> Tensor:
+        """Multiply the mask onto the correlation: (B, L, U, V, H, W) in [0, 1]."""
+        if self.mask is None:
+            return self.correlation
+        return self.correlation * self.mask[:, None, :, :, None, None].to(self.correlation.dtype)
+
+
 def hypercorrelation(
     query: FeaturePyramid,
     support: FeaturePyramid,
     support_mask: Tensor,
     *,
     mask_position: MaskPosition = "after",
-) -> list[Tensor]:
+) -> list[MaskedVolume]:
     """Correlate every query position with every masked support position (paper, eqs. 1-3 and 10).
 
     support_mask: (B, 1, H, W) in [0, 1], hard or soft, of any size; it is resized to each stage.
@@ -31,7 +54,7 @@ def hypercorrelation(
     features before their norm, as printed in the paper and as HSNet trains: there a soft mask
     cancels out against the norm.
 
-    Returns a list, deepest stage first, of (B, L, U, V, H, W) in [0, 1].
+    Returns the stages' volumes, the deepest first.
     """
     volumes = []
     for query_taps, support_taps in zip(query.stages, support.stages, strict=True):
@@ -43,9 +66,8 @@ def hypercorrelation(
             taps.append(correlation(query_BCHW, support_BCUV))
         # In memory the support's axes come last, as the encoder's first, largest convolution wants them.
         volume_BHWLUV = torch.stack([tap.permute(0, 3, 4, 1, 2) for tap in taps], dim=3)
-        if mask_position == "after":
-            volume_BHWLUV = volume_BHWLUV * mask[:, None, None].to(volume_BHWLUV.dtype)
-        volumes.append(volume_BHWLUV.permute(0, 3, 4, 5, 1, 2))
+        after = mask[:, 0] if mask_position == "after" else None
+        volumes.append(MaskedVolume(volume_BHWLUV.permute(0, 3, 4, 5, 1, 2), after, query is support))
     return volumes[::-1]
 
 
