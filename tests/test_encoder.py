@@ -124,21 +124,20 @@ def test_the_encoder_equals_its_dense_composition():
     assert expected.shape == (1, 128, 4, 5)
 
 
-@pytest.mark.parametrize("is_symmetric", [True, False])
-def test_a_mask_that_learns_gives_the_same_values_and_gradients_as_the_product(is_symmetric):
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_mask_gives_the_same_values_and_gradients_as_the_product(learns):
     encoder = Encoder((2, 1, 1), (4, 8, 8)).double()
-    volumes = [volume.double() for volume in volumes_for((40, 40), taps=(2, 1, 1))]
-    if is_symmetric:
-        volumes = [volume + volume.permute(0, 1, 4, 5, 2, 3) for volume in volumes]
+    volumes = [volume.double() for volume in volumes_for((70, 40), taps=(2, 1, 1), batch=2)]
     found = []
     for factors in (True, False):
-        masks = [
-            torch.full(v.shape[:1] + v.shape[2:4], 0.7, dtype=v.dtype, requires_grad=True) for v in volumes
-        ]
-        masked = [MaskedVolume(v, m, is_symmetric) for v, m in zip(volumes, masks, strict=True)]
+        torch.manual_seed(4)
+        masks = [torch.rand(v.shape[:1] + v.shape[2:4], dtype=v.dtype) for v in volumes]
+        masks = [(m * (m > 0.5)).requires_grad_(learns) for m in masks]
+        masked = [MaskedVolume(v, m) for v, m in zip(volumes, masks, strict=True)]
         encoder.zero_grad()
         encoded = encoder(masked if factors else [one.product() for one in masked])
         encoded.square().sum().backward()
-        found.append([encoded, *(m.grad for m in masks), *(p.grad.clone() for p in encoder.parameters())])
+        gradients = [m.grad for m in masks] if learns else []
+        found.append([encoded, *gradients, *(p.grad.clone() for p in encoder.parameters())])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, other)

@@ -81,13 +81,3 @@ def test_all_zero_features_correlate_with_nothing():
     computed.sum().backward()
     assert (computed == 0).all()
     assert zero.grad.isfinite().all()
-
-
-def test_a_query_that_is_its_own_support_has_symmetric_volumes():
-    query, support = random_pyramid(), random_pyramid()
-    mask = torch.rand(2, 1, 9, 10)
-    for volume in masked_volumes(query, query, mask):
-        assert volume.is_symmetric
-        turned = volume.correlation.permute(0, 1, 4, 5, 2, 3)
-        torch.testing.assert_close(turned, volume.correlation)
-    assert not any(volume.is_symmetric for volume in masked_volumes(query, support, mask))

@@ -34,7 +34,7 @@ ROOMS = [
     "network.backbones",
     "network.weights",
     "network.hypercorrelation",
-    "network.mask_gradient",
+    "network.support_conv",
     "network.conv4d",
     "network.encoder",
     "network.decoder",

@@ -4,14 +4,12 @@ Axis letters: B batch, C channels, U V support rows and columns, H W query's. Th
 that convolving them moves no data, and mixing a few support positions is one matrix product.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.network.hypercorrelation import MaskedVolume
-from kshot.network.mask_gradient import masked_support_conv
+from kshot.network.support_conv import support_conv
 
 DENSE_POSITIONS = 4
 """Support positions up to which a support-side convolution is a matrix product: on a 2x2 grid a 3x3 kernel
@@ -36,72 +34,36 @@ class CenterPivotConv4d(nn.Module):
         self, volume_BCUVHW: Tensor | MaskedVolume, support_stride: tuple[int, int] = (1, 1)
     ) -> Tensor:
         """Map (B, C, U, V, H, W) to (B, C', ceil(U / stride), ceil(V / stride), H, W)."""
+        mask_BUV = None
         if isinstance(volume_BCUVHW, MaskedVolume):
-            if volume_BCUVHW.mask is not None and volume_BCUVHW.mask.requires_grad:
-                return self._convolve_masked(volume_BCUVHW, volume_BCUVHW.mask, support_stride)
-            volume_BCUVHW = volume_BCUVHW.product()
-        over_query = self._convolve_query(volume_BCUVHW, support_stride)
-        over_support = self._convolve_support(volume_BCUVHW, support_stride)
-        return over_query + over_support
+            volume_BCUVHW, mask_BUV = volume_BCUVHW
+        pruned = volume_BCUVHW[:, :, :: support_stride[0], :: support_stride[1]]
+        if mask_BUV is not None:
+            pruned = MaskedVolume(pruned, mask_BUV[:, :: support_stride[0], :: support_stride[1]]).product()
+        over_support = self._convolve_support(volume_BCUVHW, support_stride, mask_BUV)
+        return self._convolve_query(pruned) + over_support
 
-    def _convolve_masked(self, volume: MaskedVolume, mask_BUV: Tensor, stride: tuple[int, int]) -> Tensor:
-        """Do the same where the mask learns and the correlation does not."""
-        pruned = (slice(None), slice(None), slice(None, None, stride[0]), slice(None, None, stride[1]))
-        part = MaskedVolume(volume.correlation[pruned], mask_BUV[:, :: stride[0], :: stride[1]])
-        over_query = self._convolve_query(part.product(), (1, 1))
-        b, c, u, v, h, w = volume.shape
-        images_BXCUV = volume.correlation.permute(0, 4, 5, 1, 2, 3).reshape(b, h * w, c, u, v)
-        if volume.is_symmetric:
-            rows = images_BXCUV.view(b, u, v, c, h * w)
-        else:
-            rows = volume.correlation.permute(0, 2, 3, 1, 4, 5).reshape(b, u, v, c, h * w)
-        conv = self.support_conv
-        assert conv.bias is not None
-        over_support = masked_support_conv(images_BXCUV, rows, mask_BUV, conv.weight, conv.bias, stride)
-        return over_query + over_support.view_as(over_query)
+    def _convolve_query(self, pruned_BCUVHW: Tensor) -> Tensor:
+        """Convolve the query's axes, and add both convolutions' biases."""
+        b, _, u, v, h, w = pruned_BCUVHW.shape
+        kernel, padding = self.query_conv.weight.unsqueeze(2), (0, self.padding, self.padding)
+        assert self.query_conv.bias is not None
+        assert self.support_conv.bias is not None
+        bias = self.query_conv.bias + self.support_conv.bias
+        return F.conv3d(pruned_BCUVHW.flatten(2, 3), kernel, bias, padding=padding).view(b, -1, u, v, h, w)
 
-    def _convolve_query(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
-        pruned = volume_BCUVHW[:, :, :: stride[0], :: stride[1]]
-        b, _, u, v, h, w = pruned.shape
-        conv = self.query_conv
-        kernel, padding = conv.weight.unsqueeze(2), (0, self.padding, self.padding)
-        convolved = F.conv3d(pruned.flatten(2, 3), kernel, conv.bias, padding=padding)
-        return convolved.view(b, -1, u, v, h, w)
-
-    def _convolve_support(self, volume_BCUVHW: Tensor, stride: tuple[int, int]) -> Tensor:
+    def _convolve_support(
+        self, volume_BCUVHW: Tensor, stride: tuple[int, int], mask_BUV: Tensor | None
+    ) -> Tensor:
         b, c, u, v, h, w = volume_BCUVHW.shape
-        conv = self.support_conv
-        if u * v <= DENSE_POSITIONS:
-            matrix, size = _matrix(conv.weight, (u, v), stride)
-            mixed = matrix @ volume_BCUVHW.reshape(b, c * u * v, h * w)
-            assert conv.bias is not None
-            return mixed.view(b, -1, *size, h, w) + conv.bias.view(-1, 1, 1, 1, 1)
-        images_BHWCUV = volume_BCUVHW.permute(0, 4, 5, 1, 2, 3)
-        if not images_BHWCUV.is_contiguous():
-            images_BHWCUV = _swap(volume_BCUVHW.reshape(b, c * u * v, h * w)).view(b, h, w, c, u, v)
-        images = images_BHWCUV.view(b * h * w, c, u, v)
-        convolved = F.conv2d(images, conv.weight, conv.bias, stride, self.padding)
-        return _swap(convolved.view(b, h * w, -1)).view(b, -1, *convolved.shape[2:], h, w)
-
-
-class _Swap(torch.autograd.Function):
-    """Swap two axes in memory, image by image: torch copies one transposed matrix three times as fast."""
-
-    @staticmethod
-    def forward(ctx: Any, maps_BMN: Tensor) -> Tensor:
-        swapped = maps_BMN.new_empty(maps_BMN.shape[0], maps_BMN.shape[2], maps_BMN.shape[1])
-        for target, source in zip(swapped, maps_BMN, strict=True):
-            target.copy_(source.t())
-        return swapped
-
-    @staticmethod
-    def backward(ctx: Any, gradient_BNM: Tensor) -> Tensor:
-        return _swap(gradient_BNM)
-
-
-def _swap(maps_BMN: Tensor) -> Tensor:
-    swapped: Tensor = _Swap.apply(maps_BMN)
-    return swapped
+        kernel = self.support_conv.weight
+        if u * v > DENSE_POSITIONS:
+            return support_conv(volume_BCUVHW, kernel, stride, mask_BUV)
+        if mask_BUV is not None:
+            volume_BCUVHW = MaskedVolume(volume_BCUVHW, mask_BUV).product()
+        matrix, size = _matrix(kernel, (u, v), stride)
+        mixed: Tensor = matrix @ volume_BCUVHW.reshape(b, c * u * v, h * w)
+        return mixed.view(b, -1, *size, h, w)
 
 
 def _matrix(

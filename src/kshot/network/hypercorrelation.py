@@ -21,12 +21,10 @@ class MaskedVolume(NamedTuple):
     """One stage's hypercorrelation in its two factors, for whoever can do better than to multiply them.
 
     correlation: (B, L, U, V, H, W) in [0, 1]. mask: (B, U, V) in [0, 1]; None if features were masked before.
-    is_symmetric: whether the query is its own support, so that (U, V) and (H, W) can change places.
     """
 
     correlation: Tensor
     mask: Tensor | None
-    is_symmetric: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -64,10 +62,8 @@ def hypercorrelation(
             if mask_position == "before":
                 support_BCUV = support_BCUV * mask
             taps.append(correlation(query_BCHW, support_BCUV))
-        # In memory the support's axes come last, as the encoder's first, largest convolution wants them.
-        volume_BHWLUV = torch.stack([tap.permute(0, 3, 4, 1, 2) for tap in taps], dim=3)
         after = mask[:, 0] if mask_position == "after" else None
-        volumes.append(MaskedVolume(volume_BHWLUV.permute(0, 3, 4, 5, 1, 2), after, query is support))
+        volumes.append(MaskedVolume(torch.stack(taps, dim=1), after))
     return volumes[::-1]
 
 
@@ -75,7 +71,7 @@ def correlation(query_BCHW: Tensor, support_BCUV: Tensor) -> Tensor:
     """Cosine similarity of all pairs of positions, negative ones cut to 0: (B, U, V, H, W)."""
     query_BCHW = query_BCHW / (query_BCHW.norm(dim=1, keepdim=True) + NORM_EPS)
     support_BCUV = support_BCUV / (support_BCUV.norm(dim=1, keepdim=True) + NORM_EPS)
-    return torch.einsum("bchw,bcuv->bhwuv", query_BCHW, support_BCUV).relu().permute(0, 3, 4, 1, 2)
+    return torch.einsum("bcuv,bchw->buvhw", support_BCUV, query_BCHW).relu()
 
 
 def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
