@@ -64,7 +64,7 @@ def verbs(command=None, words=()):
         if hasattr(verb, "commands"):
             yield from verbs(verb, (*words, name))
         else:
-            yield (*words, name), {option for parameter in verb.params for option in parameter.opts}
+            yield (*words, name), {o for p in verb.params for o in (*p.opts, *p.secondary_opts)}
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md", "docs/training.md"])
