@@ -81,6 +81,19 @@ def test_a_hard_mask_skips_only_what_is_empty(support, stride, kernel_size, kind
         torch.testing.assert_close(one, other)
 
 
+@CASES
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_a_volume_learns_under_a_mask_too(support, stride, kernel_size, kind):
+    volume, kernel = leaves(support, kernel_size)
+    mask = torch.rand(2, *support, dtype=torch.float64)
+    if kind == "hard":
+        mask = (mask > 0.7).double()
+    found = values_and_gradients(lambda v, k: support_conv(v, k, stride, mask), volume, kernel)
+    expected = values_and_gradients(lambda v, k: plain(v, k, stride, mask), volume, kernel)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_half_precision_stays_half_and_close():
     volume, kernel = (leaf.float() for leaf in leaves((9, 9), 5))
     exact = support_conv(volume, kernel, (4, 4))

@@ -22,8 +22,7 @@ def support_conv(
 ) -> Tensor:
     """Convolve over the support's axes, zero-padded by half the kernel: (B, O, U', V', H, W), without bias.
 
-    kernel: (O, C, k, k), k odd. mask_BUV: multiplied onto the support positions of the volume, which then
-    gets no gradient, but the mask does, if it wants one.
+    kernel: (O, C, k, k), k odd. mask_BUV: multiplied onto the volume's support positions. All three learn.
     """
     b, c, u, v, h, w = volume_BCUVHW.shape
     volume_BCNX = volume_BCUVHW.reshape(b, c, u * v, h * w)
@@ -42,7 +41,7 @@ class _SupportConv(torch.autograd.Function):
             len(volume_BCNX), len(kernel), len(windows.under_PK), volume_BCNX.shape[-1]
         )
         for number, image_CNX in enumerate(volume_BCNX):
-            factor_PK, chosen = windows.masked(mask_BN, number, ctx.needs_input_grad[1])
+            factor_PK, chosen = windows.masked(mask_BN, number, any(ctx.needs_input_grad[:2]))
             weights = (_by_element(kernel) * factor_PK[chosen][:, None, :, None]).flatten(2)
             maps = windows.gather(image_CNX, chosen)
             result[number, :, chosen] = (weights.to(maps.dtype) @ maps).transpose(0, 1).to(result.dtype)
@@ -58,7 +57,7 @@ class _SupportConv(torch.autograd.Function):
         d_mask = torch.zeros_like(mask_BN) if ctx.needs_input_grad[1] else None
         d_kernel_OKC = torch.zeros_like(_by_element(kernel))
         for number, image_CNX in enumerate(volume_BCNX):
-            factor_PK, chosen = windows.masked(mask_BN, number, ctx.needs_input_grad[1])
+            factor_PK, chosen = windows.masked(mask_BN, number, any(ctx.needs_input_grad[:2]))
             maps = windows.gather(image_CNX, chosen)
             gradient_POX = gradient_BOPX[number, :, chosen].transpose(0, 1).to(maps.dtype)
             product = (gradient_POX @ maps.transpose(1, 2)).to(kernel.dtype)
@@ -95,12 +94,12 @@ class _Windows:
         # What lies outside is read from anywhere, and counts nothing.
         self.under_PK = under.reshape(self.is_inside_PK.shape) * self.is_inside_PK
 
-    def masked(self, mask_BN: Tensor | None, number: int, learns: bool) -> tuple[Tensor, Any]:
-        """Give each element's factor, and the windows that count: under a hard mask, those not empty."""
+    def masked(self, mask_BN: Tensor | None, number: int, all_learn: bool) -> tuple[Tensor, Any]:
+        """Give each element's factor, and the windows that count: all, or those that are not masked out."""
         if mask_BN is None:
             return self.is_inside_PK, slice(None)
         factor_PK = mask_BN[number, self.under_PK] * self.is_inside_PK
-        return factor_PK, slice(None) if learns else factor_PK.any(dim=1).nonzero()[:, 0]
+        return factor_PK, slice(None) if all_learn else factor_PK.any(dim=1).nonzero()[:, 0]
 
     def gather(self, image_CNX: Tensor, chosen: Any) -> Tensor:
         """Copy the maps under some windows: (P, K C, X)."""
