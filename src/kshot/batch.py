@@ -22,6 +22,7 @@ from kshot.pictures import (
     overlay,
     replacing,
     save_picture,
+    write_text,
 )
 from kshot.progress import make_bar
 from kshot.segmenter import Explanation, Segmenter
@@ -148,8 +149,7 @@ def _write_report(report: Report, folder: Path) -> None:
     failures = folder / "failures.jsonl"
     failures.unlink(missing_ok=True)  # an earlier run's failures are not this one's
     if report.failures:
-        with replacing(failures) as temporary:
-            temporary.write_text("".join(json.dumps(failure) + "\n" for failure in report.failures))
+        write_text("".join(json.dumps(failure) + "\n" for failure in report.failures), failures)
 
 
 def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation) -> Row:

@@ -92,6 +92,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all."""
     with replacing(path) as temporary:

@@ -22,7 +22,7 @@ from kshot.network.base_learner import PSPNet
 from kshot.network.encoder import CHANNELS
 from kshot.network.hypercorrelation import MaskPosition
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256, weights_sha256
-from kshot.pictures import replacing
+from kshot.pictures import replacing, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DEFAULT_MODEL = "prototype"
@@ -143,8 +143,7 @@ def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> None:
 
 def write_config(config: BaseModel, path: Path) -> None:
     """Write a config, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(config.model_dump_json(indent=2) + "\n")
+    write_text(config.model_dump_json(indent=2) + "\n", path)
 
 
 def base_learner_names(method: AnyMethod) -> dict[str, str]:

@@ -149,7 +149,7 @@ def compare(
 
     from kshot.benchmark.compare import compare as compare_results
     from kshot.benchmark.results import NOTES, read_result
-    from kshot.pictures import replacing
+    from kshot.pictures import write_text
 
     first, second = read_result(a), read_result(b)
     differences = compare_results(first, second)
@@ -163,8 +163,7 @@ def compare(
         values = f"{100 * d.a:7.1f} {100 * d.b:7.1f} {100 * d.difference:+7.1f}"
         typer.echo(f"{d.name:24} {values}  [{low}, {high}]")
     if json_file is not None:
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps([asdict(d) for d in differences], indent=2) + "\n")
+        write_text(json.dumps([asdict(d) for d in differences], indent=2) + "\n", json_file)
 
 
 def choose(
@@ -242,7 +241,7 @@ def table(
     from kshot.benchmark.results import read_result
     from kshot.benchmark.table_writers import insert_between, to_csv, to_latex, to_markdown
     from kshot.benchmark.tables import list_table, paper_table
-    from kshot.pictures import replacing
+    from kshot.pictures import write_text
 
     found = [read_result(path) for path in results or []]
     made = list_table(found) if which == "list" else paper_table(which, found)
@@ -252,8 +251,7 @@ def table(
     if out is None:
         typer.echo(text, nl=False)
         return
-    with replacing(out) as temporary:
-        temporary.write_text(text)
+    write_text(text, out)
 
 
 def _name_left_out(left_out: dict[str, int], shots: int) -> None:

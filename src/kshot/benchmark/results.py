@@ -20,7 +20,7 @@ from kshot.data.protocols import Protocol
 from kshot.errors import DataError, fault_of
 from kshot.network.backbones import SHORT_NAMES
 from kshot.network.weights import weights_sha256
-from kshot.pictures import replacing
+from kshot.pictures import write_text
 from kshot.pretrained import ModelConfig
 from kshot.segmenter import Segmenter
 
@@ -273,8 +273,7 @@ def write_result(result: BaseModel, path: Path) -> None:
     """Write a result as JSON, whole or not at all; lists of numbers take one line each."""
     text = json.dumps(result.model_dump(mode="json"), indent=2)
     text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n")
+    write_text(text + "\n", path)
 
 
 def read_result(path: Path) -> Result:

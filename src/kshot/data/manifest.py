@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.data.sampling import Episode, Fold
 from kshot.errors import DataError, fault_of
-from kshot.pictures import replacing
+from kshot.pictures import write_text
 
 
 class Manifest(BaseModel):
@@ -71,8 +71,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     head = manifest.model_dump(mode="json", exclude={"episodes"})
     lines = ",\n".join("    " + json.dumps(_to_json(episode)) for episode in manifest.episodes)
     text = json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "episodes": [\n' + lines + "\n  ]\n}\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(text, path)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -9,7 +9,7 @@ from kshot.benchmark.provenance import Provenance
 from kshot.errors import DataError
 from kshot.figures.curves import curves_figure
 from kshot.figures.style import save_figure
-from kshot.pictures import replacing
+from kshot.pictures import write_text
 
 RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "recipe.json",
@@ -36,7 +36,7 @@ class RunFolder:
         if not resume and is_main:
             if (path / RECIPE).exists():
                 raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
-            write_text(path / RECIPE, recipe + "\n")
+            write_text(recipe + "\n", path / RECIPE)
         self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
 
     @property
@@ -78,20 +78,14 @@ class RunFolder:
         """Cut what a killed run logged after its last checkpoint, for it will happen again."""
         if self.is_main:
             kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
-            write_text(self.path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+            write_text("".join(json.dumps(entry) + "\n" for entry in kept), self.path / LOG)
 
     def finish(self, metrics: dict[str, Any], card: str, provenance: Provenance) -> None:
         """Write what the run came to, with its card; the last files of a run."""
         if self.is_main:
             content = {**metrics, "provenance": provenance.model_dump()}
-            write_text(self.path / CARD, card)
-            write_text(self.path / METRICS, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+            write_text(card, self.path / CARD)
+            write_text(json.dumps(content, indent=2) + "\n", self.path / METRICS)
 
 
 def _event_writer(path: Path) -> Any:
