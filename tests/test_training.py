@@ -163,6 +163,19 @@ def test_a_second_run_in_the_same_folder_is_refused_and_so_are_other_settings(fi
         train_tiny(files, run, config.model_copy(update={"lr": 0.1}), machine=Machine("cpu", resume=True))
 
 
+def test_what_did_not_get_far_is_in_nobodys_way(files, tmp_path, base_learner):
+    config = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),)})
+    with pytest.raises(ModelError, match="give its folder with --base-learner"):
+        train_tiny(files, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    started = RunFolder(tmp_path / "run", "{}", resume=False)  # and killed before its first checkpoint
+    started.begin()
+    started.log({"phase": 0, "step": 10, "losses": {"final": 7.0}})
+    run = train_tiny(files, tmp_path / "run", config, base_learner)
+    assert [losses.get("final") for losses in losses_of(run)] != [7.0]
+    assert 7.0 not in [losses["final"] for losses in losses_of(run)]
+
+
 def test_an_overflowing_cache_changes_nothing(files, tmp_path, base_learner):
     config = TRAIN.model_copy(update={"sizes": (SizeStage(steps=4, image_size=65),)})
     runs = [

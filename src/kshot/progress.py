@@ -28,8 +28,11 @@ def make_bar(console: Console, *, transient: bool = False) -> Progress:
 
 
 @contextmanager
-def progress(verb: str, things: str) -> Iterator["OnProgress"]:
-    """Give a function to call with the number of things done, of all things, and a note; writes to stderr."""
+def progress(verb: str, things: str, done_before: int = 0) -> Iterator["OnProgress"]:
+    """Give a function to call with the number of things done, of all things, and a note; writes to stderr.
+
+    done_before: things that were done already, in no time of this run.
+    """
     console = Console(stderr=True)
     with make_bar(console, transient=True) as bar:
         task = bar.add_task(verb, total=None)
@@ -41,7 +44,7 @@ def progress(verb: str, things: str) -> Iterator["OnProgress"]:
             now = time.monotonic()
             if not console.is_terminal and now - last > SECONDS_BETWEEN_LINES:
                 last = now
-                left = (now - start) / done * (total - done)
+                left = (now - start) / (done - done_before) * (total - done)
                 after = f" {note}" if note else ""
                 console.print(f"{done}/{total} {things} ({left:.0f} s left){after}", highlight=False)
 

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kshot.errors import DataError
 from kshot.progress import progress
-from kshot.training.checkpoint import Checkpoint, save_checkpoint
-from kshot.training.recipes import Precision
+from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from kshot.training.recipes import Precision, PretrainConfig, TrainConfig
 from kshot.training.run_folder import RunFolder
 
 LOG_EVERY = 10
@@ -60,6 +61,24 @@ class Machine:
         return accelerator
 
 
+def set_up(
+    config: PretrainConfig | TrainConfig, out: Path, machine: Machine
+) -> tuple[Accelerator, RunFolder, Checkpoint | None]:
+    """Take the device, open the run's folder, and read the checkpoint to go on from, if that is asked for.
+
+    Raises DataError or WeightsError if the folder holds another run, or none to resume; writes nothing.
+    """
+    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
+    run = RunFolder(
+        out,
+        config.model_dump_json(indent=2),
+        resume=machine.resume,
+        is_main=accelerator.is_main_process,
+        tensorboard=machine.tensorboard,
+    )
+    return accelerator, run, read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+
+
 class Phase(NamedTuple):
     """One stretch of training, with one optimiser.
 
@@ -87,7 +106,7 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
     phase, is_main = training.phase, training.accelerator.is_main_process
     last_saved = time.monotonic()
     losses = _Losses(training.step)
-    with progress("Training", "steps") as on_progress:
+    with progress("Training", "steps", training.step) as on_progress:
         for parts in batches(training.step):
             losses.add(training.take_step(parts))
             step, is_last = training.step, training.step == phase.steps

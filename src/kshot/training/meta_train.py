@@ -23,12 +23,10 @@ from kshot.network.losses import losses
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256
 from kshot.pretrained import WEIGHTS_FILE, ModelConfig, base_learner_names, build_method, save_model
 from kshot.training.cards import model_card
-from kshot.training.checkpoint import read_checkpoint
 from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
-from kshot.training.loop import Machine, Phase, Training, fit
+from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import TrainConfig
-from kshot.training.run_folder import RunFolder
 from kshot.training.validation import Validation
 
 FROZEN = tuple(
@@ -61,17 +59,9 @@ def train(
     """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
-    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
     digests = {"base_learner_sha256": _digest(base_learner), "start_from_sha256": _digest(start_from)}
     config = config.model_copy(update=digests)
-    run = RunFolder(
-        out,
-        config.model_dump_json(indent=2),
-        resume=machine.resume,
-        is_main=accelerator.is_main_process,
-        tensorboard=machine.tensorboard,
-    )
-    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+    accelerator, run, checkpoint = set_up(config, out, machine)
 
     # Build.
     torch.manual_seed(config.seed)
@@ -94,6 +84,7 @@ def train(
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
     elif accelerator.is_main_process:
+        run.begin()
         scores = validation.score(method, limit=LOOK) | validation.prototype(method)
         run.log({"phase": 0, "step": 0, "validation": scores})
 

@@ -19,10 +19,8 @@ from kshot.network.hypercorrelation import resize
 from kshot.network.weights import load_weights
 from kshot.training.base_data import BaseData, BaseReader, BaseValidation
 from kshot.training.cards import base_learner_card
-from kshot.training.checkpoint import read_checkpoint
-from kshot.training.loop import Machine, Phase, Training, fit
+from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import PretrainConfig
-from kshot.training.run_folder import RunFolder
 
 POLY_POWER = 0.9
 LOOK = 8
@@ -42,15 +40,7 @@ def pretrain(
     """Train a base learner, and write it to the run's folder `out`, for `train` to build upon."""
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
-    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
-    run = RunFolder(
-        out,
-        config.model_dump_json(indent=2),
-        resume=machine.resume,
-        is_main=accelerator.is_main_process,
-        tensorboard=machine.tensorboard,
-    )
-    checkpoint = read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+    accelerator, run, checkpoint = set_up(config, out, machine)
 
     # Build.
     torch.manual_seed(config.seed)
@@ -59,6 +49,7 @@ def pretrain(
     network = _build(config, data, 0)
     if checkpoint is None:
         load_weights(network.backbone, backbone_weights)
+        run.begin()
         run.log({"phase": 0, "step": 0, "validation": validation.score(network, limit=LOOK)})
     else:
         run.forget_after(checkpoint.phase, checkpoint.step)

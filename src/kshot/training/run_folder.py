@@ -10,6 +10,7 @@ from kshot.errors import DataError
 from kshot.figures.curves import curves_figure
 from kshot.figures.style import save_figure
 from kshot.pictures import write_text
+from kshot.pretrained import WEIGHTS_FILE
 
 RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "recipe.json",
@@ -20,6 +21,9 @@ RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "curves.png",
     "tensorboard",
 )
+
+WORTH_KEEPING = (CHECKPOINT, METRICS, WEIGHTS_FILE)
+"""Files without which a folder holds no run yet, but at most the start of one that was stopped at once."""
 
 
 class RunFolder:
@@ -33,16 +37,20 @@ class RunFolder:
         self, path: Path, recipe: str, *, resume: bool, is_main: bool = True, tensorboard: bool = False
     ) -> None:
         self.path, self.recipe, self.is_main = path, recipe, is_main
-        if not resume and is_main:
-            if (path / RECIPE).exists():
-                raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
-            write_text(recipe + "\n", path / RECIPE)
+        if not resume and is_main and any((path / name).exists() for name in WORTH_KEEPING):
+            raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
         self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
 
     @property
     def checkpoint(self) -> Path:
         """The place of the checkpoint."""
         return self.path / CHECKPOINT
+
+    def begin(self) -> None:
+        """Write the recipe, and start an empty log; nothing is written before all is known to be there."""
+        if self.is_main:
+            write_text(self.recipe + "\n", self.path / RECIPE)
+            write_text("", self.path / LOG)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log, with the seconds since 1970, and draw the curves anew after a validation."""
