@@ -3,12 +3,14 @@
 import re
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
+from kshot.benchmark.metrics import bootstrap, interval
 from kshot.benchmark.provenance import Provenance
 from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run
 from kshot.benchmark.table_writers import MISSING, to_markdown
-from kshot.benchmark.tables import list_table, paper_table, read_published
+from kshot.benchmark.tables import ablation_table, list_table, paper_table, read_published
 from kshot.data.folds import COCO_CLASSES, PASCAL_CLASSES, novel_classes
 from kshot.data.protocols import preset
 from kshot.errors import DataError
@@ -355,3 +357,71 @@ def test_a_list_tells_trained_models_apart_by_name_where_they_share_a_benchmark(
 
 def test_a_list_of_nothing_is_empty():
     assert list_table([]).rows == ()
+
+
+def scored(method, hits, *, name="m", manifest="0", **config):
+    """A result on coco-mini-60 of one class, each episode of 100 pixels, with so many found."""
+    made = make_result(
+        benchmark="coco-mini-60", protocol="balanced", classes={3: "cup"}, method=method, **config
+    )
+    episodes = EpisodeCounts(
+        class_id=[3] * len(hits),
+        intersection=hits,
+        union=[100] * len(hits),
+        background_intersection=[0] * len(hits),
+        background_union=[1] * len(hits),
+    )
+    run = made.runs[0].model_copy(update={"episodes": episodes, "manifest_sha256": manifest})
+    model = made.model.model_copy(update={"name": name})
+    return made.model_copy(update={"runs": [run], "miou": sum(hits) / len(hits) / 100, "model": model})
+
+
+def test_methods_stand_side_by_side_with_paired_differences():
+    random = np.random.default_rng(0)
+    base = random.integers(20, 60, 50)
+    results = [
+        scored("two-pass", (base + 12).tolist(), name="a"),
+        scored("two-pass", (base + 8).tolist(), name="b"),
+        scored("hsnet", base.tolist(), matched_by="sem"),
+        scored("hsnet", random.permutation(base).tolist()),
+    ]
+    table = ablation_table(results)
+    rows = {row[0].text: row[1] for row in table.rows}
+    assert list(rows) == [
+        "hsnet by B_cls",
+        "hsnet by B_sem",
+        "two-pass",
+        "two-pass is ahead of hsnet by B_cls by",
+        "two-pass is ahead of hsnet by B_sem by",
+    ]
+    # Always ten ahead on the same episodes: nothing is uncertain, though each score is.
+    assert rows["two-pass is ahead of hsnet by B_sem by"].text == "+10.0 (+10.0 to +10.0)"
+    low, high = re.findall(r"[+-][\d.]+", rows["two-pass is ahead of hsnet by B_cls by"].text)[1:]
+    assert float(low) < 10 < float(high)
+    counts = np.array(results[2].runs[0].episodes.counts)
+    by_hand = interval(bootstrap(counts, np.full(50, 3), [3])[:, 0])
+    text = f"{base.mean():.1f} ({100 * by_hand[0]:.1f} to {100 * by_hand[1]:.1f})"
+    assert rows["hsnet by B_sem"].text == text
+    assert rows["two-pass"].notes == (f"2 trainings: {base.mean() + 12:.1f}, {base.mean() + 8:.1f}.",)
+
+
+def test_a_missing_result_leaves_a_gap_in_the_ablation():
+    other = scored("hsnet", [5, 6]).model_copy(update={"shots": 5})
+    rows = {
+        row[0].text: [cell.text for cell in row[1:]]
+        for row in ablation_table([scored("two-pass", [7]), other]).rows
+    }
+    assert rows["two-pass"][1] == rows["hsnet by B_cls"][0] == MISSING
+    assert rows["two-pass is ahead of hsnet by B_cls by"] == [MISSING, MISSING]
+
+
+@pytest.mark.parametrize("change", [{"manifest": "1"}, {"image_size": 401}])
+def test_what_was_not_run_alike_is_not_set_side_by_side(change):
+    results = [scored("two-pass", [7]), scored("hsnet", [5], **change)]
+    with pytest.raises(DataError, match="cannot stand in one column, coco-mini-60"):
+        ablation_table(results)
+
+
+def test_an_ablation_needs_two_pass():
+    with pytest.raises(DataError, match="compares with two-pass"):
+        ablation_table([scored("hsnet", [5])])

@@ -220,8 +220,10 @@ def choose(
 
 def table(
     which: Annotated[
-        Literal["2", "3", "5", "list"],
-        typer.Argument(help="A table of the paper, with its printed rows, or a list of any results."),
+        Literal["2", "3", "5", "ablation", "list"],
+        typer.Argument(
+            help="A table of the paper, with its printed rows; methods side by side; a list of any results."
+        ),
     ],
     results: Annotated[
         list[Path] | None, typer.Argument(help="Results of kshot evaluate.", metavar="RESULT.json…")
@@ -237,14 +239,20 @@ def table(
         typer.Option(help="Put it between <!-- begin table-WHICH --> and <!-- end … -->.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Lay out the paper's Tables 2, 3 and 5 with rows of ours, or list results; all from result files."""
+    """Lay out the paper's tables with rows of ours, an ablation, or a list; all from result files."""
     from kshot.benchmark.results import read_result
     from kshot.benchmark.table_writers import insert_between, to_csv, to_latex, to_markdown
-    from kshot.benchmark.tables import list_table, paper_table
+    from kshot.benchmark.tables import ablation_table, list_table, paper_table
     from kshot.pictures import write_text
 
     found = [read_result(path) for path in results or []]
-    made = list_table(found) if which == "list" else paper_table(which, found)
+    match which:
+        case "list":
+            made = list_table(found)
+        case "ablation":
+            made = ablation_table(found)
+        case _:
+            made = paper_table(which, found)
     text = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}[form](made)
     if into is not None:
         text, out = insert_between(into.read_text(), f"table-{which}", text), into

@@ -1,4 +1,4 @@
-"""Tables: the paper's with rows of ours, and lists of any results.
+"""Tables: the paper's with rows of ours, our own ablation, and lists of any results.
 
 What the paper prints stands in `published.json`. A row of ours is made of `Result` objects and nothing else.
 What must be alike within a row, such as the protocol, is in its label: what is printed tells rows apart.
@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kshot.benchmark.results import NOTES, Result, printed_name
+from kshot.benchmark.metrics import interval
+from kshot.benchmark.results import NOTES, Result, printed_name, resample
 from kshot.benchmark.table_writers import MISSING, Cell, Table
 from kshot.data.folds import FOLDED, NUM_FOLDS, novel_classes
 from kshot.data.protocols import Protocol, preset
@@ -137,6 +140,84 @@ def list_table(results: Sequence[Result]) -> Table:
         tuple(_describe_columns(results)),
         num_texts=4,
     )
+
+
+def ablation_table(results: Sequence[Result]) -> Table:
+    """Set methods side by side on the same episodes: mIoU of each, then how far two-pass is ahead of it.
+
+    Several trainings of a method are averaged. Intervals are of episodes, and for differences paired.
+    Raises DataError without two-pass, or if a column's results were not run on the same episodes alike.
+    """
+    columns = sorted({_column(result) for result in results})
+    found: dict[str, dict[_Column, list[Result]]] = {}
+    for result in sorted(results, key=lambda r: (*_order((_row(r, ""), _column(r), r)), r.model.name)):
+        first = next(r for r in results if _column(r) == _column(result))
+        if _run_of(first) != _run_of(result):
+            raise DataError(
+                f"{_identity(first)} and {_identity(result)} cannot stand in one column, "
+                f"{_name(_column(first))}: their episodes, protocol or image size differ. "
+                "Run `kshot evaluate` alike for both."
+            )
+        found.setdefault(_method(result), {}).setdefault(_column(result), []).append(result)
+    if "two-pass" not in found:
+        raise DataError("An ablation compares with two-pass, but there is no result of it. Give one.")
+    ours = found["two-pass"]
+    rows = [(Cell(name), *(_mean_of(row.get(c, [])) for c in columns)) for name, row in found.items()]
+    rows += [
+        (Cell(f"two-pass is ahead of {name} by"), *(_lead(ours.get(c, []), row.get(c, [])) for c in columns))
+        for name, row in found.items()
+        if name != "two-pass"
+    ]
+    ran = dict.fromkeys(f"{printed_name(r.model.config.backbone)}, {r.image_size} px" for r in results)
+    return Table(
+        f"mIoU in percent, with 95 % intervals over episodes ({'; '.join(ran)})",
+        (("", "Method"), *((_name(column), f"{column.shots}-shot") for column in columns)),
+        tuple(rows),
+        (
+            "All methods ran on the same episodes, and differences are paired.",
+            *_describe_columns([ours[c][0] for c in columns if c in ours]),
+        ),
+        num_texts=1,
+    )
+
+
+def _run_of(result: Result) -> tuple[object, ...]:
+    """Give what must be alike within a column."""
+    return result.manifests, result.protocol, result.image_size, result.scored_at
+
+
+def _mean_of(results: Sequence[Result]) -> Cell:
+    if not results:
+        return Cell(MISSING)
+    low, high = map(_percent, interval(_samples(results)))
+    each = ", ".join(_percent(result.miou) for result in results)
+    notes = (f"{len(results)} trainings: {each}.",) if len(results) > 1 else ()
+    return Cell(f"{_percent(_mean(results))} ({low} to {high})", notes)
+
+
+def _lead(ours: Sequence[Result], theirs: Sequence[Result]) -> Cell:
+    if not ours or not theirs:
+        return Cell(MISSING)
+    low, high = interval(_samples(ours) - _samples(theirs))
+    lead = _mean(ours) - _mean(theirs)
+    return Cell(f"{100 * lead:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
+
+
+def _mean(results: Sequence[Result]) -> float:
+    return sum(result.miou for result in results) / len(results)
+
+
+def _samples(results: Sequence[Result]) -> NDArray[np.float64]:
+    """Resample the mean mIoU; on the same episodes every method is resampled alike."""
+    return np.asarray(np.mean([resample(r.runs, tuple(r.classes))[:, 0] for r in results], axis=0))
+
+
+def _method(result: Result) -> str:
+    """Name a method by what the paper's Table 5 varies."""
+    config = result.model.config
+    if config.method != "hsnet":
+        return config.method
+    return f"hsnet by {'both' if config.matched_by == 'both' else f'B_{config.matched_by}'}"
 
 
 def _fits(result: Result, number: Number, benchmark: str) -> bool:
