@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo train-demo test test-slow check format docs results tables ablation
+.PHONY: setup demo train-demo test test-slow check format docs results tables ablation weights
 
 setup: $(VENV)/.kshot-ready
 
@@ -25,6 +25,10 @@ train-demo: setup
 ablation: setup
 	$(BIN)/python benchmarks/ablation.py --coco-mini $(COCO_MINI) --voc $(VOC)
 
+# make weights VOC=DIR: train the model that ships, on what the ablation has made, and put it into the package.
+weights: setup
+	$(BIN)/python benchmarks/shipped.py --voc $(VOC)
+
 docs: setup
 	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
@@ -36,6 +40,7 @@ results: setup
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
+	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json --into docs/benchmarks.md
 	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
 	$(BIN)/kshot figure classes benchmarks/results/*coco-mini-60_1shot.json --out docs/classes.png
 

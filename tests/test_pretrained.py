@@ -75,6 +75,11 @@ def test_only_learned_weights_are_in_the_file(tmp_path):
     assert [file.name for file in (tmp_path / "prototype").iterdir()] == ["config.json"]
 
 
+def test_whoever_may_read_a_models_config_may_read_its_weights(tmp_path):
+    make_segmenter("two-pass").save(tmp_path)
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
+
+
 def test_other_backbone_weights_than_the_models_are_refused(tmp_path):
     make_segmenter("two-pass").save(tmp_path / "model")
     save_file(tiny_backbone(seed=8).trunk.state_dict(), tmp_path / "other.safetensors")

@@ -10,7 +10,7 @@ from typing import Literal, assert_never
 
 from huggingface_hub import snapshot_download
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from kshot.errors import ModelError, WeightsError, fault_of, reason_of
@@ -137,8 +137,8 @@ def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> None:
         value = value.half() if half and value.is_floating_point() and value.ndim > 1 else value
         return value.contiguous()
 
-    with replacing(path) as temporary:
-        save_file({key: kept(value) for key, value in state.items()}, temporary)
+    with replacing(path) as temporary:  # not save_file: nobody else could read its files
+        temporary.write_bytes(save({key: kept(value) for key, value in state.items()}))
 
 
 def write_config(config: BaseModel, path: Path) -> None:
@@ -199,7 +199,7 @@ def _exchange_backbone(config: ModelConfig, backbone: str) -> ModelConfig:
     if config.method != "prototype":
         raise ModelError(
             f"A trained {config.method} model works with its own backbone only, {config.backbone}; "
-            "prototype takes any. Leave out --backbone, or train a model with the other one."
+            "prototype takes any. Leave out --backbone, give --model prototype, or train a model with it."
         )
     return config.model_copy(update={"backbone": backbone, "backbone_sha256": None})
 
@@ -221,7 +221,7 @@ def _find_folder(name: str) -> Path:
         return Path(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         try:
-            return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+            return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, "base_learner/*"]))
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"There is no folder {name}, and no repository of that name could be fetched from the "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kshot.network.backbones import FeaturePyramid
@@ -66,7 +66,7 @@ class FeatureCache:
         halved = {name: value.half().contiguous().cpu() for name, value in features.items()}
         if self._budget.take(sum(value.nbytes for value in halved.values())):
             with replacing(path) as temporary:
-                save_file(halved, temporary)
+                temporary.write_bytes(save(halved))
         return halved
 
 
