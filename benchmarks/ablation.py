@@ -16,7 +16,7 @@ from typing import NamedTuple
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
 RUNS = Path("runs/ablation")
-STAGE = "1500@257"
+STAGE = "1000@257"
 IMAGE_SIZE = "257"
 
 
