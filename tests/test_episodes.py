@@ -60,11 +60,13 @@ def test_only_trained_classes_are_ever_shown(voc):
     assert min(seen.values()) > 150  # all have five photographs, and a cap of four
     assert all(episode.query not in episode.supports for episode, _ in drawn)
     assert {flips for _, flips in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
-    assert drawn == [episodes_of(voc).episode(index) for index in range(600)]
+    again = episodes_of(voc)
+    assert drawn == [again.episode(index) for index in range(600)]
     everything = episodes_of(voc, select_on=None)
     assert set(everything.fold.images) == {*TRAINED, *HELD_OUT}
     assert {everything.episode(index)[1] for index in range(50)} != {(False, False)}
-    assert {episodes_of(voc, flip=False).episode(n)[1] for n in range(50)} == {(False, False)}
+    unflipped = episodes_of(voc, flip=False)
+    assert {unflipped.episode(index)[1] for index in range(50)} == {(False, False)}
 
 
 def test_each_episode_knows_its_place_among_the_base_classes(voc, reader):
