@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
@@ -28,11 +30,21 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def demo():
-    """Give the demo's module, with its photographs and annotations."""
-    path = Path(__file__).parent.parent / "demo" / "demo.py"
-    spec = importlib.util.spec_from_file_location("demo", path)
+def load_module(path):
+    """Import a file that is no part of the package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """Give the demo's module, with its photographs and annotations."""
+    return load_module(ROOT / "demo" / "demo.py")
+
+
+@pytest.fixture(scope="session")
+def naive():
+    """Give the plain computation of the method, which measures speed and exactness."""
+    return load_module(ROOT / "benchmarks" / "naive.py")
