@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import Backbone
+from kshot.network.base_learner import PyramidPoolingHead
 from kshot.network.conv4d import CenterPivotConv4d
 from kshot.network.encoder import Conv4dBlock, support_strides
 
@@ -61,7 +62,7 @@ class Naive:
         sem_query, deepest = read(model.matcher.sem_backbone, query_image)
         sem_support, _ = read(model.matcher.sem_backbone, support_image)
         return self.match(
-            cls_query, cls_support, sem_query, sem_support, support_mask, model.base_head(deepest)
+            cls_query, cls_support, sem_query, sem_support, support_mask, classify(model.base_head, deepest)
         )
 
     def match(
@@ -114,6 +115,12 @@ def read(backbone: Backbone, images: Tensor) -> tuple[Maps, Tensor]:
     """Run a backbone: its taps, and its deepest features."""
     pyramid = backbone(images)
     return [list(taps) for taps in pyramid.stages], pyramid.last
+
+
+def classify(head: PyramidPoolingHead, deepest: Tensor) -> Tensor:
+    """Classify positions by what is pooled at four scales: (B, 1 + base classes, h, w)."""
+    pooled = [upsample(pool(deepest), deepest.shape[-2:]) for pool in head.pools]
+    return head.classify(torch.cat([deepest, *pooled], dim=1))
 
 
 def correlate(query: list[Tensor], support: list[Tensor], mask: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from make_data import TINY, randomise_norms
 
-from kshot.network.base_learner import PSPNet, PyramidPoolingHead, base_map
+from kshot.network.base_learner import PSPNet, PyramidPoolingHead, base_map, convolve_resized
 
 
 def test_the_base_map_sums_all_classes_but_the_background():
@@ -65,3 +66,33 @@ def test_the_head_alone_can_learn():
     network(torch.rand(2, 3, 64, 64)).sum().backward()
     assert all(p.grad is None for p in network.backbone.parameters())
     assert all(p.grad is not None for p in network.head.parameters())
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("bins", "size"), [((1, 1), (7, 5)), ((3, 6), (13, 9)), ((6, 6), (2, 4)), ((2, 3), (2, 3))]
+)
+def test_resizing_and_convolving_in_one(bins, size, kernel_size):
+    maps = torch.randn(2, 4, *bins, dtype=torch.double, requires_grad=True)
+    kernel = torch.randn(3, 4, kernel_size, kernel_size, dtype=torch.double, requires_grad=True)
+    large = F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+    expected = F.conv2d(large, kernel, padding=kernel_size // 2)
+    found = convolve_resized(maps, kernel, torch.Size(size))
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    for a, b in zip(
+        *(torch.autograd.grad((y * weights).sum(), (maps, kernel)) for y in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_head_joins_what_it_pools():
+    head = PyramidPoolingHead(16, 5)
+    randomise_norms(head)
+    features = torch.randn(2, 16, 11, 8)
+    pooled = [
+        F.interpolate(pool(features), size=(11, 8), mode="bilinear", align_corners=True)
+        for pool in head.pools
+    ]
+    expected = head.classify(torch.cat([features, *pooled], dim=1))
+    torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)

@@ -95,7 +95,9 @@ def test_gradients_are_the_plain_computations(naive, method):
     for backbone in (method.cls_backbone, method.matcher.sem_backbone):
         maps += [naive.read(backbone, query), naive.read(backbone, images[:, 0])]
     (cls_q, _), (cls_s, _), (sem_q, deepest), (sem_s, _) = maps
-    one = plain.match(cls_q, cls_s, sem_q, sem_s, masks[:, 0], method.base_head(deepest), episode_class)
+    one = plain.match(
+        cls_q, cls_s, sem_q, sem_s, masks[:, 0], naive.classify(method.base_head, deepest), episode_class
+    )
     method.train()
     found = method(query, images[:, 0], masks[:, 0], episode_class)
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}

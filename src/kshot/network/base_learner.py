@@ -3,10 +3,11 @@
 Its backbone gives the second feature pyramid; its head says where base classes are.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kshot.network.backbones import Backbone
 from kshot.network.hypercorrelation import resize
@@ -53,10 +54,40 @@ class PyramidPoolingHead(nn.Module):
         return super().train(mode and self.trainable)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Classify features (B, C, h, w): logits (B, num_classes, h, w)."""
-        pooled = [resize(pool(features), features.shape[-2:]) for pool in self.pools]
-        logits: Tensor = self.classify(torch.cat([features, *pooled], dim=1))
+        """Classify features (B, C, h, w): logits (B, num_classes, h, w).
+
+        The pooled maps are never made as large as the features and joined to them, as in the paper: the
+        sum of what the convolution makes of each part is the same, and half of the work.
+        """
+        parts = [features, *(pool(features) for pool in self.pools)]
+        weight = cast(nn.Conv2d, self.classify[0]).weight
+        kernels = torch.split(weight, [part.shape[1] for part in parts], dim=1)
+        joined = F.conv2d(features, kernels[0], padding=1)
+        for pooled, kernel in zip(parts[1:], kernels[1:], strict=True):
+            joined = joined + convolve_resized(pooled, kernel, features.shape[-2:])
+        logits: Tensor = self.classify[1:](joined)
         return logits
+
+
+def convolve_resized(maps_BCIJ: Tensor, kernel_OCKL: Tensor, size: torch.Size) -> Tensor:
+    """Resize maps to `size` = (height, width) and convolve them, padded to keep it: (B, O, Y, X).
+
+    Both steps are linear, so channels are mixed at the few positions before the resizing.
+    """
+    rows_KYI, columns_LXJ = (
+        _shifted_resize(maps_BCIJ.shape[axis], size[axis], kernel_OCKL.shape[axis]).to(maps_BCIJ)
+        for axis in (-2, -1)
+    )
+    mixed = torch.einsum("bcij,ockl->boklij", maps_BCIJ, kernel_OCKL)
+    wide = torch.einsum("boklij,lxj->bokix", mixed, columns_LXJ)
+    return torch.einsum("bokix,kyi->boyx", wide, rows_KYI)
+
+
+def _shifted_resize(length: int, new_length: int, kernel_size: int) -> Tensor:
+    """Write resizing an axis as matrices (K, new length, length), shifted by each element of a kernel."""
+    matrix = resize(torch.eye(length, dtype=torch.double)[None, :, :, None], (new_length, 1))[0, :, :, 0].T
+    padded = F.pad(matrix, (0, 0, kernel_size // 2, kernel_size // 2))
+    return torch.stack([padded[shift : shift + new_length] for shift in range(kernel_size)])
 
 
 class PSPNet(nn.Module):
