@@ -18,7 +18,7 @@ from make_data import (
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
 from kshot.images import image_tensor, read_image
-from kshot.network.base_learner import PSPNet
+from kshot.network.base_learner import PSPNet, base_map
 from kshot.training.episodes import FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.recipes import SizeStage, TrainConfig
@@ -138,3 +138,15 @@ def test_without_photographs_there_is_nothing_to_train_on(tmp_path):
     empty = Pascal(write_pascal(tmp_path, [("alone", 3)]))
     with pytest.raises(DataError, match="No class has enough photographs"):
         TrainingEpisodes(CONFIG, empty, BASE_CLASSES)
+
+
+def test_h_cls_can_unlearn_the_episodes_class_in_training(voc, reader):
+    """Then the base map is that of a head without this output, even where it is sure of the class."""
+    kept, unlearnt = (episodes_of(voc, unlearn_own=u).read(list(range(8)), reader) for u in (False, True))
+    for index, place in enumerate(kept.episode_class.tolist()):
+        logits = kept.query.base_logits[index]
+        without = torch.cat([logits[: place + 1], logits[place + 2 :]])
+        found = base_map(unlearnt.query.base_logits, unlearnt.episode_class)[index, 0]
+        torch.testing.assert_close(found, 1 - without.softmax(0)[0])
+    unknown = TrainingEpisodes(CONFIG.model_copy(update={"unlearn_own": True}), voc, ("bus",))
+    assert unknown.read([0], reader).query.base_logits.isfinite().all()

@@ -21,7 +21,7 @@ from kshot.base_learners import load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
 from kshot.training.loop import Machine
-from kshot.training.meta_train import build, rate, size_at, train
+from kshot.training.meta_train import Matching, build, groups, rate, size_at, train
 from kshot.training.pretrain import poly, pretrain
 from kshot.training.recipes import PretrainConfig, PretrainPhase, SizeStage, TrainConfig
 from kshot.training.run_folder import RunFolder
@@ -152,6 +152,19 @@ def test_every_method_trains_and_its_run_is_a_model(
     mask[6:28, 2:44] = True
     assert segmenter.fit(photograph, mask).predict(photograph).shape == (36, 48)
     assert method in (run / "README.md").read_text()
+
+
+def test_the_fusion_has_a_learning_rate_of_its_own(files, base_learner):
+    config = TRAIN.model_copy(update={"fusion_lr": 0.0, "lr": 0.5})
+    _, method, _ = build(config, base_learner, files[1])
+    learner = Matching(method)
+    matching, fusion = groups(learner, config)
+    assert (matching["lr"], fusion["lr"]) == (0.5, 0.0)
+    assert [w.numel() for w in fusion["params"]] == [2, 1]
+    learned = [w for w in learner.parameters() if w.requires_grad]
+    assert {id(w) for w in (*matching["params"], *fusion["params"])} == {id(w) for w in learned}
+    hsnet, _ = build(config.model_copy(update={"method": "hsnet"}), None, files[1])[1:]
+    assert [group["lr"] for group in groups(Matching(hsnet), config)] == [0.5]
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_so_are_other_settings(files, tmp_path):

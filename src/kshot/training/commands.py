@@ -156,6 +156,15 @@ def train(
     batch: BatchSize = None,
     accumulate: Accumulate = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    fusion_lr: Annotated[float | None, typer.Option(help="Learning rate of the fusion's weights.")] = None,
+    unlearn_own: Annotated[
+        bool | None,
+        typer.Option(
+            "--unlearn-own/--leave-own-out",
+            help="Take the logit of an episode's class away from H_cls, or leave its probability out of the "
+            "base map's sum.",
+        ),
+    ] = None,
     select_on: Annotated[
         Literal["base", "novel", "nothing"] | None,
         typer.Option(
@@ -190,6 +199,8 @@ def train(
         "batch": batch,
         "accumulate": accumulate,
         "lr": lr,
+        "fusion_lr": fusion_lr,
+        "unlearn_own": unlearn_own,
         "validate_every": validate_every,
         "validate_episodes": validate_episodes,
         "precision": precision,

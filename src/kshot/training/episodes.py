@@ -124,8 +124,13 @@ class TrainingEpisodes:
             support_masks.append((truth == 1).float()[None])
             places.append(self.places[class_id])
         to = partial(torch.Tensor.to, device=reader.device)
+        query_features = _join(queries, reader.device)
+        if self.config.unlearn_own and query_features.base_logits is not None:
+            query_features = query_features._replace(
+                base_logits=_unlearn(query_features.base_logits, to(torch.tensor(places)))
+            )
         return Batch(
-            _join(queries, reader.device),
+            query_features,
             Support(_join(supports, reader.device), to(torch.stack(support_masks))),
             to(torch.stack(query_masks).long()),
             to(torch.tensor(places)),
@@ -174,6 +179,13 @@ def _join(features: list[BackboneFeatures], device: torch.device) -> BackboneFea
         pyramids([one.sem for one in features]),
         together(logits) if logits else None,
     )
+
+
+def _unlearn(base_logits: Tensor, episode_class: Tensor) -> Tensor:
+    """Take the logit of each episode's class away; -1: there is none."""
+    outputs = torch.arange(base_logits.shape[1], device=base_logits.device)
+    own = (outputs == episode_class[:, None] + 1) & (episode_class >= 0)[:, None]
+    return base_logits.masked_fill(own[..., None, None], -torch.inf)
 
 
 def _flip(mask: Tensor, flipped: bool) -> Tensor:

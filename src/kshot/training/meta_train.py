@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ FROZEN = tuple(
     for part in ("cls_backbone", "sem_backbone", "matcher.cls_backbone", "matcher.sem_backbone", "base_head")
 )
 """What a meta-learner holds, but never learns."""
+
+FUSION = "method.fusion."
 
 LOOK = 20
 """Episodes that are scored before the first step, so that a broken run shows at once."""
@@ -91,10 +93,9 @@ def train(
     # Fit.
     steps = sum(stage.steps for stage in config.sizes)
     learner = Matching(method)
-    learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     training = Training(
         learner,
-        Adam(learned, lr=config.lr, fused=True),
+        Adam(groups(learner, config), fused=True),
         Phase(
             0,
             steps,
@@ -183,6 +184,16 @@ class Matching(nn.Module):
         else:
             prediction = self.method.match(batch.query, batch.support)
         return losses(prediction, batch.query_mask)
+
+
+def groups(learner: Matching, config: TrainConfig) -> list[dict[str, Any]]:
+    """Sort what is learnt into groups with their learning rates, the fusion's last."""
+    learned = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
+    fusion = [weight for name, weight in learned.items() if name.startswith(FUSION)]
+    matching = [weight for name, weight in learned.items() if not name.startswith(FUSION)]
+    fusion_lr = config.lr if config.fusion_lr is None else config.fusion_lr
+    found: list[dict[str, Any]] = [{"params": matching, "lr": config.lr}, {"params": fusion, "lr": fusion_lr}]
+    return [group for group in found if group["params"]]
 
 
 def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:

@@ -97,6 +97,13 @@ class TrainConfig(BaseModel):
     """Episodes of a step."""
     lr: float = 1e-3
     """Of Adam."""
+    fusion_lr: float | None = None
+    """Of the fusion's three weights; None: as the others. They start at 1 and 0 and have far to go: in a
+    short training they would not arrive."""
+    unlearn_own: bool = False
+    """While training, H_cls must not suppress the episode's own class. False: its probability is left out of
+    the base map's sum. True: its logit is taken away, as though H_cls had never learnt the class. What is
+    novel does look like some base class to it; the fusion learns how far the base map can be trusted then."""
     warmup: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
     decay: Literal["none", "cosine"] = "none"
@@ -203,6 +210,8 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             unknown_pixels="ignore",
             class_cap=60,
             flip=True,
+            fusion_lr=2e-2,
+            unlearn_own=True,
             sizes=(SizeStage(steps=1500, image_size=257),),
             batch=8,
             warmup=50,
