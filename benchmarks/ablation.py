@@ -16,7 +16,7 @@ from typing import NamedTuple
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
 RUNS = Path("runs/ablation")
-STAGE = "1000@257"
+STAGES = ("1300@161", "350@257")
 IMAGE_SIZE = "257"
 
 
@@ -70,7 +70,8 @@ def train(name: str, row: Row, voc: Path) -> None:
         resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
         options = ["--base-learner", str(RUNS / "base_learner"), "--cache", "runs/features"]
         chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
-        settings = ["--recipe", "lite", "--root", str(voc), "--stage", STAGE]
+        stages = [part for stage in STAGES for part in ("--stage", stage)]
+        settings = ["--recipe", "lite", "--root", str(voc), *stages]
         run("train", *settings, *options, *chosen, "--out", str(out), *resume)
 
 
