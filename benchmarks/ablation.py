@@ -16,7 +16,6 @@ from typing import NamedTuple
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
 RUNS = Path("runs/ablation")
-STAGES = ("1300@161", "350@257")
 IMAGE_SIZE = "257"
 
 
@@ -70,8 +69,7 @@ def train(name: str, row: Row, voc: Path) -> None:
         resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
         options = ["--base-learner", str(RUNS / "base_learner"), "--cache", "runs/features"]
         chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
-        stages = [part for stage in STAGES for part in ("--stage", stage)]
-        settings = ["--recipe", "lite", "--root", str(voc), *stages]
+        settings = ["--recipe", "lite", "--root", str(voc)]
         run("train", *settings, *options, *chosen, "--out", str(out), *resume)
 
 
