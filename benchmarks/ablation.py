@@ -75,22 +75,23 @@ def train(name: str, row: Row, voc: Path) -> None:
 
 def score(name: str, model: list[str], places: argparse.Namespace) -> None:
     """Score a row on both sets of episodes, with one and with five shots."""
-    for shots, count in ((1, 1000), (5, 500)):
-        evaluate(f"{name}_held-out_{shots}shot", model, "pascal", places.voc, held_out(shots, places.voc))
-        manifest = coco_mini(shots, count)
+    for shots, held_out_count, coco_count in ((1, 500, 1000), (5, 200, 300)):
+        manifest = held_out(shots, held_out_count, places.voc)
+        evaluate(f"{name}_held-out_{shots}shot", model, "pascal", places.voc, manifest)
+        manifest = coco_mini(shots, coco_count)
         evaluate(f"{name}_coco-mini-60_{shots}shot", model, "coco-mini-60", places.coco_mini, manifest)
 
 
-def held_out(shots: int, voc: Path) -> Path:
+def held_out(shots: int, count: int, voc: Path) -> Path:
     """Draw episodes of cats, horses and sofas: other ones than those that checkpoints are chosen on."""
     path = HERE / "manifests" / f"held-out_fold0_{shots}shot.json"
     options = ["--held-out", "--shots", str(shots), "--protocol", "balanced", "--seed", "1"]
-    draw(path, "pascal", [*options, "--count", "500", "--root", str(voc)])
+    draw(path, "pascal", [*options, "--count", str(count), "--root", str(voc)])
     return path
 
 
 def coco_mini(shots: int, count: int) -> Path:
-    """Draw coco-mini-60's episodes of one seed: five shots take five times as long, so half of them."""
+    """Draw coco-mini-60's episodes of one seed: five shots take five times as long, so fewer of them."""
     if count == 1000:
         return coco_mini_manifest(shots, 0)
     path = HERE / "manifests" / f"coco-mini-60_{shots}shot_seed0_{count}.json"
