@@ -44,8 +44,9 @@ tables: setup
 	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
 	$(BIN)/kshot figure classes benchmarks/results/*coco-mini-60_1shot.json --out docs/classes.png
 
+# One process a core, each with one thread: many threads for such small networks wait for one another.
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

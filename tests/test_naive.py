@@ -57,13 +57,10 @@ def draw_episodes(batch, shots, size, draw):
     return query, images, masks
 
 
-@pytest.mark.parametrize(
-    ("number", "draw", "size"),
-    [(n, MASKS[n % len(MASKS)], SIZES[n % len(SIZES)]) for n in range(12)],
-    ids=str,
-)
-def test_every_step_of_every_shot_is_the_plain_computations(naive, method, number, draw, size):
+@pytest.mark.parametrize("number", range(len(MASKS)), ids=lambda n: MASKS[n].__name__)
+def test_every_step_of_every_shot_is_the_plain_computations(naive, method, number):
     torch.manual_seed(number)
+    draw, size = MASKS[number], SIZES[number % len(SIZES)]
     batch, shots = 1 + number % 2, 1 + number % 3
     query, images, masks = draw_episodes(batch, shots, size, draw)
     plain = naive.Naive(method)

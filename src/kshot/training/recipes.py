@@ -212,7 +212,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             flip=True,
             fusion_lr=2e-2,
             unlearn_own=True,
-            sizes=(SizeStage(steps=1300, image_size=161), SizeStage(steps=350, image_size=257)),
+            sizes=(SizeStage(steps=1000, image_size=257),),
             batch=8,
             warmup=50,
             decay="cosine",
