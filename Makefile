@@ -24,6 +24,7 @@ train-demo: setup
 # make ablation COCO_MINI=DIR VOC=DIR: train and score what is missing of the ablation; hours.
 ablation: setup
 	$(BIN)/python benchmarks/ablation.py --coco-mini $(COCO_MINI) --voc $(VOC)
+	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json
 
 # make weights VOC=DIR: train the model that ships, on what the ablation has made, and put it into the package.
 weights: setup
@@ -40,7 +41,6 @@ results: setup
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
-	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json --into docs/benchmarks.md
 	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
 	$(BIN)/kshot figure classes benchmarks/results/*coco-mini-60_1shot.json --out docs/classes.png
 

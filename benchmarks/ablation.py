@@ -5,8 +5,8 @@
 Run it from the repository's root. Five methods with one backbone (EfficientNet-Lite2), trained on fold 0 of
 PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
 is about with two seeds. Each is scored on held-out base classes and on coco-mini-60. Runs go to
-`runs/ablation` and are resumed; results to `benchmarks/results`, where what is there is kept. It takes
-eight hours on two cores; with --only, rows can be made two at a time, with one thread each.
+`runs/ablation` and are resumed; results to `benchmarks/results`, where what is there is kept. With --only,
+rows can be made two at a time, with one thread each.
 """
 
 import argparse

@@ -7,29 +7,16 @@ positions out of it by index; and every convolution gets a copy with the axes th
 Axis letters: B batch, K shots, C channels, H W query rows and columns, U V support's: here the query's first.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot.episode import Prediction
 from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import Backbone
 from kshot.network.base_learner import PyramidPoolingHead
 from kshot.network.conv4d import CenterPivotConv4d
 from kshot.network.encoder import Conv4dBlock, support_strides
-
-
-class NaivePrediction(NamedTuple):
-    """One shot's logits (B, 2, h, w), and the base map (B, 1, h', w')."""
-
-    cls: Tensor
-    sem: Tensor
-    combined: Tensor
-    second: Tensor
-    final: Tensor
-    base_map: Tensor
-
 
 Maps = list[list[Tensor]]
 """The taps of each stage, strides 8, 16, 32."""
@@ -41,20 +28,18 @@ class Naive:
     def __init__(self, model: TwoPass) -> None:
         self.model = model
 
-    def predict(
-        self, query_image: Tensor, support_images: Tensor, support_masks: Tensor
-    ) -> list[NaivePrediction]:
+    def predict(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> list[Prediction]:
         """Predict with each shot: images (B, 3, H, W) and (B, K, 3, H, W), masks (B, K, 1, H, W)."""
         shots = zip(support_images.unbind(1), support_masks.unbind(1), strict=True)
         return [self.forward(query_image, image, mask) for image, mask in shots]
 
-    def vote(self, predictions: list[NaivePrediction], size: tuple[int, int]) -> Tensor:
+    def vote(self, predictions: list[Prediction], size: tuple[int, int]) -> Tensor:
         """Let the shots' masks vote, at `size` = (height, width): (B, H, W) bool."""
         masks = [upsample(p.final, size).argmax(dim=1) for p in predictions]
         votes = torch.stack(masks).sum(dim=0).float()
         return votes / votes.amax(dim=(1, 2), keepdim=True).clamp(min=1) >= 0.5
 
-    def forward(self, query_image: Tensor, support_image: Tensor, support_mask: Tensor) -> NaivePrediction:
+    def forward(self, query_image: Tensor, support_image: Tensor, support_mask: Tensor) -> Prediction:
         """Run one shot from the images on."""
         model = self.model
         cls_query, _ = read(model.cls_backbone, query_image)
@@ -74,7 +59,7 @@ class Naive:
         support_mask: Tensor,
         base_logits: Tensor,
         episode_class: Tensor | None = None,
-    ) -> NaivePrediction:
+    ) -> Prediction:
         """Run both passes and the fusion from features on."""
         matcher = self.model.matcher
         cls = self.encode(cls_query, cls_support, support_mask)
@@ -93,8 +78,8 @@ class Naive:
         base = upsample(base_map, second.shape[-2:])
         background = fusion.conv_a(torch.cat([background, base], dim=1))
         final = torch.cat([background, foreground], dim=1)
-        steps = decode(matcher.decoder, cls), decode(matcher.decoder, sem)
-        return NaivePrediction(*steps, combined, second, final, base_map)
+        by_cls, by_sem = decode(matcher.decoder, cls), decode(matcher.decoder, sem)
+        return Prediction(final, by_cls, by_sem, combined, second, base_map)
 
     def encode(self, query: Maps, support: Maps, mask: Tensor) -> Tensor:
         """Correlate all with all, and encode: (B, C, H, W) at stride 8."""

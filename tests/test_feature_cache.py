@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from make_data import random_pyramid
@@ -44,6 +46,14 @@ def test_features_are_computed_once_even_by_another_run(tmp_path, photograph):
         assert found.keys() == first.keys()
         assert all(torch.equal(found[name], first[name]) for name in first)
     assert cache.num_computed == 1
+
+
+def test_features_outlive_a_moved_dataset(tmp_path, photograph):
+    cache_in(tmp_path / "cache").read(photograph, False, image)
+    moved = tmp_path / "elsewhere.jpg"
+    moved.write_bytes(photograph.read_bytes())
+    os.utime(moved, (0, 0))
+    cache_in(tmp_path / "cache", compute=refuse).read(moved, False, refuse)
 
 
 def test_mirrored_features_are_those_of_the_mirrored_image(tmp_path, photograph):

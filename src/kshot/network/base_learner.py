@@ -75,19 +75,21 @@ def convolve_resized(maps_BCIJ: Tensor, kernel_OCKL: Tensor, size: torch.Size) -
     Both steps are linear, so channels are mixed at the few positions before the resizing.
     """
     rows_KYI, columns_LXJ = (
-        _shifted_resize(maps_BCIJ.shape[axis], size[axis], kernel_OCKL.shape[axis]).to(maps_BCIJ)
-        for axis in (-2, -1)
+        _shifted_resize(maps_BCIJ, axis, size[axis], kernel_OCKL.shape[axis]) for axis in (-2, -1)
     )
     mixed = torch.einsum("bcij,ockl->boklij", maps_BCIJ, kernel_OCKL)
     wide = torch.einsum("boklij,lxj->bokix", mixed, columns_LXJ)
     return torch.einsum("bokix,kyi->boyx", wide, rows_KYI)
 
 
-def _shifted_resize(length: int, new_length: int, kernel_size: int) -> Tensor:
-    """Write resizing an axis as matrices (K, new length, length), shifted by each element of a kernel."""
-    matrix = resize(torch.eye(length, dtype=torch.double)[None, :, :, None], (new_length, 1))[0, :, :, 0].T
+def _shifted_resize(maps: Tensor, axis: int, new_length: int, kernel_size: int) -> Tensor:
+    """Write resizing an axis of maps as matrices (K, new length, length), shifted by each kernel element."""
+    length = maps.shape[axis]
+    dtype = torch.promote_types(maps.dtype, torch.float32)
+    identity = torch.eye(length, dtype=dtype, device=maps.device)
+    matrix = resize(identity[None, :, :, None], (new_length, 1))[0, :, :, 0].T
     padded = F.pad(matrix, (0, 0, kernel_size // 2, kernel_size // 2))
-    return torch.stack([padded[shift : shift + new_length] for shift in range(kernel_size)])
+    return torch.stack([padded[shift : shift + new_length] for shift in range(kernel_size)]).to(maps.dtype)
 
 
 class PSPNet(nn.Module):

@@ -1,7 +1,7 @@
 """Frozen features on disk: each image's are computed once, and a training step reads them back.
 
-One file an image, half precision, in a folder for each backbone; what is in it follows from the weights, the
-size and the photograph's own file, so any number of runs can share a cache.
+One file an image, half precision, in a folder for each backbone. Its name follows from the weights, the size
+and the photograph's bytes, so any number of runs can share a cache, and it outlives a moved or copied dataset.
 """
 
 import hashlib
@@ -85,6 +85,5 @@ def features_to_pyramid(features: Features) -> FeaturePyramid:
 
 
 def _file_name(photograph: Path, flipped: bool) -> str:
-    found = photograph.stat()
-    identity = f"{photograph.resolve()} {found.st_size} {found.st_mtime_ns}"
-    return f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}{'_flipped' * flipped}.safetensors"
+    digest = hashlib.sha256(photograph.read_bytes()).hexdigest()
+    return f"{digest[:24]}{'_flipped' * flipped}.safetensors"
