@@ -1,7 +1,7 @@
 """Frozen features on disk: each image's are computed once, and a training step reads them back.
 
 One file an image, half precision, in a folder for each backbone. Its name follows from the weights, the size
-and the photograph's bytes, so any number of runs can share a cache, and it outlives a moved or copied dataset.
+and the photograph's bytes: any number of runs can share a cache, and it outlives a copy of the dataset.
 """
 
 import hashlib
