@@ -138,7 +138,7 @@ def center_pivot(layer: CenterPivotConv4d, volume: Tensor, stride: tuple[int, in
     by_query = by_query.view(b, len(rows), len(columns), -1, h, w).permute(0, 3, 4, 5, 1, 2)
     images = volume.permute(0, 2, 3, 1, 4, 5).reshape(-1, volume.shape[1], u, v)
     convolution = layer.support_conv
-    by_support = F.conv2d(images, convolution.weight, convolution.bias, stride, layer.padding)
+    by_support = F.conv2d(images, convolution.weight, convolution.bias, stride, convolution.padding)
     by_support = by_support.view(b, h, w, -1, len(rows), len(columns)).permute(0, 3, 1, 2, 4, 5)
     return by_query + by_support
 

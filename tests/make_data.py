@@ -209,6 +209,9 @@ class ColourMethod(nn.Module):
     def features(self, images):
         return images
 
+    def support_features(self, images):
+        return images
+
     def segment(self, query_features, supports, size):
         colour = torch.stack(
             [

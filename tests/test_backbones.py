@@ -1,3 +1,4 @@
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,6 +69,35 @@ def test_tf_padding_keeps_the_grid_only_at_sizes_of_32n_plus_1(size, exact):
     images = torch.rand(1, 3, size, size, dtype=torch.float64)
     deepest = plain.double()(images).stages[2][-1], dilated.double()(images).stages[2][-1]
     assert (((deepest[0] - deepest[1]).abs().max() / deepest[0].std()) < 1e-5) == exact
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "runs_undilated"),
+    [
+        ("resnet18", (96, 70), True),
+        ("efficientnet_lite0", (129, 97), True),
+        ("efficientnet_lite0", (128, 97), False),
+    ],
+)
+def test_supports_are_read_undilated_where_that_is_the_same(name, size, runs_undilated):
+    torch.manual_seed(0)
+    dilated = Backbone(name, output_stride=8)
+    other = Backbone(name)
+    randomise_norms(other, seed=2)
+    dilated.load_state_dict(other.state_dict())  # weights that change later are the twin's, too
+    dilated = copy.deepcopy(dilated).double()
+    images = torch.rand(1, 3, *size, dtype=torch.float64)
+    found, expected = dilated.support_pyramid(images), dilated(images)
+    assert (found.last.shape != expected.last.shape) == runs_undilated
+    for stage, same in zip(found.stages, expected.stages, strict=True):
+        for one, other in zip(stage, same, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_twin_is_no_part_of_the_weights():
+    dilated, plain = Backbone("test_resnet", output_stride=8), Backbone("test_resnet")
+    assert dilated.state_dict().keys() == plain.state_dict().keys()
+    assert sum(p.numel() for p in dilated.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
 def test_vgg_taps_are_seven_and_equal_a_hand_written_loop():

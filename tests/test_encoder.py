@@ -4,15 +4,26 @@ from test_conv4d import dense_conv4d
 from torch.nn import functional as F
 
 from kshot.network.encoder import SUPPORT_STRIDES, Encoder, support_strides
-from kshot.network.hypercorrelation import MaskedVolume
+from kshot.network.hypercorrelation import Correlation
 
 
-def volumes_for(image_size, taps=(1, 1, 1), rounding="up", batch=1):
-    sizes = []
-    for stride in (32, 16, 8):
-        size = [-(-n // stride) if rounding == "up" else n // stride for n in image_size]
-        sizes.append(size)
-    return [torch.rand(batch, t, *size, *size) for t, size in zip(reversed(taps), sizes, strict=True)]
+def random_correlation(support, query=None, taps=1, batch=1, dtype=torch.float32):
+    query, support = (
+        tuple(
+            torch.nn.functional.normalize(torch.randn(batch, *size, 6, dtype=dtype), dim=-1)
+            for _ in range(taps)
+        )
+        for size in (query or support, support)
+    )
+    return Correlation(query, support, torch.rand(batch, 1, 1, *support[0].shape[1:3], dtype=dtype))
+
+
+def correlations_for(image_size, taps=(1, 1, 1), batch=1):
+    sizes = [[-(-n // stride) for n in image_size] for stride in (32, 16, 8)]
+    return [
+        random_correlation(size, taps=count, batch=batch)
+        for count, size in zip(reversed(taps), sizes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("size", [12, 13, 15, 16])  # VGG and ResNet at 400, ResNet at 473 and 512 px
@@ -47,33 +58,35 @@ def test_axes_adapt_independently():
 
 def test_one_instance_takes_any_size_and_remembers_none():
     encoder = Encoder((1, 1, 1)).eval()
-    first = volumes_for((70, 97))
+    first = correlations_for((70, 97))
     expected = encoder(first)
     assert expected.shape == (1, 128, 9, 13)
     for size in [(33, 57), (1, 1), (128, 64)]:
-        assert encoder(volumes_for(size)).shape == (1, 128, -(-size[0] // 8), -(-size[1] // 8))
+        assert encoder(correlations_for(size)).shape == (1, 128, -(-size[0] // 8), -(-size[1] // 8))
     torch.testing.assert_close(encoder(first), expected, rtol=0, atol=0)
 
 
 def test_maps_that_round_down_are_matched():
-    encoder = Encoder((1, 1, 1))
-    volumes = [torch.rand(1, 1, 4, 8, 3, 3), torch.rand(1, 1, 9, 17, 7, 7), torch.rand(1, 1, 19, 35, 14, 14)]
-    assert encoder(volumes).shape == (1, 128, 14, 14)
+    sizes = [((4, 8), (3, 3)), ((9, 17), (7, 7)), ((19, 35), (14, 14))]
+    assert Encoder((1, 1, 1))([random_correlation(*size) for size in sizes]).shape == (1, 128, 14, 14)
 
 
 def test_query_and_support_may_differ_in_size():
-    encoder = Encoder((1, 1, 1))
-    volumes = [torch.rand(1, 1, 2, 2, 3, 4), torch.rand(1, 1, 3, 4, 6, 7), torch.rand(1, 1, 6, 8, 11, 14)]
-    assert encoder(volumes).shape == (1, 128, 11, 14)
+    sizes = [((2, 2), (3, 4)), ((3, 4), (6, 7)), ((6, 8), (11, 14))]
+    assert Encoder((1, 1, 1))([random_correlation(*size) for size in sizes]).shape == (1, 128, 11, 14)
 
 
 def test_a_batch_equals_its_singles():
     encoder = Encoder((2, 1, 3))
-    volumes = volumes_for((64, 64), taps=(2, 1, 3), batch=3)
-    together = encoder(volumes)
+    correlations = correlations_for((64, 64), taps=(2, 1, 3), batch=3)
+    together = encoder(correlations)
     for index in range(3):
-        alone = encoder([volume[index : index + 1] for volume in volumes])
-        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-5)
+        one = slice(index, index + 1)
+        alone = [
+            Correlation(tuple(t[one] for t in c.query), tuple(t[one] for t in c.support), c.weights[one])
+            for c in correlations
+        ]
+        torch.testing.assert_close(together[one], encoder(alone), rtol=1e-4, atol=1e-5)
 
 
 def resize_matrix(source, target):
@@ -102,10 +115,11 @@ def test_the_encoder_equals_its_dense_composition():
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     sizes = [((2, 3), (9, 9)), ((3, 4), (18, 18)), ((4, 5), (36, 36))]
-    volumes = [
-        torch.rand(1, taps, *support, *query, dtype=torch.float64)
+    correlations = [
+        random_correlation(support, query, taps, dtype=torch.float64)
         for taps, (query, support) in zip((1, 1, 2), sizes, strict=True)
     ]
+    volumes = [correlation.volume().permute(0, 5, 3, 4, 1, 2) for correlation in correlations]
     with torch.no_grad():
         squeezed = [
             dense_block(volume, block, strides)
@@ -120,24 +134,5 @@ def test_the_encoder_equals_its_dense_composition():
             resized = torch.einsum("ih,jw,bcuvhw->bcuvij", rows, columns, mixed)
             mixed = dense_block(resized + stage, block, (1, 1, 1))
         expected = mixed.mean(dim=(2, 3))
-        torch.testing.assert_close(encoder(volumes), expected)
+        torch.testing.assert_close(encoder(correlations), expected)
     assert expected.shape == (1, 128, 4, 5)
-
-
-@pytest.mark.parametrize("learns", [True, False])
-def test_a_mask_gives_the_same_values_and_gradients_as_the_product(learns):
-    encoder = Encoder((2, 1, 1), (4, 8, 8)).double()
-    volumes = [volume.double() for volume in volumes_for((70, 40), taps=(2, 1, 1), batch=2)]
-    found = []
-    for factors in (True, False):
-        torch.manual_seed(4)
-        masks = [torch.rand(v.shape[:1] + v.shape[2:4], dtype=v.dtype) for v in volumes]
-        masks = [(m * (m > 0.5)).requires_grad_(learns) for m in masks]
-        masked = [MaskedVolume(v, m) for v, m in zip(volumes, masks, strict=True)]
-        encoder.zero_grad()
-        encoded = encoder(masked if factors else [one.product() for one in masked])
-        encoded.square().sum().backward()
-        gradients = [m.grad for m in masks] if learns else []
-        found.append([encoded, *gradients, *(p.grad.clone() for p in encoder.parameters())])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)

@@ -94,7 +94,7 @@ def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc
                 cls, sem = cls_backbone(image), base_learner.backbone(image)
                 logits = base_learner.head(sem.last)
             for found, expected in ((features.cls, cls), (features.sem, sem)):
-                for taps, computed in zip(found.stages, expected.stages, strict=True):
+                for taps, computed in zip(found.stages(), expected.stages, strict=True):
                     for tap, one in zip(taps, computed, strict=True):
                         torch.testing.assert_close(tap[index], one[0], rtol=1e-3, atol=1e-2)
             torch.testing.assert_close(features.base_logits[index], logits[0], rtol=1e-3, atol=1e-2)

@@ -34,7 +34,6 @@ ROOMS = [
     "network.backbones",
     "network.weights",
     "network.hypercorrelation",
-    "network.support_conv",
     "network.conv4d",
     "network.encoder",
     "network.decoder",

@@ -167,12 +167,25 @@ def two_pass_and_features():
     return method, method.features(query_images(2)), support
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_supports_that_are_only_supports_give_the_same(name):
+    method = tiny_method(name)
+    images, mask = query_images(batch=2), square_mask(2)
+    with torch.inference_mode():
+        query = method.features(query_images(batch=2, seed=5))
+        answers = [
+            method.segment(query, [Support(read(images), mask)] * 2, (96, 96)).probability
+            for read in (method.features, method.support_features)
+        ]
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-5)
+
+
 def test_the_soft_mask_scales_the_second_correlation():
     _, query, _ = two_pass_and_features()
     soft = torch.rand(2, 1, 24, 24)
     whole, faint = (hypercorrelation(query.sem, query.sem, m) for m in (soft, 0.01 * soft))
     for a, b in zip(whole, faint, strict=True):
-        torch.testing.assert_close(b.product(), 0.01 * a.product())
+        torch.testing.assert_close(b.volume(), 0.01 * a.volume())
 
 
 def test_the_second_pass_depends_on_the_first_and_its_gradient_reaches_dec2():
@@ -182,7 +195,7 @@ def test_the_second_pass_depends_on_the_first_and_its_gradient_reaches_dec2():
     for parameter in method.matcher.joint_decoder.parameters():
         assert parameter.grad.abs().sum() > 0
     ones = torch.ones(2, 1, 24, 24)
-    bright, dark = (method.match_query_to_itself(query, scale * ones) for scale in (1, 0.01))
+    bright, dark = method.match_query_to_itself(query, [ones, 0.01 * ones])
     assert differ(bright, dark) > 1e-3
 
 
@@ -196,7 +209,7 @@ def test_the_second_pass_uses_the_queries_own_features_only():
 
 def test_the_base_map_leaves_the_episodes_class_out_in_training_and_only_then():
     method, query, support = two_pass_and_features()
-    probabilities = method.base_head(query.sem.last).softmax(1)[:, 1:]
+    probabilities = query.base_logits.softmax(1)[:, 1:]
     everything = probabilities.sum(1, keepdim=True)
     classes = torch.tensor([0, 3])
     own = torch.stack([probabilities[n, c] for n, c in enumerate(classes)]).unsqueeze(1)

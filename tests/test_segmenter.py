@@ -63,18 +63,22 @@ def test_supports_may_have_any_size_and_number():
 def test_fit_returns_a_new_segmenter_and_reads_the_supports_once(monkeypatch):
     segmenter = tiny_segmenter()
     calls = []
-    original = type(segmenter.method).features
-    monkeypatch.setattr(
-        type(segmenter.method), "features", lambda self, x: calls.append(len(x)) or original(self, x)
-    )
+
+    def count(name):
+        original = getattr(type(segmenter.method), name)
+        counted = lambda self, x: calls.append(name) or original(self, x)  # noqa: E731
+        monkeypatch.setattr(type(segmenter.method), name, counted)
+
+    count("features")
+    count("support_features")
     picture, mask = scene()
     one = segmenter.fit(picture, mask)
     two = segmenter.fit([picture, picture], [mask, mask])
     assert (len(segmenter.supports), len(one.supports), len(two.supports)) == (0, 1, 2)
-    assert len(calls) == 3
+    assert calls == ["support_features"] * 3
     two.predict(picture)
     two.predict(picture)
-    assert len(calls) == 5  # one a query, none for the supports
+    assert calls[3:] == ["features"] * 2  # one a query, none for the supports
     with pytest.raises(AttributeError):
         one.supports = ()
 

@@ -1,6 +1,6 @@
 import torch
 
-from kshot.episode import Prediction, Support
+from kshot.episode import Prediction
 from kshot.methods.voting import decide, segment_by_vote
 
 
@@ -29,11 +29,7 @@ def test_one_shot_is_its_own_mask():
 
 def test_maps_are_means_over_the_shots_and_steps_that_lack_stay_none():
     logits = {n: torch.randn(1, 2, 3, 3) for n in range(2)}
-
-    def predict(support):
-        return Prediction(final=logits[support.features], second=logits[support.features])
-
-    answer = segment_by_vote(predict, [Support(n, torch.ones(1, 1, 3, 3)) for n in range(2)], (3, 3))
+    answer = segment_by_vote([Prediction(final=one, second=one) for one in logits.values()], (3, 3))
     probabilities = torch.stack([logits[n].softmax(1)[:, 1] for n in range(2)])
     torch.testing.assert_close(answer.probability, probabilities.mean(0))
     torch.testing.assert_close(answer.second_pass, probabilities.mean(0))

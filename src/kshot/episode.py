@@ -60,6 +60,9 @@ class Method(Protocol):
     def features(self, images: Tensor) -> Any:
         """Read images (B, 3, H, W) in [0, 1] once, for use as a query or as a support."""
 
+    def support_features(self, images: Tensor) -> Any:
+        """Read images (B, 3, H, W) in [0, 1] once, for use as a support only, which may need less."""
+
     def segment(
         self, query_features: Any, supports: Sequence[Support], size: tuple[int, int]
     ) -> Segmentation:

@@ -134,7 +134,7 @@ class Segmenter:
                 f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
             )
         with torch.inference_mode():
-            features = self.method.features(self._to_batch(picture))
+            features = self.method.support_features(self._to_batch(picture))
         return Support(features, squashed.unsqueeze(0).to(self.device))
 
     def _to_batch(self, picture: Image.Image) -> Tensor:

@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.errors import DataError
-from kshot.network.backbones import STRIDES, FeaturePyramid
-from kshot.network.hypercorrelation import correlation, resize
+from kshot.network.backbones import STRIDES
+from kshot.network.hypercorrelation import Correlation, Descriptors, resize
 
 
 class DepthMap(NamedTuple):
@@ -19,7 +20,7 @@ class DepthMap(NamedTuple):
     values: NDArray[np.float32]
 
 
-def correlation_maps(query: FeaturePyramid, support: FeaturePyramid, support_mask: Tensor) -> list[Tensor]:
+def correlation_maps(query: Descriptors, support: Descriptors, support_mask: Tensor) -> list[Tensor]:
     """Average each query position's correlation over the support's object: for each tap (B, h, w) in [0, 1].
 
     Correlations are cosines with negative ones cut to 0. support_mask: (B, 1, H, W) in [0, 1]; a support
@@ -28,19 +29,19 @@ def correlation_maps(query: FeaturePyramid, support: FeaturePyramid, support_mas
     """
     if not support_mask.flatten(1).any(dim=1).all():
         raise DataError("A support mask is empty at this size. Mark the object, or raise the image size.")
-    maps = []
-    for query_taps, support_taps in zip(query.stages, support.stages, strict=True):
-        share_BUV = F.interpolate(support_mask, support_taps[0].shape[-2:], mode="area")[:, 0]
+    maps: list[Tensor] = []
+    for query_taps, support_taps in zip(query.directions, support.directions, strict=True):
+        share_BUV = F.interpolate(support_mask, support_taps[0].shape[1:3], mode="area")[:, 0]
         share_BUV = share_BUV / share_BUV.sum(dim=(-2, -1), keepdim=True)
-        for query_BCHW, support_BCUV in zip(query_taps, support_taps, strict=True):
-            volume_BUVHW = correlation(query_BCHW, support_BCUV)
-            maps.append((volume_BUVHW * share_BUV[..., None, None]).sum(dim=(1, 2)))
+        weights = torch.ones_like(share_BUV)[:, None, None]
+        volume_BHWUVL = Correlation(query_taps, support_taps, weights).volume()
+        maps += torch.einsum("bhwuvl,buv->lbhw", volume_BHWUVL, share_BUV).unbind()
     return maps
 
 
 def depth_maps(
-    query: FeaturePyramid,
-    support: FeaturePyramid,
+    query: Descriptors,
+    support: Descriptors,
     support_mask: Tensor,
     size: tuple[int, int],
     *,
@@ -53,7 +54,7 @@ def depth_maps(
     """
     maps = enumerate(correlation_maps(query, support, support_mask), 1)
     chosen = []
-    for stride, taps in zip(STRIDES, query.stages, strict=True):
+    for stride, taps in zip(STRIDES, query.directions, strict=True):
         for k, values in [next(maps) for _ in taps][-taps_per_stage:]:
             full = resize(values[:1, None], size)[0, 0].cpu().numpy()
             chosen.append(DepthMap(f"Tap\u00a0{k}, stride\u00a0{stride}", full))

@@ -18,6 +18,7 @@ from kshot.figures.correlations import DepthMap, depth_maps
 from kshot.figures.panels import PanelRow, PassesRow
 from kshot.images import read_image
 from kshot.network.backbones import Backbone
+from kshot.network.hypercorrelation import describe
 from kshot.segmenter import Segmenter
 
 
@@ -74,7 +75,7 @@ def correlation_row(
 ) -> list[DepthMap]:
     """Correlate an episode's query with its first support, by one backbone."""
     (picture, truth), *_ = opened.supports
-    query, support = (backbone(frame.image(one).to(device)) for one in (opened.query, picture))
+    query, support = (describe(backbone(frame.image(one).to(device))) for one in (opened.query, picture))
     height, width = opened.truth.shape
     maps = depth_maps(
         query,

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
-from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.backbones import Backbone
 from kshot.network.decoder import Decoder
 from kshot.network.encoder import CHANNELS, Encoder
-from kshot.network.hypercorrelation import MaskPosition, hypercorrelation
+from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
 
 
 class BackboneFeatures(NamedTuple):
-    """What is computed once an image: a pyramid for each backbone, None for one that is not used.
+    """What is computed once an image: descriptors by each backbone, None by one that is not used.
 
     base_logits: (B, 1 + base classes, h, w), what H_cls says of the image; None without H_cls.
     """
 
-    cls: FeaturePyramid | None
-    sem: FeaturePyramid | None
+    cls: Descriptors | None
+    sem: Descriptors | None
     base_logits: Tensor | None = None
 
 
@@ -64,16 +64,23 @@ class HSNet(nn.Module):
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with each backbone."""
         return BackboneFeatures(
-            cls=None if self.cls_backbone is None else self.cls_backbone(images),
-            sem=None if self.sem_backbone is None else self.sem_backbone(images),
+            cls=None if self.cls_backbone is None else describe(self.cls_backbone(images)),
+            sem=None if self.sem_backbone is None else describe(self.sem_backbone(images)),
+        )
+
+    def support_features(self, images: Tensor) -> BackboneFeatures:
+        """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them."""
+        return BackboneFeatures(
+            cls=None if self.cls_backbone is None else describe(self.cls_backbone.support_pyramid(images)),
+            sem=None if self.sem_backbone is None else describe(self.sem_backbone.support_pyramid(images)),
         )
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""
         encoded = [
-            self.encode(query_pyramid, support_pyramid, support.mask)
-            for query_pyramid, support_pyramid in zip(query[:2], support.features[:2], strict=True)
-            if query_pyramid is not None and support_pyramid is not None
+            self.encode(of_query, of_support, support.mask)
+            for of_query, of_support in zip(query[:2], support.features[:2], strict=True)
+            if of_query is not None and of_support is not None
         ]
         if self.joint_decoder is None:
             return Prediction(final=self.decoder(encoded[0]))
@@ -81,17 +88,17 @@ class HSNet(nn.Module):
         combined = self.joint_decoder(torch.cat(encoded, dim=1))
         return Prediction(final=combined, cls=cls, sem=sem, combined=combined)
 
-    def encode(self, query: FeaturePyramid, support: FeaturePyramid, mask: Tensor) -> Tensor:
-        """Correlate and encode: (B, C, h, w) at the query's stride 8."""
-        volumes = hypercorrelation(query, support, mask, mask_position=self.mask_position)
-        encoded: Tensor = self.encoder(volumes)
+    def encode(self, query: Descriptors, support: Descriptors, masks: Tensor) -> Tensor:
+        """Correlate and encode, with K masks (B, K, H, W) of the support: (B K, C, h, w) at stride 8."""
+        correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
+        encoded: Tensor = self.encoder(correlations)
         return encoded
 
     def segment(
         self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
     ) -> Segmentation:
         """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        return segment_by_vote(lambda support: self.match(query_features, support), supports, size)
+        return segment_by_vote([self.match(query_features, support) for support in supports], size)
 
 
 def _common_taps(*backbones: Backbone | None) -> tuple[int, ...]:

@@ -35,6 +35,10 @@ class Prototype(nn.Module):
         features: FeaturePyramid = self.cls_backbone(images)
         return features
 
+    def support_features(self, images: Tensor) -> FeaturePyramid:
+        """Read supports (B, 3, H, W) in [0, 1]."""
+        return self.features(images)
+
     def forward(self, query_features: FeaturePyramid, supports: Sequence[Support]) -> Tensor:
         """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first."""
         similarities = []

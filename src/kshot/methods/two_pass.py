@@ -7,17 +7,18 @@ class. A map of where base classes are keeps them out of the answer.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.voting import foreground, segment_by_vote
-from kshot.network.backbones import Backbone
+from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PyramidPoolingHead, base_map
 from kshot.network.encoder import CHANNELS
 from kshot.network.fusion import Fusion
-from kshot.network.hypercorrelation import MaskPosition
+from kshot.network.hypercorrelation import MaskPosition, describe
 
 
 class TwoPass(nn.Module):
@@ -47,6 +48,12 @@ class TwoPass(nn.Module):
         assert self.matcher.cls_backbone is not None
         return self.matcher.cls_backbone
 
+    @property
+    def sem_backbone(self) -> Backbone:
+        """B_sem: the base learner's."""
+        assert self.matcher.sem_backbone is not None
+        return self.matcher.sem_backbone
+
     def forward(
         self,
         query_images: Tensor,
@@ -63,26 +70,42 @@ class TwoPass(nn.Module):
 
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
-        features = self.matcher.features(images)
-        if self.base_head is None:
-            return features
-        assert features.sem is not None
-        assert features.sem.last is not None
-        return features._replace(base_logits=self.base_head(features.sem.last))
+        sem: FeaturePyramid = self.sem_backbone(images)
+        return BackboneFeatures(
+            cls=describe(self.cls_backbone(images)),
+            sem=describe(sem),
+            base_logits=None if self.base_head is None else self.base_head(sem.last),
+        )
+
+    def support_features(self, images: Tensor) -> BackboneFeatures:
+        """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them, without the base map."""
+        return self.matcher.support_features(images)
 
     def match(
         self, query: BackboneFeatures, support: Support, episode_class: Tensor | None = None
     ) -> Prediction:
         """Predict from features that are already computed; see `forward`."""
-        first = self.matcher.match(query, support)
-        second = self.match_query_to_itself(query, foreground(first.final))
-        return self.fuse(first, second, self.base_map(query, episode_class))
+        return self.match_each(query, [support], episode_class)[0]
 
-    def match_query_to_itself(self, query: BackboneFeatures, soft_mask: Tensor) -> Tensor:
-        """Second pass (eqs. 10-12): B_sem only, gradients flow through the mask; logits (B, 2, h, w)."""
+    def match_each(
+        self, query: BackboneFeatures, supports: Sequence[Support], episode_class: Tensor | None = None
+    ) -> list[Prediction]:
+        """Predict with each of K supports alone."""
+        first = [self.matcher.match(query, support) for support in supports]
+        second = self.match_query_to_itself(query, [foreground(one.final) for one in first])
+        base = self.base_map(query, episode_class)
+        return [self.fuse(one, logits, base) for one, logits in zip(first, second, strict=True)]
+
+    def match_query_to_itself(self, query: BackboneFeatures, soft_masks: Sequence[Tensor]) -> list[Tensor]:
+        """Second pass (eqs. 10-12): B_sem only, gradients flow through the masks.
+
+        soft_masks: each (B, 1, h, w); the query is correlated with itself once for all. Returns logits
+        (B, 2, h, w) for each.
+        """
         assert query.sem is not None
-        logits: Tensor = self.matcher.decoder(self.matcher.encode(query.sem, query.sem, soft_mask))
-        return logits
+        encoded = self.matcher.encode(query.sem, query.sem, torch.cat(list(soft_masks), dim=1))
+        logits: Tensor = self.matcher.decoder(encoded)
+        return list(logits.view(-1, len(soft_masks), *logits.shape[1:]).unbind(dim=1))
 
     def base_map(self, query: BackboneFeatures, episode_class: Tensor | None) -> Tensor | None:
         """Where base classes are (eq. 13); while training, the episode's own class is left out."""
@@ -104,4 +127,4 @@ class TwoPass(nn.Module):
         self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
     ) -> Segmentation:
         """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        return segment_by_vote(lambda support: self.match(query_features, support), supports, size)
+        return segment_by_vote(self.match_each(query_features, supports), size)

@@ -5,18 +5,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kshot.episode import Prediction, Segmentation, Support
+from kshot.episode import Prediction, Segmentation
 from kshot.network.hypercorrelation import resize
 
 
-def segment_by_vote(
-    predict: Callable[[Support], Prediction], supports: Sequence[Support], size: tuple[int, int]
-) -> Segmentation:
-    """Predict with each support alone, at `size` = (height, width), and let the masks vote.
+def segment_by_vote(predictions: Sequence[Prediction], size: tuple[int, int]) -> Segmentation:
+    """Let the masks of each support's prediction vote, at `size` = (height, width).
 
     Maps other than the mask are means over the shots.
     """
-    predictions = [predict(support) for support in supports]
     # Summed one by one: at a photograph's size, all shots at once would take gigabytes.
     votes = probability = torch.zeros((), device=predictions[0].final.device)
     for prediction in predictions:

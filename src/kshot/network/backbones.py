@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
+from timm.models.efficientnet import EfficientNet
 from timm.models.resnet import ResNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
@@ -92,14 +93,13 @@ class Backbone(nn.Module):
         mean, std = _normalisation(self.trunk)
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(3, 1, 1), persistent=False)
-        for tap in (tap for stage in self.taps for tap in stage):
-            module = self.trunk.get_submodule(tap.module)
-            if tap.side == "input":
-                module.register_forward_pre_hook(_tap_input)
-            else:
-                module.register_forward_hook(_tap_output)
+        _place_taps(self.trunk, self.taps)
         if not trainable:
             self.requires_grad_(False)
+        # In a tuple, so that it is no module of its own: its weights are the trunk's.
+        self._undilated = (
+            () if trainable or output_stride == 32 else (_undilated_twin(self.trunk, self.name),)
+        )
         self.train(trainable)
 
     @property
@@ -113,23 +113,40 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> FeaturePyramid:
         """Compute the pyramid of RGB images (B, 3, H, W) in [0, 1], H and W of any size."""
+        return self._pyramid(self.trunk, images, self.output_stride)
+
+    def support_pyramid(self, images: Tensor) -> FeaturePyramid:
+        """Compute the pyramid alone: the same, but `last` has any stride.
+
+        A dilated network runs undilated for it where that is known to give the same features.
+        """
+        for undilated in self._undilated:
+            fits = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
+            if isinstance(undilated, ResNet) or (isinstance(undilated, EfficientNet) and fits):
+                return self._pyramid(undilated, images, STRIDES[-1])
+        return self._pyramid(self.trunk, images, self.output_stride)
+
+    def deepest(self, images: Tensor) -> Tensor:
+        """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
+        return self._run(self.trunk, images)
+
+    def _pyramid(self, trunk: Any, images: Tensor, output_stride: int) -> FeaturePyramid:
         collected: list[Tensor] = []
         token = _collected.set(collected)
         try:
-            last = self.deepest(images)
+            last = self._run(trunk, images)
         finally:
             _collected.reset(token)
         features = iter(collected)
         stages = []
         for stage, stride in zip(self.taps, STRIDES, strict=True):
-            step = max(stride // self.output_stride, 1)
+            step = max(stride // output_stride, 1)
             stages.append(tuple(next(features)[..., ::step, ::step] for _ in stage))
         return FeaturePyramid(tuple(stages), last)
 
-    def deepest(self, images: Tensor) -> Tensor:
-        """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
+    def _run(self, trunk: Any, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            features: Tensor = self.trunk.forward_features((images - self.mean) / self.std)
+            features: Tensor = trunk.forward_features((images - self.mean) / self.std)
         return features
 
 
@@ -167,6 +184,26 @@ def _create_trunk(name: str, output_stride: int) -> Any:
         if hasattr(trunk, head):
             setattr(trunk, head, nn.Identity())
     return trunk
+
+
+def _place_taps(trunk: Any, taps: tuple[tuple[Tap, ...], ...]) -> None:
+    for tap in (tap for stage in taps for tap in stage):
+        module = trunk.get_submodule(tap.module)
+        if tap.side == "input":
+            module.register_forward_pre_hook(_tap_input)
+        else:
+            module.register_forward_hook(_tap_output)
+
+
+def _undilated_twin(trunk: Any, name: str) -> Any:
+    """Build a trunk of output stride 32 that has the dilated one's weights, also when those change."""
+    with torch.device("meta"):
+        twin = _create_trunk(name, STRIDES[-1]).eval()
+    own = dict(trunk.named_modules())
+    for path, module in twin.named_modules():
+        module._parameters, module._buffers = own[path]._parameters, own[path]._buffers
+    _place_taps(twin, find_taps(name))
+    return twin
 
 
 def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,30 @@
 """Step 3a of the network: the centre-pivot 4-D convolution (Min et al. 2021, section 4.2).
 
-Axis letters: B batch, C channels, U V support rows and columns, H W query's. The query's axes come last, so
-that convolving them moves no data, and mixing a few support positions is one matrix product.
+Axis letters: B batch, K masks of one support, H W query rows and columns, U V support's, X query positions,
+L taps, C channels. With channels last and the support's axes before them, both of its convolutions read
+memory as it lies: over the query all support positions are groups of channels of one image, over the support
+all query positions are images of a batch.
 """
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
-from kshot.network.hypercorrelation import MaskedVolume
-from kshot.network.support_conv import support_conv
+from kshot.network.hypercorrelation import Correlation
 
 DENSE_POSITIONS = 4
 """Support positions up to which a support-side convolution is a matrix product: on a 2x2 grid a 3x3 kernel
 spends more than half of its work on padding."""
+
+CHUNK = {"cpu": 2**19, "cuda": 2**26}
+"""Correlations that exist at a time: on a CPU so few that they stay in its cache."""
+
+Pair = tuple[int, int]
 
 
 class CenterPivotConv4d(nn.Module):
@@ -26,56 +37,273 @@ class CenterPivotConv4d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.padding = kernel_size // 2
-        self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
-        self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=self.padding)
+        padding = kernel_size // 2
+        self.query_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
+        self.support_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
 
-    def forward(
-        self, volume_BCUVHW: Tensor | MaskedVolume, support_stride: tuple[int, int] = (1, 1)
-    ) -> Tensor:
-        """Map (B, C, U, V, H, W) to (B, C', ceil(U / stride), ceil(V / stride), H, W)."""
-        mask_BUV = None
-        if isinstance(volume_BCUVHW, MaskedVolume):
-            volume_BCUVHW, mask_BUV = volume_BCUVHW
-        pruned = volume_BCUVHW[:, :, :: support_stride[0], :: support_stride[1]]
-        if mask_BUV is not None:
-            pruned = MaskedVolume(pruned, mask_BUV[:, :: support_stride[0], :: support_stride[1]]).product()
-        over_support = self._convolve_support(volume_BCUVHW, support_stride, mask_BUV)
-        return self._convolve_query(pruned) + over_support
-
-    def _convolve_query(self, pruned_BCUVHW: Tensor) -> Tensor:
-        """Convolve the query's axes, and add both convolutions' biases."""
-        b, _, u, v, h, w = pruned_BCUVHW.shape
-        kernel, padding = self.query_conv.weight.unsqueeze(2), (0, self.padding, self.padding)
+    def forward(self, volume: Tensor | Correlation, support_stride: Pair = (1, 1)) -> Tensor:
+        """Map (B, H, W, U, V, C) to (B, H, W, ceil(U / stride), ceil(V / stride), C')."""
+        kernels = self.query_conv.weight, self.support_conv.weight
         assert self.query_conv.bias is not None
         assert self.support_conv.bias is not None
-        bias = self.query_conv.bias + self.support_conv.bias
-        return F.conv3d(pruned_BCUVHW.flatten(2, 3), kernel, bias, padding=padding).view(b, -1, u, v, h, w)
-
-    def _convolve_support(
-        self, volume_BCUVHW: Tensor, stride: tuple[int, int], mask_BUV: Tensor | None
-    ) -> Tensor:
-        b, c, u, v, h, w = volume_BCUVHW.shape
-        kernel = self.support_conv.weight
-        if u * v > DENSE_POSITIONS:
-            return support_conv(volume_BCUVHW, kernel, stride, mask_BUV)
-        if mask_BUV is not None:
-            volume_BCUVHW = MaskedVolume(volume_BCUVHW, mask_BUV).product()
-        matrix, size = _matrix(kernel, (u, v), stride)
-        mixed: Tensor = matrix @ volume_BCUVHW.reshape(b, c * u * v, h * w)
-        return mixed.view(b, -1, *size, h, w)
+        if isinstance(volume, Correlation):
+            convolved = convolve_correlation(volume, *kernels, support_stride)
+        else:
+            pruned = volume[:, :, :, :: support_stride[0], :: support_stride[1]]
+            convolved = convolve_query(pruned, kernels[0])
+            convolved += convolve_support(volume, kernels[1], support_stride)
+        convolved += self.query_conv.bias + self.support_conv.bias
+        return convolved
 
 
-def _matrix(
-    kernel: Tensor, positions: tuple[int, int], stride: tuple[int, int]
-) -> tuple[Tensor, tuple[int, int]]:
-    """Write a padded convolution of (U, V) positions as a matrix (C' U' V', C U V); give (U', V') too."""
+def convolve_query(volume_BHWUVC: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve over the query's axes, zero-padded by half the kernel (C', C, k, k), k odd; without bias."""
+    b, h, w, u, v, _ = volume_BHWUVC.shape
+    image = volume_BHWUVC.flatten(3).permute(0, 3, 1, 2)
+    kernels = kernel.repeat(u * v, 1, 1, 1)
+    convolved = F.conv2d(image, kernels, padding=kernel.shape[-1] // 2, groups=u * v)
+    return convolved.permute(0, 2, 3, 1).reshape(b, h, w, u, v, len(kernel))
+
+
+def convolve_support(volume_BHWUVC: Tensor, kernel: Tensor, stride: Pair) -> Tensor:
+    """Convolve over the support's axes, zero-padded by half the kernel (C', C, k, k), k odd; without bias."""
+    b, h, w, u, v, _ = volume_BHWUVC.shape
+    images = volume_BHWUVC.flatten(0, 2)
+    size = -(-u // stride[0]), -(-v // stride[1])
+    if u * v <= DENSE_POSITIONS:
+        convolved = F.linear(images.flatten(1), _matrix(kernel, (u, v), stride))
+    else:
+        convolved = F.conv2d(images.permute(0, 3, 1, 2), kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        convolved = convolved.permute(0, 2, 3, 1)
+    return convolved.reshape(b, h, w, *size, len(kernel))
+
+
+def convolve_correlation(
+    correlation: Correlation, query_kernel: Tensor, support_kernel: Tensor, stride: Pair
+) -> Tensor:
+    """Convolve a correlation over both pairs of axes, and add: (B K, H, W, U', V', C'), without bias.
+
+    What the masks leave empty costs nothing, and the volume never exists as a whole: it is made for a few
+    query positions at a time, and, in training, once more in the backward pass.
+    """
+    convolved = [
+        _convolve_one(correlation, number, query_kernel, support_kernel, stride)
+        for number in range(len(correlation.weights))
+    ]
+    return torch.cat(convolved) if len(convolved) > 1 else convolved[0]
+
+
+def _convolve_one(
+    correlation: Correlation, number: int, query_kernel: Tensor, support_kernel: Tensor, stride: Pair
+) -> Tensor:
+    patch = _Patch(correlation, number, support_kernel.shape[-1], stride)
+    size, grid = correlation.query_size, (patch.rows.num_windows, patch.columns.num_windows)
+    weights_KLUV = patch.cut(correlation.weights[number])
+    if not weights_KLUV.numel():
+        return query_kernel.new_zeros(len(weights_KLUV), *size, *grid, len(query_kernel))
+    over_support_KXPQO, pruned_KXRSL = _ConvolvePatch.apply(weights_KLUV, support_kernel, patch)
+    around = (0, 0, *patch.columns.around_windows, *patch.rows.around_windows)
+    convolved: Tensor = F.pad(over_support_KXPQO, around).reshape(-1, *size, *grid, len(query_kernel))
+    if pruned_KXRSL.numel():
+        pruned = pruned_KXRSL.reshape(-1, *size, *pruned_KXRSL.shape[2:])
+        on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]
+        on_grid += convolve_query(pruned, query_kernel)
+    return convolved
+
+
+class _ConvolvePatch(torch.autograd.Function):
+    """Convolve a patch over its support axes; give what survives the stride, too.
+
+    They are (K, X, P, Q, C') and (K, X, R, S, L): masks, query positions, rows, columns, channels or taps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights_KLUV: Tensor, kernel: Tensor, patch: "_Patch") -> tuple[Tensor, Tensor]:
+        convolved, pruned = [], []
+        for _, volume_KXLUV in patch.volumes(weights_KLUV):
+            images = volume_KXLUV.flatten(0, 1)
+            over_support = F.conv2d(images, kernel.to(images.dtype), stride=patch.stride).permute(0, 2, 3, 1)
+            convolved.append(over_support.reshape(*volume_KXLUV.shape[:2], *over_support.shape[1:]))
+            pruned.append(patch.on_grid(volume_KXLUV).clone(memory_format=torch.contiguous_format))
+        ctx.save_for_backward(weights_KLUV, kernel)
+        ctx.patch = patch
+        return torch.cat(convolved, dim=1), torch.cat(pruned, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_convolved: Tensor, d_pruned: Tensor) -> tuple[Tensor | None, ...]:
+        weights_KLUV, kernel = ctx.saved_tensors
+        patch: _Patch = ctx.patch
+        if ctx.needs_input_grad[0]:
+            return *_gradients(weights_KLUV, kernel, patch, d_convolved, d_pruned), None
+        d_kernel = torch.zeros_like(kernel)
+        for queries, volume_KXLUV in patch.volumes(weights_KLUV):
+            gradient = d_convolved[:, queries].flatten(0, 1).permute(0, 3, 1, 2)
+            d_kernel += conv2d_weight(volume_KXLUV.flatten(0, 1), kernel.shape, gradient, patch.stride)  # type: ignore[no-untyped-call]
+        return None, d_kernel, None
+
+
+def _gradients(
+    weights_KLUV: Tensor, kernel_OLIJ: Tensor, patch: "_Patch", d_convolved: Tensor, d_pruned: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give the gradients of weights and kernel.
+
+    Both follow from one product for each window, so that of the volume, by far the largest, is not needed.
+    """
+    outputs, taps, k, _ = kernel_OLIJ.shape
+    ones = weights_KLUV.new_ones(1, 1, *weights_KLUV.shape[2:])
+    products_of, d_on_grid_of = [], []  # (K, P Q, O, L I J) and (K, R, S, L) of each chunk
+    for queries, volume_1XLUV in patch.volumes(ones):
+        windows_PQXLIJ = patch.windows(volume_1XLUV[0]).permute(2, 3, 0, 1, 4, 5)
+        gradient = d_convolved[:, queries].flatten(2, 3).permute(0, 2, 3, 1)
+        products_of.append(gradient @ windows_PQXLIJ.flatten(3).flatten(0, 1))
+        d_on_grid_of.append((d_pruned[:, queries] * patch.on_grid(volume_1XLUV)).sum(dim=1))
+    products, d_on_grid = (
+        torch.stack(chunks).sum(dim=0, dtype=kernel_OLIJ.dtype) for chunks in (products_of, d_on_grid_of)
+    )
+    padded_KLUV = patch.pad(weights_KLUV.to(kernel_OLIJ.dtype))
+    windows_KLPQIJ = patch.windows(padded_KLUV).expand(-1, taps, -1, -1, -1, -1)
+    grid = windows_KLPQIJ.shape[2:4]
+    products_KPQOLIJ = products.view(-1, *grid, outputs, taps, k, k)
+    d_kernel = torch.einsum("kpqolij,klpqij->olij", products_KPQOLIJ, windows_KLPQIJ)
+    d_windows = torch.einsum("kpqolij,olij->klijpq", products_KPQOLIJ, kernel_OLIJ)
+    d_padded = F.fold(d_windows.flatten(4).flatten(1, 3), padded_KLUV.shape[2:], k, stride=patch.stride)
+    d_on_padded = patch.on_grid(d_padded[:, None]).squeeze(1)
+    d_on_padded += d_on_grid
+    d_weights = d_padded[:, :, patch.rows.inside, patch.columns.inside]
+    return d_weights.sum_to_size(weights_KLUV.shape).to(weights_KLUV.dtype), d_kernel
+
+
+class _Patch:
+    """What masks leave of one support of a batch, with the zeros around it that a kernel's windows reach."""
+
+    def __init__(self, correlation: Correlation, number: int, kernel_size: int, stride: Pair) -> None:
+        box, (u, v) = correlation.box(number), correlation.support_size
+        self.stride, self.kernel_size = stride, kernel_size
+        self.rows = Span(box.top, box.bottom, u, kernel_size, stride[0])
+        self.columns = Span(box.left, box.right, v, kernel_size, stride[1])
+        device, dtype = correlation.weights.device.type, correlation.query[0].dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        self.query = [tap[number].flatten(0, 1).to(dtype) for tap in correlation.query]
+        self.support = [tap[number, *self._box].flatten(0, 1).to(dtype) for tap in correlation.support]
+        self.chunk = CHUNK.get(device, CHUNK["cuda"])
+
+    @property
+    def _box(self) -> tuple[slice, slice]:
+        return slice(self.rows.first, self.rows.last), slice(self.columns.first, self.columns.last)
+
+    def cut(self, weights_KLUV: Tensor) -> Tensor:
+        """Cut the patch out of weights of the whole support."""
+        return weights_KLUV[:, :, *self._box]
+
+    def pad(self, weights_KLUV: Tensor) -> Tensor:
+        """Put the zeros around the patch's weights."""
+        padded = weights_KLUV.new_zeros(*weights_KLUV.shape[:2], self.rows.length, self.columns.length)
+        padded[:, :, self.rows.inside, self.columns.inside] = weights_KLUV
+        return padded
+
+    def volumes(self, weights_KLUV: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Make the weighted correlations (K, X, L, U', V') of some query positions after others.
+
+        A volume is overwritten by the next.
+        """
+        length = len(self.query[0])
+        per_query = len(weights_KLUV) * len(self.query) * self.rows.length * self.columns.length
+        step = min(max(self.chunk // per_query, 1), length)
+        dtype = self.query[0].dtype
+        shape = len(weights_KLUV), step, len(self.query), self.rows.length, self.columns.length
+        volume_KXLUV = self.query[0].new_zeros(shape)
+        weights_LK1UV = (
+            weights_KLUV.to(dtype).transpose(0, 1)[:, :, None].expand(len(self.query), -1, -1, -1, -1)
+        )
+        for start in range(0, length, step):
+            queries = slice(start, min(start + step, length))
+            inside = volume_KXLUV[:, : queries.stop - start, :, self.rows.inside, self.columns.inside]
+            for tap, weights_K1UV in enumerate(weights_LK1UV):
+                cosine_XN = (self.query[tap][queries] @ self.support[tap].T).relu_()
+                torch.mul(cosine_XN.view(-1, *weights_K1UV.shape[2:]), weights_K1UV, out=inside[:, :, tap])
+            yield queries, volume_KXLUV[:, : queries.stop - start]
+
+    def windows(self, maps: Tensor) -> Tensor:
+        """View what lies under each window: (..., U', V') as (..., P, Q, I, J)."""
+        return maps.unfold(-2, self.kernel_size, self.stride[0]).unfold(-2, self.kernel_size, self.stride[1])
+
+    def on_grid(self, volume_KXLUV: Tensor) -> Tensor:
+        """View the positions that survive the stride: (K, X, R, S, L)."""
+        rows, columns = self.rows.pruned, self.columns.pruned
+        return volume_KXLUV[..., rows, columns].permute(0, 1, 3, 4, 2)
+
+
+class Span(NamedTuple):
+    """Where the windows of a strided convolution meet support positions along one axis.
+
+    first, last: the first of these positions, and one past the last; other windows see zeros only.
+    of: positions along the axis.
+    """
+
+    first: int
+    last: int
+    of: int
+    kernel_size: int
+    stride: int
+
+    @property
+    def num_windows(self) -> int:
+        """Windows along the whole axis."""
+        return -(-self.of // self.stride)
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """First window that meets a position, and one past the last; at least one window, met or not."""
+        reach = self.kernel_size // 2
+        first = max(-((reach - self.first) // self.stride), 0)
+        last = min((self.last - 1 + reach) // self.stride + 1, self.num_windows)
+        first = min(first, self.num_windows - 1)
+        return first, max(last, first + 1)
+
+    @property
+    def around_windows(self) -> tuple[int, int]:
+        """Windows before and after those that meet a position."""
+        first, last = self.windows
+        return first, self.num_windows - last
+
+    @property
+    def start(self) -> int:
+        """Position at which the first window starts; it may lie outside."""
+        return self.windows[0] * self.stride - self.kernel_size // 2
+
+    @property
+    def length(self) -> int:
+        """Positions from there to the last window's end, or to the last position."""
+        first, last = self.windows
+        return max((last - first - 1) * self.stride + self.kernel_size, self.last - self.start)
+
+    @property
+    def inside(self) -> slice:
+        """The positions, counted from `start`."""
+        return slice(self.first - self.start, self.last - self.start)
+
+    @property
+    def on_grid(self) -> slice:
+        """The positions that survive the stride, counted as windows."""
+        return slice(-(-self.first // self.stride), -(-self.last // self.stride))
+
+    @property
+    def pruned(self) -> slice:
+        """The positions that survive the stride, counted from `start`."""
+        grid = self.on_grid
+        return slice(grid.start * self.stride - self.start, self.last - self.start, self.stride)
+
+
+def _matrix(kernel: Tensor, positions: Pair, stride: Pair) -> Tensor:
+    """Write a padded convolution of (U, V) positions as a matrix (U' V' C', U V C)."""
     padded = F.pad(kernel, (0, 1, 0, 1))  # one more row and column, of zeros: off the kernel
     rows, columns = (
         _offsets(n, kernel.shape[2], step, kernel.device) for n, step in zip(positions, stride, strict=True)
     )
     spread = padded[:, :, rows][..., columns]  # (C', C, U', U, V', V)
-    return spread.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1), (rows.shape[0], columns.shape[0])
+    return spread.permute(2, 4, 0, 3, 5, 1).flatten(0, 2).flatten(1)
 
 
 def _offsets(positions: int, kernel_size: int, stride: int, device: torch.device) -> Tensor:

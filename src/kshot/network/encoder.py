@@ -1,18 +1,18 @@
 """Step 3b of the network: the 4-D encoder, from correlations to one map of the query.
 
 One encoder serves all three matches: by B_cls, by B_sem, and the second pass.
-Axis letters: B batch, C channels, U V support rows and columns, H W query's.
+Axis letters: B batch, H W query rows and columns, U V support's, C channels.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.network.conv4d import CenterPivotConv4d
-from kshot.network.hypercorrelation import MaskedVolume, resize
+from kshot.network.hypercorrelation import Correlation, resize
 
 CHANNELS = (16, 64, 128)
 """Channels after each of a stage's three convolutions, as published; the last is what the encoder returns."""
@@ -37,14 +37,17 @@ class Conv4dBlock(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c_out) for c_out in channels[1:])
 
     def forward(
-        self, volume_BCUVHW: Tensor | MaskedVolume, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3
+        self, volume: Tensor | Correlation, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3
     ) -> Tensor:
-        """Map (B, C, U, V, H, W) to (B, C', U', V', H, W), smaller by the support strides."""
-        result: Any = volume_BCUVHW
+        """Map (B, H, W, U, V, C) to (B, H, W, U', V', C'), smaller by the support strides."""
         for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
-            result = F.relu(norm(conv(result, stride)), inplace=True)
-        squeezed: Tensor = result
-        return squeezed
+            convolved: Tensor = conv(volume, stride)
+            # GroupNorm wants an image with channels second: as channels_last that is the same memory.
+            image = convolved.flatten(2, 4).permute(0, 3, 1, 2)
+            normed = F.relu(norm(image), inplace=True).permute(0, 2, 3, 1)
+            volume = normed.reshape(convolved.shape)
+        assert isinstance(volume, Tensor)
+        return volume
 
 
 class Encoder(nn.Module):
@@ -63,17 +66,17 @@ class Encoder(nn.Module):
         mixing = (self.out_channels,) * 4
         self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in KERNEL_SIZES[1:])
 
-    def forward(self, volumes: Sequence[Tensor | MaskedVolume]) -> Tensor:
+    def forward(self, correlations: Sequence[Correlation]) -> Tensor:
         """Encode a hypercorrelation, deepest stage first, as (B, C, H, W) of the finest stage."""
-        strides = support_strides(volumes[0].shape[2:4])
+        strides = support_strides(correlations[0].support_size)
         deepest, *finer = (
-            squeeze(volume, stage_strides)
-            for squeeze, volume, stage_strides in zip(self.squeeze, volumes, strides, strict=True)
+            squeeze(correlation, stage_strides)
+            for squeeze, correlation, stage_strides in zip(self.squeeze, correlations, strides, strict=True)
         )
         mixed: Tensor = deepest
         for mix, stage in zip(self.mix, finer, strict=True):
-            mixed = mix(_resize_query_axes(mixed, stage.shape[-2:]) + _fit_support_axes(stage, mixed))
-        return mixed.mean(dim=(2, 3))
+            mixed = mix(_resize_query_axes(mixed, stage.shape[1:3]) + _fit_support_axes(stage, mixed))
+        return mixed.mean(dim=(3, 4)).permute(0, 3, 1, 2)
 
 
 def support_strides(deepest_size: Sequence[int]) -> list[list[tuple[int, int]]]:
@@ -99,15 +102,17 @@ def _axis_strides(deepest_size: int) -> list[list[int]]:
     return stages
 
 
-def _resize_query_axes(volume_BCUVHW: Tensor, size: tuple[int, ...]) -> Tensor:
-    return resize(volume_BCUVHW.flatten(1, 3), size).view(*volume_BCUVHW.shape[:4], *size)
+def _resize_query_axes(volume_BHWUVC: Tensor, size: torch.Size) -> Tensor:
+    image = volume_BHWUVC.flatten(3).permute(0, 3, 1, 2)
+    resized = resize(image, size).permute(0, 2, 3, 1)
+    return resized.reshape(len(resized), *size, *volume_BHWUVC.shape[3:])
 
 
-def _fit_support_axes(volume_BCUVHW: Tensor, like: Tensor) -> Tensor:
+def _fit_support_axes(volume_BHWUVC: Tensor, like: Tensor) -> Tensor:
     """Give two stages the same support positions: only nets that round sizes down ever differ."""
-    if volume_BCUVHW.shape[2:4] == like.shape[2:4]:
-        return volume_BCUVHW
-    maps = volume_BCUVHW.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)
-    pooled = F.adaptive_avg_pool2d(maps, (like.shape[2], like.shape[3]))
-    b, _, _, _, h, w = volume_BCUVHW.shape
-    return pooled.view(b, h, w, *pooled.shape[1:]).permute(0, 3, 4, 5, 1, 2)
+    size = like.shape[3:5]
+    if volume_BHWUVC.shape[3:5] == size:
+        return volume_BHWUVC
+    images = volume_BHWUVC.flatten(0, 2).permute(0, 3, 1, 2)
+    pooled = F.adaptive_avg_pool2d(images, (size[0], size[1])).permute(0, 2, 3, 1)
+    return pooled.reshape(*volume_BHWUVC.shape[:3], *pooled.shape[1:])

@@ -1,8 +1,11 @@
 """Step 2 of the network: the hypercorrelation, how alike every two positions of two images are.
 
-Axis letters: B batch, L taps of a stage, C channels, U V support rows and columns, H W query's.
+Axis letters: B batch, K masks of one support, L taps of a stage, C channels, H W query rows and columns,
+U V support's. The query's axes come first and channels last: a correlation is then one matrix product, and no
+later step has to move data.
 """
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,61 +20,128 @@ NORM_EPS = 1e-5
 MaskPosition = Literal["after", "before"]
 
 
-class MaskedVolume(NamedTuple):
-    """One stage's hypercorrelation in its two factors, for whoever can do better than to multiply them.
+class Descriptors(NamedTuple):
+    """An image's features, ready to be matched: computed once, used in every match.
 
-    correlation: (B, L, U, V, H, W) in [0, 1]. mask: (B, U, V) in [0, 1]; None if features were masked before.
+    directions: for strides 8, 16, 32 the taps in the order of depth, each (B, H, W, C), of norm 1.
+    norms: what they were divided by, each (B, H, W).
     """
 
-    correlation: Tensor
-    mask: Tensor | None
+    directions: tuple[tuple[Tensor, ...], ...]
+    norms: tuple[tuple[Tensor, ...], ...]
+
+    def stages(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Give the features back that these are of, each (B, C, H, W)."""
+        return tuple(
+            tuple((d * n[..., None]).permute(0, 3, 1, 2) for d, n in zip(*stage, strict=True))
+            for stage in zip(self.directions, self.norms, strict=True)
+        )
+
+
+def describe(pyramid: FeaturePyramid) -> Descriptors:
+    """Divide each feature of a pyramid by its norm."""
+    norms = tuple(tuple(tap.norm(dim=1) + NORM_EPS for tap in taps) for taps in pyramid.stages)
+    directions = tuple(
+        tuple(
+            (tap / norm[:, None]).permute(0, 2, 3, 1).contiguous() for tap, norm in zip(*stage, strict=True)
+        )
+        for stage in zip(pyramid.stages, norms, strict=True)
+    )
+    return Descriptors(directions, norms)
+
+
+class Box(NamedTuple):
+    """Support rows and columns, first and one past the last."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class Correlation(NamedTuple):
+    """One stage's hypercorrelation, in its factors: a network multiplies what it needs of them.
+
+    query: L taps (B, H, W, C). support: L taps (B, U, V, C). weights: (B, K, L, U, V) in [0, 1], what the
+    masks leave of each support position; L may be 1, for all taps. Directions have no gradient, weights may.
+    """
+
+    query: tuple[Tensor, ...]
+    support: tuple[Tensor, ...]
+    weights: Tensor
 
     @property
-    def shape(self) -> torch.Size:
-        """Sizes of the volume's axes."""
-        return self.correlation.shape
+    def query_size(self) -> torch.Size:
+        """Rows and columns of the query's maps: (H, W)."""
+        return self.query[0].shape[1:3]
 
-    def product(self) -> Tensor:
-        """Multiply the mask onto the correlation: (B, L, U, V, H, W) in [0, 1]."""
-        if self.mask is None:
-            return self.correlation
-        return self.correlation * self.mask[:, None, :, :, None, None].to(self.correlation.dtype)
+    @property
+    def support_size(self) -> torch.Size:
+        """Rows and columns of the support's maps: (U, V)."""
+        return self.support[0].shape[1:3]
+
+    def box(self, number: int) -> Box:
+        """Find the smallest box around what the masks leave of support `number` of the batch.
+
+        All of it if the masks learn: they do so at zero, too. An empty mask gives an empty box.
+        """
+        u, v = self.support_size
+        if self.weights.requires_grad:
+            return Box(0, u, 0, v)
+        is_left_UV = (self.weights[number] > 0).flatten(0, 1).any(dim=0)
+        rows, columns = (is_left_UV.any(dim=axis).nonzero()[:, 0].tolist() or [0, -1] for axis in (1, 0))
+        return Box(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+
+    def cosines(self, number: int, box: Box, queries: slice) -> Iterator[Tensor]:
+        """Correlate some query positions with the support positions in a box: of each tap (X, U', V').
+
+        queries: of the positions in reading order, X of them. Negative cosines are cut to 0.
+        """
+        for query_BHWC, support_BUVC in zip(self.query, self.support, strict=True):
+            chosen_XC = query_BHWC[number].flatten(0, 1)[queries]
+            support_UVC = support_BUVC[number, box.top : box.bottom, box.left : box.right]
+            cosine_XN = (chosen_XC @ support_UVC.flatten(0, 1).T).relu_()
+            yield cosine_XN.view(-1, *support_UVC.shape[:2])
+
+    def volume(self) -> Tensor:
+        """Multiply it out: (B K, H, W, U, V, L) in [0, 1]."""
+        (h, w), (u, v) = self.query_size, self.support_size
+        whole, everywhere = Box(0, u, 0, v), slice(None)
+        cosines_BXUVL = torch.stack(
+            [torch.stack(list(self.cosines(b, whole, everywhere)), -1) for b in range(len(self.weights))]
+        )
+        volume_BKXUVL = cosines_BXUVL[:, None] * self.weights.permute(0, 1, 3, 4, 2)[:, :, None]
+        return volume_BKXUVL.flatten(0, 1).view(-1, h, w, u, v, len(self.query))
 
 
 def hypercorrelation(
-    query: FeaturePyramid,
-    support: FeaturePyramid,
+    query: Descriptors,
+    support: Descriptors,
     support_mask: Tensor,
     *,
     mask_position: MaskPosition = "after",
-) -> list[MaskedVolume]:
+) -> list[Correlation]:
     """Correlate every query position with every masked support position (paper, eqs. 1-3 and 10).
 
-    support_mask: (B, 1, H, W) in [0, 1], hard or soft, of any size; it is resized to each stage.
+    support_mask: (B, K, H, W) in [0, 1], hard or soft, of any size; it is resized to each stage. With K masks
+    of each support the results count as a batch of B K, a support's masks next to one another.
     mask_position: "after" multiplies the mask onto the correlation. "before" multiplies it into the
     features before their norm, as printed in the paper and as HSNet trains: there a soft mask
     cancels out against the norm.
 
-    Returns the stages' volumes, the deepest first.
+    Returns the stages' correlations, the deepest first.
     """
-    volumes = []
-    for query_taps, support_taps in zip(query.stages, support.stages, strict=True):
-        mask = resize(support_mask, support_taps[0].shape[-2:])
-        taps = []
-        for query_BCHW, support_BCUV in zip(query_taps, support_taps, strict=True):
-            if mask_position == "before":
-                support_BCUV = support_BCUV * mask
-            taps.append(correlation(query_BCHW, support_BCUV))
-        after = mask[:, 0] if mask_position == "after" else None
-        volumes.append(MaskedVolume(torch.stack(taps, dim=1), after))
-    return volumes[::-1]
-
-
-def correlation(query_BCHW: Tensor, support_BCUV: Tensor) -> Tensor:
-    """Cosine similarity of all pairs of positions, negative ones cut to 0: (B, U, V, H, W)."""
-    query_BCHW = query_BCHW / (query_BCHW.norm(dim=1, keepdim=True) + NORM_EPS)
-    support_BCUV = support_BCUV / (support_BCUV.norm(dim=1, keepdim=True) + NORM_EPS)
-    return torch.einsum("bcuv,bchw->buvhw", support_BCUV, query_BCHW).relu()
+    correlations = []
+    stages = zip(query.directions, support.directions, support.norms, strict=True)
+    for query_taps, support_taps, support_norms in stages:
+        weights_BKLUV = resize(support_mask, support_taps[0].shape[1:3])[:, :, None]
+        if mask_position == "before":
+            # What multiplying a feature before its norm leaves of the divided one.
+            norms_BLUV = torch.stack(support_norms, dim=1)[:, None]
+            masked = weights_BKLUV * (norms_BLUV - NORM_EPS) + NORM_EPS
+            weights_BKLUV = weights_BKLUV * norms_BLUV / masked
+        correlations.append(Correlation(query_taps, support_taps, weights_BKLUV))
+    return correlations[::-1]
 
 
 def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

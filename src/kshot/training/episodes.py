@@ -19,6 +19,7 @@ from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures
 from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PSPNet
+from kshot.network.hypercorrelation import Descriptors, describe
 from kshot.network.weights import weights_sha256
 from kshot.training.feature_cache import (
     Budget,
@@ -45,6 +46,14 @@ class Batch(NamedTuple):
     episode_class: Tensor
 
 
+class Stored(NamedTuple):
+    """A photograph's features as the cache keeps them, in half precision; None for what is not used."""
+
+    cls: FeaturePyramid | None
+    sem: FeaturePyramid | None
+    base_logits: Tensor | None
+
+
 class FeatureReader:
     """Reads both backbones' features of a photograph, from the cache or anew.
 
@@ -69,14 +78,14 @@ class FeatureReader:
             key = f"{weights_sha256(base_learner)} {size} squash"
             self.sem = FeatureCache(partial(_sem_features, base_learner), key, budget)
 
-    def read(self, name: str, flipped: bool = False) -> BackboneFeatures:
-        """Give a photograph's features in half precision."""
+    def read(self, name: str, flipped: bool = False) -> Stored:
+        """Give a photograph's features."""
         path = self.dataset.image_path(name)
         cls, sem = (
             None if cache is None else cache.read(path, flipped, lambda: self._image(path))
             for cache in (self.cls, self.sem)
         )
-        return BackboneFeatures(
+        return Stored(
             None if cls is None else features_to_pyramid(cls),
             None if sem is None else features_to_pyramid(sem),
             None if sem is None else sem["base_logits"],
@@ -161,22 +170,21 @@ def _sem_features(base_learner: PSPNet, image: Tensor) -> Features:
     return {**pyramid_to_features(pyramid), "base_logits": base_learner.head(pyramid.last)}
 
 
-def _join(features: list[BackboneFeatures], device: torch.device) -> BackboneFeatures:
+def _join(features: list[Stored], device: torch.device) -> BackboneFeatures:
     def together(tensors: list[Tensor]) -> Tensor:
         return torch.cat([tensor.to(device).float() for tensor in tensors])
 
-    def pyramids(found: list[FeaturePyramid | None]) -> FeaturePyramid | None:
+    def descriptors(found: list[FeaturePyramid | None]) -> Descriptors | None:
         if found[0] is None:
             return None
         stages = zip(*(pyramid.stages for pyramid in found if pyramid is not None), strict=True)
-        return FeaturePyramid(
-            tuple(tuple(together(list(taps)) for taps in zip(*stage, strict=True)) for stage in stages), None
-        )
+        joined = (tuple(together(list(taps)) for taps in zip(*stage, strict=True)) for stage in stages)
+        return describe(FeaturePyramid(tuple(joined), None))
 
     logits = [one.base_logits for one in features if one.base_logits is not None]
     return BackboneFeatures(
-        pyramids([one.cls for one in features]),
-        pyramids([one.sem for one in features]),
+        descriptors([one.cls for one in features]),
+        descriptors([one.sem for one in features]),
         together(logits) if logits else None,
     )
 
