@@ -20,7 +20,7 @@ from kshot.training.run_folder import CARD
 
 MODELS = HERE.parent / "src" / "kshot" / "models"
 FINAL = RUNS.parent / "shipped" / "two-pass"
-STAGES = ("1500@257",)
+STAGES = ("2500@257",)
 ROWS = {
     "two-pass": FINAL,
     "ablation-two-pass": RUNS / "two-pass_seed0",
