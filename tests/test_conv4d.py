@@ -149,7 +149,7 @@ def test_half_precision_stays_half_and_close():
 @pytest.mark.parametrize("of", [1, 2, 5, 13])
 @pytest.mark.parametrize(("kernel_size", "stride"), [(5, 4), (5, 2), (3, 4), (3, 2), (3, 1), (1, 2)])
 def test_a_span_names_every_window_that_meets_a_position(of, kernel_size, stride):
-    for first in range(of):
+    for first in range(0, of, stride):
         for last in range(first + 1, of + 1):
             span = Span(first, last, of, kernel_size, stride)
             under = [
@@ -158,8 +158,7 @@ def test_a_span_names_every_window_that_meets_a_position(of, kernel_size, stride
             ]
             meet = [n for n, window in enumerate(under) if set(window) & set(range(first, last))]
             begin, end = span.windows
-            assert set(meet) <= set(range(begin, end))
-            assert end - begin <= len(meet) + (not meet)
+            assert meet == list(range(begin, end))
             assert list(range(of))[span.on_grid.start * stride : last : stride] == [
                 n for n in range(first, last) if n % stride == 0
             ]

@@ -76,7 +76,7 @@ def test_a_box_holds_all_that_a_mask_leaves():
     weights[1] = 1
     features = (torch.randn(3, 6, 7, 4),)
     found = [Correlation(features, features, weights).box(number) for number in range(3)]
-    assert found == [Box(2, 5, 1, 4), Box(0, 6, 0, 7), Box(0, 0, 0, 0)]
+    assert found == [Box(2, 5, 1, 4), Box(0, 6, 0, 7), Box(0, 1, 0, 1)]
 
 
 def test_before_the_norm_the_mask_multiplies_features():

@@ -99,15 +99,12 @@ def _convolve_one(
     patch = _Patch(correlation, number, support_kernel.shape[-1], stride)
     size, grid = correlation.query_size, (patch.rows.num_windows, patch.columns.num_windows)
     weights_KLUV = patch.cut(correlation.weights[number])
-    if not weights_KLUV.numel():
-        return query_kernel.new_zeros(len(weights_KLUV), *size, *grid, len(query_kernel))
     over_support_KXPQO, pruned_KXRSL = _ConvolvePatch.apply(weights_KLUV, support_kernel, patch)
     around = (0, 0, *patch.columns.around_windows, *patch.rows.around_windows)
     convolved: Tensor = F.pad(over_support_KXPQO, around).reshape(-1, *size, *grid, len(query_kernel))
-    if pruned_KXRSL.numel():
-        pruned = pruned_KXRSL.reshape(-1, *size, *pruned_KXRSL.shape[2:])
-        on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]
-        on_grid += convolve_query(pruned, query_kernel)
+    pruned = pruned_KXRSL.reshape(-1, *size, *pruned_KXRSL.shape[2:])
+    on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]
+    on_grid += convolve_query(pruned, query_kernel)
     return convolved
 
 
@@ -180,8 +177,9 @@ class _Patch:
     def __init__(self, correlation: Correlation, number: int, kernel_size: int, stride: Pair) -> None:
         box, (u, v) = correlation.box(number), correlation.support_size
         self.stride, self.kernel_size = stride, kernel_size
-        self.rows = Span(box.top, box.bottom, u, kernel_size, stride[0])
-        self.columns = Span(box.left, box.right, v, kernel_size, stride[1])
+        # From a position that survives the stride on: so there is always one.
+        self.rows = Span(box.top - box.top % stride[0], box.bottom, u, kernel_size, stride[0])
+        self.columns = Span(box.left - box.left % stride[1], box.right, v, kernel_size, stride[1])
         device, dtype = correlation.weights.device.type, correlation.query[0].dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
@@ -238,7 +236,7 @@ class _Patch:
 class Span(NamedTuple):
     """Where the windows of a strided convolution meet support positions along one axis.
 
-    first, last: the first of these positions, and one past the last; other windows see zeros only.
+    first, last: the first of these positions, which survives the stride, and one past the last.
     of: positions along the axis.
     """
 
@@ -255,12 +253,12 @@ class Span(NamedTuple):
 
     @property
     def windows(self) -> tuple[int, int]:
-        """First window that meets a position, and one past the last; at least one window, met or not."""
+        """First window that meets a position, and one past the last; the others see zeros only."""
         reach = self.kernel_size // 2
-        first = max(-((reach - self.first) // self.stride), 0)
-        last = min((self.last - 1 + reach) // self.stride + 1, self.num_windows)
-        first = min(first, self.num_windows - 1)
-        return first, max(last, first + 1)
+        return (
+            max(-((reach - self.first) // self.stride), 0),
+            min((self.last - 1 + reach) // self.stride + 1, self.num_windows),
+        )
 
     @property
     def around_windows(self) -> tuple[int, int]:
@@ -287,7 +285,7 @@ class Span(NamedTuple):
     @property
     def on_grid(self) -> slice:
         """The positions that survive the stride, counted as windows."""
-        return slice(-(-self.first // self.stride), -(-self.last // self.stride))
+        return slice(self.first // self.stride, -(-self.last // self.stride))
 
     @property
     def pruned(self) -> slice:

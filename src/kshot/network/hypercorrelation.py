@@ -83,13 +83,13 @@ class Correlation(NamedTuple):
     def box(self, number: int) -> Box:
         """Find the smallest box around what the masks leave of support `number` of the batch.
 
-        All of it if the masks learn: they do so at zero, too. An empty mask gives an empty box.
+        All of it if the masks learn: they do so at zero, too. One position if they leave nothing.
         """
         u, v = self.support_size
         if self.weights.requires_grad:
             return Box(0, u, 0, v)
         is_left_UV = (self.weights[number] > 0).flatten(0, 1).any(dim=0)
-        rows, columns = (is_left_UV.any(dim=axis).nonzero()[:, 0].tolist() or [0, -1] for axis in (1, 0))
+        rows, columns = (is_left_UV.any(dim=axis).nonzero()[:, 0].tolist() or [0] for axis in (1, 0))
         return Box(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
 
     def cosines(self, number: int, box: Box, queries: slice) -> Iterator[Tensor]:
