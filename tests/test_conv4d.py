@@ -140,6 +140,7 @@ def test_half_precision_stays_half_and_close():
     exact = values_and_gradients(conv, correlation, (4, 4), correlation.weights)
     with torch.autocast("cpu", torch.bfloat16):
         half = values_and_gradients(conv, correlation, (4, 4), correlation.weights)
+    assert half[0].dtype == torch.bfloat16
     for one, other in zip(half, exact, strict=True):
         torch.testing.assert_close(
             one.float(), other.float(), rtol=0.05, atol=0.05 * other.abs().max().item()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from make_data import random_pyramid
 
+from kshot.errors import ModelError
 from kshot.network.backbones import FeaturePyramid
 from kshot.network.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize
 from kshot.network.hypercorrelation import hypercorrelation as correlations
@@ -120,6 +121,14 @@ def test_both_mask_positions_agree_on_a_hard_mask():
         hypercorrelation(query, support, mask, mask_position=position)[2] for position in ("after", "before")
     )
     torch.testing.assert_close(after, before)
+
+
+def test_features_that_would_learn_are_refused():
+    learning = random_pyramid()
+    learning.stages[1][0].requires_grad_()
+    for pair in ((learning, random_pyramid()), (random_pyramid(), learning)):
+        with pytest.raises(ModelError, match="frozen backbones only"):
+            hypercorrelation(*pair, torch.ones(2, 1, 9, 10))
 
 
 def test_all_zero_features_correlate_with_nothing():

@@ -57,10 +57,12 @@ def draw_episodes(batch, shots, size, draw):
     return query, images, masks
 
 
-@pytest.mark.parametrize("number", range(len(MASKS)), ids=lambda n: MASKS[n].__name__)
+@pytest.mark.parametrize(
+    "number", range(2 * len(MASKS)), ids=lambda n: f"{MASKS[n % len(MASKS)].__name__}-{n}"
+)
 def test_every_step_of_every_shot_is_the_plain_computations(naive, method, number):
     torch.manual_seed(number)
-    draw, size = MASKS[number], SIZES[number % len(SIZES)]
+    draw, size = MASKS[number % len(MASKS)], SIZES[number % len(SIZES)]
     batch, shots = 1 + number % 2, 1 + number % 3
     query, images, masks = draw_episodes(batch, shots, size, draw)
     plain = naive.Naive(method)

@@ -91,14 +91,15 @@ def correlation_row(
 def _segment(segmenter: Segmenter, opened: Opened, frame: Frame) -> Segmentation:
     method = cast(Method, segmenter.method)
 
-    def features(picture: Image.Image) -> Any:
-        return method.features(frame.image(picture).to(segmenter.device))
+    def image(picture: Image.Image) -> torch.Tensor:
+        return frame.image(picture).to(segmenter.device)
 
     supports = [
-        Support(features(picture), frame.support_mask(truth).to(segmenter.device))
+        Support(method.support_features(image(picture)), frame.support_mask(truth).to(segmenter.device))
         for picture, truth in opened.supports
     ]
-    return method.segment(features(opened.query), supports, frame.answer_size(*opened.truth.shape))
+    query = method.features(image(opened.query))
+    return method.segment(query, supports, frame.answer_size(*opened.truth.shape))
 
 
 def _cropped(maps: torch.Tensor, opened: Opened) -> NDArray[Any]:

@@ -51,10 +51,15 @@ class HSNet(nn.Module):
         self.cls_backbone = cls_backbone
         self.sem_backbone = sem_backbone
         self.mask_position: MaskPosition = mask_position
-        self.encoder = Encoder(_common_taps(cls_backbone, sem_backbone), channels)
+        self.encoder = Encoder(_common_taps(*self.backbones), channels)
         self.decoder = Decoder(self.encoder.out_channels)
         both = cls_backbone is not None and sem_backbone is not None
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
+
+    @property
+    def backbones(self) -> tuple[Backbone | None, Backbone | None]:
+        """B_cls and B_sem; None for one that is not used."""
+        return self.cls_backbone, self.sem_backbone
 
     def forward(self, query_images: Tensor, support_images: Tensor, support_mask: Tensor) -> Prediction:
         """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W)."""
@@ -63,17 +68,13 @@ class HSNet(nn.Module):
 
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with each backbone."""
-        return BackboneFeatures(
-            cls=None if self.cls_backbone is None else describe(self.cls_backbone(images)),
-            sem=None if self.sem_backbone is None else describe(self.sem_backbone(images)),
-        )
+        cls, sem = (None if b is None else describe(b(images)) for b in self.backbones)
+        return BackboneFeatures(cls, sem)
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
         """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them."""
-        return BackboneFeatures(
-            cls=None if self.cls_backbone is None else describe(self.cls_backbone.support_pyramid(images)),
-            sem=None if self.sem_backbone is None else describe(self.sem_backbone.support_pyramid(images)),
-        )
+        cls, sem = (None if b is None else describe(b.support_pyramid(images)) for b in self.backbones)
+        return BackboneFeatures(cls, sem)
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""

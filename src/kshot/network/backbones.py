@@ -4,7 +4,7 @@ timm builds the networks; this file knows where to tap them. Weights are loaded 
 """
 
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -96,10 +96,6 @@ class Backbone(nn.Module):
         _place_taps(self.trunk, self.taps)
         if not trainable:
             self.requires_grad_(False)
-        # In a tuple, so that it is no module of its own: its weights are the trunk's.
-        self._undilated = (
-            () if trainable or output_stride == 32 else (_undilated_twin(self.trunk, self.name),)
-        )
         self.train(trainable)
 
     @property
@@ -120,11 +116,16 @@ class Backbone(nn.Module):
 
         A dilated network runs undilated for it where that is known to give the same features.
         """
-        for undilated in self._undilated:
-            fits = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
-            if isinstance(undilated, ResNet) or (isinstance(undilated, EfficientNet) and fits):
-                return self._pyramid(undilated, images, STRIDES[-1])
+        fits = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
+        is_same = isinstance(self.trunk, ResNet) or (isinstance(self.trunk, EfficientNet) and fits)
+        if is_same and not self.trainable and self.output_stride < STRIDES[-1]:
+            return self._pyramid(self._undilated, images, STRIDES[-1])
         return self._pyramid(self.trunk, images, self.output_stride)
+
+    @cached_property
+    def _undilated(self) -> Any:
+        """The trunk at output stride 32; cached beside the modules, because its weights are the trunk's."""
+        return _undilated_twin(self.trunk, self.name)
 
     def deepest(self, images: Tensor) -> Tensor:
         """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""

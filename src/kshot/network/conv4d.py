@@ -22,7 +22,7 @@ DENSE_POSITIONS = 4
 spends more than half of its work on padding."""
 
 CHUNK = {"cpu": 2**19, "cuda": 2**26}
-"""Correlations that exist at a time: on a CPU so few that they stay in its cache."""
+"""Correlations that exist at a time: on a CPU so few that they stay in its cache; elsewhere as on CUDA."""
 
 Pair = tuple[int, int]
 
@@ -103,7 +103,7 @@ def _convolve_one(
     around = (0, 0, *patch.columns.around_windows, *patch.rows.around_windows)
     convolved: Tensor = F.pad(over_support_KXPQO, around).reshape(-1, *size, *grid, len(query_kernel))
     pruned = pruned_KXRSL.reshape(-1, *size, *pruned_KXRSL.shape[2:])
-    on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]
+    on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]  # a view
     on_grid += convolve_query(pruned, query_kernel)
     return convolved
 
@@ -165,8 +165,8 @@ def _gradients(
     d_kernel = torch.einsum("kpqolij,klpqij->olij", products_KPQOLIJ, windows_KLPQIJ)
     d_windows = torch.einsum("kpqolij,olij->klijpq", products_KPQOLIJ, kernel_OLIJ)
     d_padded = F.fold(d_windows.flatten(4).flatten(1, 3), padded_KLUV.shape[2:], k, stride=patch.stride)
-    d_on_padded = patch.on_grid(d_padded[:, None]).squeeze(1)
-    d_on_padded += d_on_grid
+    d_padded_on_grid = patch.on_grid(d_padded[:, None]).squeeze(1)  # a view: adding to it changes d_padded
+    d_padded_on_grid += d_on_grid
     d_weights = d_padded[:, :, patch.rows.inside, patch.columns.inside]
     return d_weights.sum_to_size(weights_KLUV.shape).to(weights_KLUV.dtype), d_kernel
 

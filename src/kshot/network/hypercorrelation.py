@@ -5,13 +5,13 @@ U V support's. The query's axes come first and channels last: a correlation is t
 later step has to move data.
 """
 
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot.errors import ModelError
 from kshot.network.backbones import FeaturePyramid
 
 NORM_EPS = 1e-5
@@ -92,26 +92,17 @@ class Correlation(NamedTuple):
         rows, columns = (is_left_UV.any(dim=axis).nonzero()[:, 0].tolist() or [0] for axis in (1, 0))
         return Box(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
 
-    def cosines(self, number: int, box: Box, queries: slice) -> Iterator[Tensor]:
-        """Correlate some query positions with the support positions in a box: of each tap (X, U', V').
-
-        queries: of the positions in reading order, X of them. Negative cosines are cut to 0.
-        """
-        for query_BHWC, support_BUVC in zip(self.query, self.support, strict=True):
-            chosen_XC = query_BHWC[number].flatten(0, 1)[queries]
-            support_UVC = support_BUVC[number, box.top : box.bottom, box.left : box.right]
-            cosine_XN = (chosen_XC @ support_UVC.flatten(0, 1).T).relu_()
-            yield cosine_XN.view(-1, *support_UVC.shape[:2])
-
     def volume(self) -> Tensor:
-        """Multiply it out: (B K, H, W, U, V, L) in [0, 1]."""
-        (h, w), (u, v) = self.query_size, self.support_size
-        whole, everywhere = Box(0, u, 0, v), slice(None)
-        cosines_BXUVL = torch.stack(
-            [torch.stack(list(self.cosines(b, whole, everywhere)), -1) for b in range(len(self.weights))]
+        """Multiply it out, negative cosines cut to 0: (B K, H, W, U, V, L) in [0, 1]."""
+        cosines_BHWUVL = torch.stack(
+            [
+                torch.einsum("bhwc,buvc->bhwuv", query_BHWC, support_BUVC).relu()
+                for query_BHWC, support_BUVC in zip(self.query, self.support, strict=True)
+            ],
+            dim=-1,
         )
-        volume_BKXUVL = cosines_BXUVL[:, None] * self.weights.permute(0, 1, 3, 4, 2)[:, :, None]
-        return volume_BKXUVL.flatten(0, 1).view(-1, h, w, u, v, len(self.query))
+        weights_BKUVL = self.weights.permute(0, 1, 3, 4, 2)
+        return (cosines_BHWUVL[:, None] * weights_BKUVL[:, :, None, None]).flatten(0, 1)
 
 
 def hypercorrelation(
@@ -130,7 +121,13 @@ def hypercorrelation(
     cancels out against the norm.
 
     Returns the stages' correlations, the deepest first.
+    Raises ModelError for features with a gradient: matching would not give them theirs.
     """
+    if any(tap.requires_grad for one in (query, support) for taps in one.directions for tap in taps):
+        raise ModelError(
+            "The features have a gradient, but matching learns from frozen backbones only. "
+            "Freeze the backbone, or compute the features under torch.no_grad()."
+        )
     correlations = []
     stages = zip(query.directions, support.directions, support.norms, strict=True)
     for query_taps, support_taps, support_norms in stages:
