@@ -4,9 +4,10 @@
 
 Run it from the repository's root. Five methods with one backbone (EfficientNet-Lite2), trained on fold 0 of
 PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
-is about with two seeds. Each is scored on held-out base classes and on coco-mini-60. Runs go to
-`runs/ablation` and are resumed; results to `benchmarks/results`, where what is there is kept. With --only,
-rows can be made two at a time, with one thread each.
+is about with two seeds. Each has a threshold of its own, chosen on classes that it was trained on, and is
+scored on held-out base classes and on coco-mini-60. Runs go to `runs/ablation` and are resumed; results to
+`benchmarks/results`, where what is there is kept. With --only, rows can be made two at a time, with one thread
+each.
 """
 
 import argparse
@@ -15,8 +16,11 @@ from typing import NamedTuple
 
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
+from kshot.segmenter import Segmenter
+
 RUNS = Path("runs/ablation")
-IMAGE_SIZE = "257"
+IMAGE_SIZE = 257
+BACKBONE = "efficientnet_lite2"
 
 
 class Row(NamedTuple):
@@ -48,10 +52,10 @@ def main() -> None:
     for name, row in ROWS.items():
         if places.only in (None, name):
             train(name, row, places.voc)
-            score(name, ["--model", str(RUNS / name)], places)
+            score(name, places)
     if places.only in (None, "prototype"):
-        options = ["--model", "prototype", "--backbone", "efficientnet_lite2"]
-        score("prototype", [*options, "--image-size", IMAGE_SIZE], places)
+        write_prototype(places.voc)
+        score("prototype", places)
 
 
 def pretrain(voc: Path) -> None:
@@ -71,15 +75,30 @@ def train(name: str, row: Row, voc: Path) -> None:
         chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
         settings = ["--recipe", "lite", "--root", str(voc)]
         run("train", *settings, *options, *chosen, "--out", str(out), *resume)
+        calibrate(out, voc)
 
 
-def score(name: str, model: list[str], places: argparse.Namespace) -> None:
+def write_prototype(voc: Path) -> None:
+    """Write a prototype model of the same backbone and size, with a threshold of its own as well."""
+    out = RUNS / "prototype"
+    if not out.exists():
+        segmenter = Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE)
+        segmenter.save(out)
+        calibrate(out, voc)
+
+
+def calibrate(model: Path, voc: Path) -> None:
+    """Choose a model's threshold."""
+    run("calibrate", str(model), "--data", "pascal", "--root", str(voc))
+
+
+def score(name: str, places: argparse.Namespace) -> None:
     """Score a row on both sets of episodes, with one and with five shots."""
     for shots, held_out_count, coco_count in ((1, 500, 1000), (5, 200, 300)):
         manifest = held_out(shots, held_out_count, places.voc)
-        evaluate(f"{name}_held-out_{shots}shot", model, "pascal", places.voc, manifest)
+        evaluate(name, f"held-out_{shots}shot", "pascal", places.voc, manifest)
         manifest = coco_mini(shots, coco_count)
-        evaluate(f"{name}_coco-mini-60_{shots}shot", model, "coco-mini-60", places.coco_mini, manifest)
+        evaluate(name, f"coco-mini-60_{shots}shot", "coco-mini-60", places.coco_mini, manifest)
 
 
 def held_out(shots: int, count: int, voc: Path) -> Path:
@@ -99,12 +118,23 @@ def coco_mini(shots: int, count: int) -> Path:
     return path
 
 
-def evaluate(name: str, model: list[str], data: str, root: Path, manifest: Path) -> None:
-    """Score a model on a manifest unless it is done."""
-    result = HERE / "results" / f"ablation_{name}.json"
+def evaluate(name: str, episodes: str, data: str, root: Path, manifest: Path) -> None:
+    """Score a row on a manifest unless it is done."""
+    result = HERE / "results" / f"ablation_{name}_{episodes}.json"
     if not result.exists():
         given = ["--manifest", str(manifest.relative_to(HERE.parent))]
-        run("evaluate", *model, "--data", data, "--root", str(root), *given, "--json", str(result))
+        run(
+            "evaluate",
+            "--model",
+            str(RUNS / name),
+            "--data",
+            data,
+            "--root",
+            str(root),
+            *given,
+            "--json",
+            str(result),
+        )
 
 
 if __name__ == "__main__":

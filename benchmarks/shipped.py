@@ -11,7 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from ablation import RUNS
+from ablation import RUNS, calibrate
 from first_numbers import HERE, run
 
 from kshot.network.weights import read_state, state_sha256
@@ -57,6 +57,7 @@ def train(voc: Path) -> None:
         settings = ["--recipe", "lite", "--root", str(voc), *stages, "--select-on", "nothing", "--seed", "2"]
         sources = ["--base-learner", str(RUNS / "base_learner"), "--start-from", str(RUNS / "two-pass_seed0")]
         run("train", *settings, *sources, "--cache", "runs/features", "--out", str(FINAL), *resume)
+        calibrate(FINAL, voc)
 
 
 def ship(source: Path, folder: Path, base_learner: str, digest: str) -> None:

@@ -58,6 +58,7 @@ ROOMS = [
     "benchmark.score",
     "benchmark.compare",
     "benchmark.selection",
+    "benchmark.calibrate",
     "benchmark.table_writers",
     "benchmark.tables",
     "benchmark.power",

@@ -29,7 +29,7 @@ def test_one_shot_is_its_own_mask():
 
 def test_maps_are_means_over_the_shots_and_steps_that_lack_stay_none():
     logits = {n: torch.randn(1, 2, 3, 3) for n in range(2)}
-    answer = segment_by_vote([Prediction(final=one, second=one) for one in logits.values()], (3, 3))
+    answer = segment_by_vote([Prediction(final=one, second=one) for one in logits.values()], (3, 3), 0.5)
     probabilities = torch.stack([logits[n].softmax(1)[:, 1] for n in range(2)])
     torch.testing.assert_close(answer.probability, probabilities.mean(0))
     torch.testing.assert_close(answer.second_pass, probabilities.mean(0))

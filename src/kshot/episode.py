@@ -43,7 +43,7 @@ class Segmentation(NamedTuple):
     """K shots' answer for a query, in the size that was asked for.
 
     mask: (B, H, W) bool. probability: (B, H, W) in [0, 1], the mean over the shots; with several
-    shots the mask is their vote, so it can differ from `probability > 0.5` at a few pixels.
+    shots the mask is their vote, so it can differ from `probability > threshold` at a few pixels.
     first_pass, second_pass, base_map: (B, H, W) in [0, 1], None where the method has no such step.
     """
 

@@ -56,6 +56,8 @@ class ModelConfig(BaseModel):
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Foreground probability above which a pixel belongs to the mask; 0.5 is the argmax."""
     selected_on: Literal["base", "novel"] | None = None
     """Whose episodes its checkpoint was chosen on: held-out base classes, or the fold's own novel ones, as
     the field does; None if there was nothing to choose. It is printed beside every number."""
@@ -68,11 +70,17 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
     """
     match config.method:
         case "prototype":
-            return Prototype(cls_backbone(config.backbone))
+            return Prototype(cls_backbone(config.backbone), threshold=config.threshold)
         case "hsnet":
             cls = cls_backbone(config.backbone) if config.matched_by != "sem" else None
             sem = Backbone(config.backbone, output_stride=8) if config.matched_by != "cls" else None
-            return HSNet(cls, sem, mask_position=config.mask_position, channels=config.channels)
+            return HSNet(
+                cls,
+                sem,
+                mask_position=config.mask_position,
+                channels=config.channels,
+                threshold=config.threshold,
+            )
         case "two-pass":
             base_learner = PSPNet(config.backbone, len(config.base_classes))
             return TwoPass(
@@ -81,6 +89,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 base_learner.head if config.base_classes else None,
                 mask_position=config.mask_position,
                 channels=config.channels,
+                threshold=config.threshold,
             )
         case _:
             assert_never(config.method)

@@ -218,6 +218,34 @@ def choose(
     typer.echo(f"{path} is written to {out}: {NOTES[select_on]}.")
 
 
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder of a model; its config is changed.", metavar="DIR")],
+    data: Data,
+    root: Root = None,
+    fold: Fold = 0,
+    episodes: Annotated[int, typer.Option(help="Episodes of base classes to choose on.", min=1)] = 300,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
+) -> None:
+    """Choose the probability from which a model calls a pixel foreground, on a fold's base classes."""
+    from kshot.benchmark.calibrate import score_thresholds
+    from kshot.data.benchmarks import open_dataset
+    from kshot.pretrained import CONFIG_FILE, read_config, write_config
+    from kshot.progress import progress
+    from kshot.segmenter import Segmenter
+
+    config = read_config(model / CONFIG_FILE)
+    dataset = open_dataset(data, root)
+    segmenter = Segmenter.from_pretrained(model, backbone_weights=backbone_weights, device=device)
+    with progress("Calibrating", "episodes") as on_progress:
+        scores = score_thresholds(segmenter, dataset, data, fold, episodes, on_progress)
+    best = max(scores, key=lambda threshold: scores[threshold])
+    for threshold, miou in scores.items():
+        marks = [" chosen"] * (threshold == best) + [" before"] * (threshold == config.threshold)
+        typer.echo(f"{threshold:.2f} {100 * miou:5.1f} % mIoU{','.join(marks)}")
+    write_config(config.model_copy(update={"threshold": best}), model / CONFIG_FILE)
+
+
 def table(
     which: Annotated[
         Literal["2", "3", "5", "ablation", "list"],
@@ -270,5 +298,5 @@ def _name_left_out(left_out: dict[str, int], shots: int) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Give a command these verbs."""
-    for verb in (episodes, evaluate, compare, choose, table):
+    for verb in (episodes, evaluate, compare, choose, calibrate, table):
         app.command()(verb)

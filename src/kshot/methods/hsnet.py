@@ -36,7 +36,8 @@ class HSNet(nn.Module):
     cls_backbone: B_cls, an ImageNet classifier. sem_backbone: B_sem, the backbone of a PSPNet trained on
     base classes. Encoder and decoder are shared by the two; `joint_decoder` (Dec2) sees both matches.
     mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
-    channels: the encoder's width; see `encoder.CHANNELS`.
+    channels: the encoder's width; see `encoder.CHANNELS`. threshold: the probability above which a pixel is
+    foreground; 0.5 is the paper's argmax.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class HSNet(nn.Module):
         *,
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__()
+        self.threshold = threshold
         self.cls_backbone = cls_backbone
         self.sem_backbone = sem_backbone
         self.mask_position: MaskPosition = mask_position
@@ -99,7 +102,8 @@ class HSNet(nn.Module):
         self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
     ) -> Segmentation:
         """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        return segment_by_vote([self.match(query_features, support) for support in supports], size)
+        predictions = [self.match(query_features, support) for support in supports]
+        return segment_by_vote(predictions, size, self.threshold)
 
 
 def _common_taps(*backbones: Backbone | None) -> tuple[int, ...]:

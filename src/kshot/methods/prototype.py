@@ -24,10 +24,14 @@ STAGES = (1, 2)
 
 
 class Prototype(nn.Module):
-    """Compare each query position with the mean foreground and the mean background of the supports."""
+    """Compare each query position with the mean foreground and the mean background of the supports.
 
-    def __init__(self, cls_backbone: Backbone) -> None:
+    threshold: the probability above which a pixel is foreground; 0.5 is PANet's argmax.
+    """
+
+    def __init__(self, cls_backbone: Backbone, *, threshold: float = 0.5) -> None:
         super().__init__()
+        self.threshold = threshold
         self.cls_backbone = cls_backbone
 
     def features(self, images: Tensor) -> FeaturePyramid:
@@ -55,7 +59,7 @@ class Prototype(nn.Module):
     ) -> Segmentation:
         """Segment a query with K shots; the answer is `size` = (height, width) large."""
         probability = foreground(resize(self(query_features, supports), size))[:, 0]
-        return Segmentation(mask=probability > 0.5, probability=probability)
+        return Segmentation(mask=probability > self.threshold, probability=probability)
 
 
 def prototypes(features: Tensor, mask: Tensor) -> Tensor:

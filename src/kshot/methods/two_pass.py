@@ -26,6 +26,7 @@ class TwoPass(nn.Module):
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
     to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
+    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class TwoPass(nn.Module):
         *,
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__()
+        self.threshold = threshold
         self.matcher = HSNet(cls_backbone, sem_backbone, mask_position=mask_position, channels=channels)
         self.base_head = base_head
         self.fusion = None if base_head is None else Fusion()
@@ -127,4 +130,4 @@ class TwoPass(nn.Module):
         self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
     ) -> Segmentation:
         """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        return segment_by_vote(self.match_each(query_features, supports), size)
+        return segment_by_vote(self.match_each(query_features, supports), size, self.threshold)

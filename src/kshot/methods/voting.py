@@ -9,8 +9,12 @@ from kshot.episode import Prediction, Segmentation
 from kshot.network.hypercorrelation import resize
 
 
-def segment_by_vote(predictions: Sequence[Prediction], size: tuple[int, int]) -> Segmentation:
-    """Let the masks of each support's prediction vote, at `size` = (height, width).
+def segment_by_vote(
+    predictions: Sequence[Prediction], size: tuple[int, int], threshold: float
+) -> Segmentation:
+    """Let the masks of each support's prediction, its probability above `threshold`, vote.
+
+    They vote at `size` = (height, width).
 
     Maps other than the mask are means over the shots.
     """
@@ -18,7 +22,7 @@ def segment_by_vote(predictions: Sequence[Prediction], size: tuple[int, int]) ->
     votes = probability = torch.zeros((), device=predictions[0].final.device)
     for prediction in predictions:
         one = foreground(resize(prediction.final, size))[:, 0]
-        votes = votes + (one > 0.5)
+        votes = votes + (one > threshold)
         probability = probability + one / len(predictions)
     return Segmentation(
         mask=decide(votes),

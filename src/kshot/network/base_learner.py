@@ -130,3 +130,13 @@ def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor
         others = classes != episode_class[:, None]
         probabilities = probabilities * others[..., None, None]
     return probabilities.sum(dim=1, keepdim=True)
+
+
+def unlearn(base_logits: Tensor, episode_class: Tensor) -> Tensor:
+    """Take the logit of each episode's class away, as though H_cls had never learnt it.
+
+    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) indices of base classes from 0; -1: none.
+    """
+    outputs = torch.arange(base_logits.shape[1], device=base_logits.device)
+    own = (outputs == episode_class[:, None] + 1) & (episode_class >= 0)[:, None]
+    return base_logits.masked_fill(own[..., None, None], -torch.inf)

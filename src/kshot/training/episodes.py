@@ -18,7 +18,7 @@ from kshot.errors import DataError
 from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures
 from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.network.base_learner import PSPNet
+from kshot.network.base_learner import PSPNet, unlearn
 from kshot.network.hypercorrelation import Descriptors, describe
 from kshot.network.weights import weights_sha256
 from kshot.training.feature_cache import (
@@ -136,7 +136,7 @@ class TrainingEpisodes:
         query_features = _join(queries, reader.device)
         if self.config.unlearn_own and query_features.base_logits is not None:
             query_features = query_features._replace(
-                base_logits=_unlearn(query_features.base_logits, to(torch.tensor(places)))
+                base_logits=unlearn(query_features.base_logits, to(torch.tensor(places)))
             )
         return Batch(
             query_features,
@@ -187,13 +187,6 @@ def _join(features: list[Stored], device: torch.device) -> BackboneFeatures:
         descriptors([one.sem for one in features]),
         together(logits) if logits else None,
     )
-
-
-def _unlearn(base_logits: Tensor, episode_class: Tensor) -> Tensor:
-    """Take the logit of each episode's class away; -1: there is none."""
-    outputs = torch.arange(base_logits.shape[1], device=base_logits.device)
-    own = (outputs == episode_class[:, None] + 1) & (episode_class >= 0)[:, None]
-    return base_logits.masked_fill(own[..., None, None], -torch.inf)
 
 
 def _flip(mask: Tensor, flipped: bool) -> Tensor:

@@ -1,0 +1,308 @@
+"""How fast is kshot, against the plain computation of the same numbers? `make bench`.
+
+    python benchmarks/speed.py [--pairs N] [--only NAME] [--into FILE.md]
+
+Run it from the repository's root. Each case runs `benchmarks/naive.py` and kshot in alternation, with the
+same weights and inputs, in one process with one thread, and takes the processor's time; then with two threads
+and the clock. Peak memory is that of a process that does nothing else (Linux only). The floor is what the
+operations of kshot's way cost at the rate at which the machine multiplies large matrices. What is in
+`benchmarks/results/speed.json` is kept, so that an interrupted run goes on. Nothing else may run meanwhile.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from naive import Naive, classify, read
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from kshot.benchmark.provenance import record_provenance
+from kshot.benchmark.table_writers import Cell, Table, insert_between, to_markdown
+from kshot.episode import Prediction, Support
+from kshot.methods.two_pass import TwoPass
+from kshot.methods.voting import segment_by_vote
+from kshot.network.losses import losses
+from kshot.pictures import write_text
+from kshot.pretrained import ModelConfig, build_method
+
+RESULT = Path("benchmarks/results/speed.json")
+BASE_CLASSES = 15
+WARM_UPS, CLOCKED = 1, 3
+STEPS = ("cls", "sem", "combined", "second", "final")
+
+
+class Case(NamedTuple):
+    """What is timed: an image segmented from its pixels on, or a training step from features on."""
+
+    backbone: str = "resnet50"
+    size: int = 400
+    shots: int = 1
+    covered: float = 0.2
+    """Part of the support's area that the mask covers."""
+    fitted: bool = False
+    """Whether kshot has read the supports before. The plain computation cannot."""
+    batch: int = 1
+    channels: tuple[int, int, int] = (16, 64, 128)
+    trains: bool = False
+    """Whether it is a step of meta-training."""
+    autocast: bool = False
+    """Whether kshot's side of it runs under bf16."""
+
+
+CASES = {
+    "1 shot": Case(),
+    "1 shot, fitted": Case(fitted=True),
+    "5 shots": Case(shots=5),
+    "5 shots, fitted": Case(shots=5, fitted=True),
+    "1 shot, mask 5 %": Case(covered=0.05),
+    "1 shot, mask 100 %": Case(covered=1.0),
+    "ResNet-101, 1 shot": Case(backbone="resnet101"),
+    "ResNet-101, 5 shots, fitted": Case(backbone="resnet101", shots=5, fitted=True),
+    "EfficientNet-Lite2, 1 shot": Case(backbone="efficientnet_lite2"),
+    "EfficientNet-Lite2, 1 shot, fitted": Case(backbone="efficientnet_lite2", fitted=True),
+    "EfficientNet-Lite2, 5 shots, fitted": Case(backbone="efficientnet_lite2", shots=5, fitted=True),
+    "batch of 8, 256 px": Case(batch=8, size=256),
+    "training step of 8, 256 px": Case(batch=8, size=256, trains=True),
+    "training step, recipe lite": Case("efficientnet_lite2", 257, 1, 0.2, False, 8, (16, 32, 64), True),
+    "the same, bf16": Case("efficientnet_lite2", 257, 1, 0.2, False, 8, (16, 32, 64), True, True),
+}
+
+
+class Inputs(NamedTuple):
+    """Images (B, 3, H, W) and (B, K, 3, H, W), masks (B, K, 1, H, W), and what is to be found (B, H, W)."""
+
+    query: Tensor
+    supports: Tensor
+    masks: Tensor
+    truth: Tensor
+
+
+class Sides(NamedTuple):
+    """Both ways of doing one thing."""
+
+    naive: Callable[[], list[Prediction]]
+    kshot: Callable[[], list[Prediction]]
+
+
+def main() -> None:
+    """Measure what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", choices=CASES, help="one case; default all")
+    parser.add_argument("--into", type=Path, help="Put the table between its markers in this document")
+    options = parser.parse_args()
+    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in CASES if options.only is None else [options.only]:
+        if name not in found.get("cases", {}):
+            found["provenance"] = record_provenance(["bench"]).model_dump()
+            found["gigaflops"] = found.get("gigaflops", matmul_rate() / 1e9)
+            found.setdefault("cases", {})[name] = measure(
+                CASES[name], options.pairs, found["gigaflops"] * 1e9
+            )
+            write_text(json.dumps(found, indent=2) + "\n", RESULT)
+            print(name, json.dumps(found["cases"][name]), flush=True)
+    text = to_markdown(table(found))
+    if options.into is None:
+        print(text)
+    else:
+        write_text(insert_between(options.into.read_text(), "table-speed", text), options.into)
+
+
+def measure(case: Case, pairs: int, rate: float) -> dict[str, float]:
+    """Time both sides of a case, in seconds; memory in MiB."""
+    torch.set_num_threads(1)
+    method, inputs = prepare(case)
+    sides = arrange(case, method, inputs)
+    difference = largest_difference(sides)
+    with FlopCounterMode(display=False) as counter:
+        sides.kshot()
+    for _ in range(WARM_UPS):
+        sides.naive(), sides.kshot()
+    cpu = alternate(sides, pairs, time.process_time)
+    torch.set_num_threads(2)
+    clock = alternate(sides, CLOCKED, time.perf_counter)
+    torch.set_num_threads(1)
+    (naive, ours), (naive_clock, ours_clock) = cpu, clock
+    return {
+        "pairs": pairs,
+        "naive": statistics.median(naive),
+        "kshot": statistics.median(ours),
+        "ratio": statistics.median(n / k for n, k in zip(naive, ours, strict=True)),
+        "naive_best": min(naive),
+        "kshot_best": min(ours),
+        "naive_two_threads": statistics.median(naive_clock),
+        "kshot_two_threads": statistics.median(ours_clock),
+        "naive_memory": peak_memory(case, "naive"),
+        "kshot_memory": peak_memory(case, "kshot"),
+        "floor": counter.get_total_flops() / rate,
+        "largest_difference": difference,
+    }
+
+
+def prepare(case: Case) -> tuple[TwoPass, Inputs]:
+    """Make a case's model with random weights, and its inputs."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        method="two-pass",
+        backbone=case.backbone,
+        channels=case.channels,
+        base_classes=tuple(map(str, range(BASE_CLASSES))),
+        image_size=case.size,
+    )
+    method = build_method(config).train(case.trains)
+    assert isinstance(method, TwoPass)
+    side = round(case.size * case.covered**0.5)
+    start = (case.size - side) // 2
+    masks = torch.zeros(case.batch, case.shots, 1, case.size, case.size)
+    masks[..., start : start + side, start : start + side] = 1
+    images = torch.rand(case.batch, 1 + case.shots, 3, case.size, case.size)
+    truth = (torch.rand(case.batch, case.size, case.size) < case.covered).long()
+    return method, Inputs(images[:, 0], images[:, 1:], masks, truth)
+
+
+def arrange(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
+    """Say what each side computes."""
+    naive = Naive(method)
+    if case.trains:
+        return arrange_step(case, method, naive, inputs)
+    shots = list(zip(inputs.supports.unbind(1), inputs.masks.unbind(1), strict=True))
+
+    def fit() -> list[Support]:
+        return [Support(method.support_features(image), mask) for image, mask in shots]
+
+    known = fit() if case.fitted else None
+
+    @torch.inference_mode()
+    def plainly() -> list[Prediction]:
+        found = naive.predict(inputs.query, inputs.supports, inputs.masks)
+        naive.vote(found, (case.size, case.size))
+        return found
+
+    @torch.inference_mode()
+    def fast() -> list[Prediction]:
+        features = method.features(inputs.query)
+        found = method.match_each(features, fit() if known is None else known)
+        segment_by_vote(found, (case.size, case.size), method.threshold)
+        return found
+
+    return Sides(plainly, fast)
+
+
+def arrange_step(case: Case, method: TwoPass, naive: Naive, inputs: Inputs) -> Sides:
+    """Make a training step of each side, on features that are read already."""
+    learned = [weight for weight in method.parameters() if weight.requires_grad]
+    support_image, mask = inputs.supports[:, 0], inputs.masks[:, 0]
+    with torch.no_grad():
+        query, support = method.features(inputs.query), method.features(support_image)
+        maps = [
+            read(backbone, image)[0]
+            for backbone in (method.cls_backbone, method.sem_backbone)
+            for image in (inputs.query, support_image)
+        ]
+        base_logits = classify(method.base_head, read(method.sem_backbone, inputs.query)[1])
+    episode_class = torch.arange(case.batch) % BASE_CLASSES
+
+    def step(prediction: Prediction) -> list[Prediction]:
+        torch.autograd.grad(sum(losses(prediction, inputs.truth).values()), learned)
+        return [prediction]
+
+    def plainly() -> list[Prediction]:
+        return step(naive.match(*maps, mask, base_logits, episode_class))
+
+    def fast() -> list[Prediction]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
+            prediction = method.match(query, Support(support, mask), episode_class)
+        return step(prediction)
+
+    return Sides(plainly, fast)
+
+
+def largest_difference(sides: Sides) -> float:
+    """Compare the logits of every step, shot by shot."""
+    pairs = zip(sides.naive(), sides.kshot(), strict=True)
+    return max(
+        float((getattr(plain, step) - getattr(fast, step)).detach().abs().max())
+        for plain, fast in pairs
+        for step in STEPS
+    )
+
+
+def alternate(sides: Sides, pairs: int, clock: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Time both sides in turn."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(pairs):
+        for times, run in zip(taken, sides, strict=True):
+            start = clock()
+            run()
+            times.append(clock() - start)
+    return taken
+
+
+def peak_memory(case: Case, side: str) -> float:
+    """Give the most memory that a process of its own holds while it computes one side."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (case, side))
+
+
+def _peak_memory(case: Case, side: str) -> float:
+    torch.set_num_threads(1)
+    method, inputs = prepare(case)
+    getattr(arrange(case, method, inputs), side)()
+    # Not getrusage: its maximum begins with that of the process that started this one.
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def matmul_rate() -> float:
+    """Measure operations a second of large matrix products, with one thread; the best of several."""
+    torch.set_num_threads(1)
+    matrix, taken = torch.rand(2048, 2048), []
+    for _ in range(7):
+        start = time.process_time()
+        matrix @ matrix
+        taken.append(time.process_time() - start)
+    return 2 * 2048**3 / min(taken)
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Lay out the results."""
+    head = ("naive", "kshot", "ratio", "floor")
+    columns = [("", "Case"), *(("", name) for name in head), ("2 threads", "naive"), ("2 threads", "kshot")]
+    columns += [("MB", "naive"), ("MB", "kshot"), ("", "Δ logits")]
+    rows = []
+    for name, case in CASES.items():
+        if (one := found["cases"].get(name)) is None:
+            continue
+        label = name if case.backbone != "resnet50" or "ResNet" in name else f"ResNet-50, {name}"
+        seconds = [f"{one[key]:.2f} s" for key in ("naive", "kshot")]
+        clocked = [f"{one[key]:.2f} s" for key in ("naive_two_threads", "kshot_two_threads")]
+        memory = [f"{one[key]:.0f}" for key in ("naive_memory", "kshot_memory")]
+        ratio = f"**{one['ratio']:.1f} x**"
+        cells = [label, *seconds, ratio, f"{one['floor']:.2f} s", *clocked, *memory]
+        rows.append(tuple(Cell(text) for text in [*cells, f"{one['largest_difference']:.0e}"]))
+    machine = found["provenance"]["machine"]
+    return Table(
+        "The two-pass method, computed plainly and by kshot",
+        tuple(columns),
+        tuple(rows),
+        (
+            f"{machine}; PyTorch {found['provenance']['versions']['torch']}, eager, fp32 unless said; random "
+            "weights. 400 px and a mask of 20 % unless said.",
+            "naive and kshot: processor seconds, one thread, medians; ratio: median of the pairs' ratios. "
+            "2 threads: seconds of the clock.",
+            f"floor: kshot's operations at {found['gigaflops']:.0f} Gflop/s, this machine's rate of large "
+            "matrix products. MB: peak of the whole process, MiB. Δ logits: the largest difference.",
+        ),
+        num_texts=1,
+    )
+
+
+if __name__ == "__main__":
+    main()
