@@ -80,6 +80,7 @@ ROOMS = [
     "training.loop",
     "training.base_data",
     "training.pretrain",
+    "training.regions",
     "training.episodes",
     "training.validation",
     "training.meta_train",
