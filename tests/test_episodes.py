@@ -150,20 +150,3 @@ def test_h_cls_can_unlearn_the_episodes_class_in_training(voc, reader):
         torch.testing.assert_close(found, 1 - without.softmax(0)[0])
     unknown = TrainingEpisodes(CONFIG.model_copy(update={"unlearn_own": True}), voc, ("bus",))
     assert unknown.read([0], reader).query.base_logits.isfinite().all()
-
-
-def test_a_region_is_shown_instead_of_the_class(voc, reader):
-    """Then H_cls knows no class, so that the base map is empty, and novel pixels are in neither mask."""
-    indices = list(range(12))
-    kept, shown = (episodes_of(voc, regions=r).read(indices, reader) for r in (0.0, 1.0))
-    is_region = shown.episode_class == -1
-    assert is_region.float().mean() > 0.5  # some draws find nothing that both photographs share
-    for index in indices:
-        same = torch.equal(kept.support.mask[index], shown.support.mask[index])
-        assert same != is_region[index]
-        ignored = kept.query_mask[index] == 255
-        assert torch.equal(shown.query_mask[index] == 255, ignored)
-        if is_region[index]:
-            assert shown.support.mask[index].any()
-            assert not base_map(shown.query.base_logits)[index].any()
-    torch.testing.assert_close(shown.query.base_logits[~is_region], kept.query.base_logits[~is_region])

@@ -141,8 +141,8 @@ class TrainingEpisodes:
             (class_id, query, (support,)), (query_flipped, support_flipped) = self.episode(index)
             queries.append(reader.read(query, query_flipped))
             supports.append(reader.read(support, support_flipped))
-            query_mask = _flip(self._mask(query, class_id, reader.frame), query_flipped)
-            support_mask = _flip(self._mask(support, class_id, reader.frame), support_flipped)
+            query_mask = _flip(self._query_mask(query, class_id, reader.frame), query_flipped)
+            support_mask = _flip(self._query_mask(support, class_id, reader.frame), support_flipped)
             place = self.places[class_id]
             region = self._region(index, queries[-1], supports[-1], reader.frame.size)
             if region is not None:
@@ -175,8 +175,12 @@ class TrainingEpisodes:
         )
 
     @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019  one object a run
-    def _mask(self, name: str, class_id: int, frame: Frame) -> Tensor:
-        """Read where a class is, with unknown and novel pixels treated as the recipe says."""
+    def _truth(self, name: str, class_id: int, frame: Frame) -> Tensor:
+        return torch.from_numpy(frame.truth(self.dataset.truth(name, class_id)))
+
+    @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019
+    def _query_mask(self, name: str, class_id: int, frame: Frame) -> Tensor:
+        """Read what is to be found, with unknown and novel pixels treated as the recipe says."""
         truth = self.dataset.truth(name, class_id).copy()
         if self.config.unknown_pixels == "background":
             truth[truth == IGNORE] = 0
