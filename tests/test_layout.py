@@ -80,7 +80,6 @@ ROOMS = [
     "training.loop",
     "training.base_data",
     "training.pretrain",
-    "training.regions",
     "training.episodes",
     "training.validation",
     "training.meta_train",

@@ -157,9 +157,6 @@ def train(
     accumulate: Accumulate = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
     fusion_lr: Annotated[float | None, typer.Option(help="Learning rate of the fusion's weights.")] = None,
-    regions: Annotated[
-        float | None, typer.Option(help="How often an episode shows a region, not a class.", min=0, max=1)
-    ] = None,
     unlearn_own: Annotated[
         bool | None,
         typer.Option(
@@ -204,7 +201,6 @@ def train(
         "lr": lr,
         "fusion_lr": fusion_lr,
         "unlearn_own": unlearn_own,
-        "regions": regions,
         "validate_every": validate_every,
         "validate_episodes": validate_episodes,
         "precision": precision,

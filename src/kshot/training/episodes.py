@@ -29,14 +29,9 @@ from kshot.training.feature_cache import (
     pyramid_to_features,
 )
 from kshot.training.recipes import TrainConfig
-from kshot.training.regions import find_region
 
 MASKS_KEPT = 4096
 """Truths that stay in memory, at the network's size: some 66 kB each at 257 px."""
-
-
-REGION = -2
-"""Place of a region among the base classes."""
 
 
 class Batch(NamedTuple):
@@ -126,14 +121,6 @@ class TrainingEpisodes:
         coins = np.random.default_rng((config.seed, index)).random(2) < 0.5
         return episode, (config.flip and bool(coins[0]), config.flip and bool(coins[1]))
 
-    def _region(self, index: int, query: Stored, support: Stored, size: int) -> Tensor | None:
-        random = np.random.default_rng((self.config.seed, index, 1))
-        if random.random() >= self.config.regions:
-            return None
-        stage = int(random.integers(2))
-        taps = [pyramid.stages[stage][-1] for one in (query, support) if (pyramid := one.cls or one.sem)]
-        return find_region(torch.cat(taps).float(), size, random)
-
     def read(self, indices: Sequence[int], reader: FeatureReader) -> Batch:
         """Read episodes into one batch, on the reader's device."""
         queries, supports, support_masks, query_masks, places = [], [], [], [], []
@@ -141,32 +128,16 @@ class TrainingEpisodes:
             (class_id, query, (support,)), (query_flipped, support_flipped) = self.episode(index)
             queries.append(reader.read(query, query_flipped))
             supports.append(reader.read(support, support_flipped))
-            query_mask = _flip(self._query_mask(query, class_id, reader.frame), query_flipped)
-            support_mask = _flip(self._query_mask(support, class_id, reader.frame), support_flipped)
-            place = self.places[class_id]
-            region = self._region(index, queries[-1], supports[-1], reader.frame.size)
-            if region is not None:
-                place = REGION
-                query_mask, support_mask = (
-                    torch.where(unseen, IGNORE, mask)
-                    for mask, unseen in zip(
-                        region, (query_mask == IGNORE, support_mask == IGNORE), strict=True
-                    )
-                )
-            query_masks.append(query_mask)
-            support_masks.append((support_mask == 1).float()[None])
-            places.append(place)
+            query_masks.append(_flip(self._query_mask(query, class_id, reader.frame), query_flipped))
+            truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
+            support_masks.append((truth == 1).float()[None])
+            places.append(self.places[class_id])
         to = partial(torch.Tensor.to, device=reader.device)
         query_features = _join(queries, reader.device)
-        if query_features.base_logits is not None:
-            logits = query_features.base_logits
-            if self.config.unlearn_own:
-                logits = unlearn(logits, to(torch.tensor(places)).clamp(min=-1))
-            for place, one in zip(places, logits, strict=True):
-                if place == REGION:
-                    one[1:] = -torch.inf
-            query_features = query_features._replace(base_logits=logits)
-        places = [max(place, -1) for place in places]
+        if self.config.unlearn_own and query_features.base_logits is not None:
+            query_features = query_features._replace(
+                base_logits=unlearn(query_features.base_logits, to(torch.tensor(places)))
+            )
         return Batch(
             query_features,
             Support(_join(supports, reader.device), to(torch.stack(support_masks))),

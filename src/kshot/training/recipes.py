@@ -91,9 +91,6 @@ class TrainConfig(BaseModel):
     """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
     flip: bool = False
     """Whether queries and supports are mirrored, each half of the time."""
-    regions: float = Field(default=0.0, ge=0, le=1)
-    """How often an episode's object is not of its class, but a region that both photographs share; see
-    `training.regions`."""
     sizes: tuple[SizeStage, ...]
     """The last one's size is the model's."""
     batch: int = Field(default=24, ge=1)
