@@ -6,8 +6,7 @@ Run it from the repository's root. Five methods with one backbone (EfficientNet-
 PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
 is about with two seeds. Each has a threshold of its own, chosen on classes that it was trained on, and is
 scored on held-out base classes and on coco-mini-60. Runs go to `runs/ablation` and are resumed; results to
-`benchmarks/results`, where what is there is kept. With --only, rows can be made two at a time, with one thread
-each.
+`benchmarks/results`, where what is there is kept. With --only, rows can be made two at a time.
 """
 
 import argparse

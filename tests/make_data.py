@@ -87,6 +87,16 @@ def scene(width=120, height=90, left=20, seed=0):
     return picture, np.asarray(mask)
 
 
+def two_things(red=20, blue=110, seed=0):
+    """Draw a red disc and a blue square on green noise; give the picture and labels (H, W), 1 and 2."""
+    picture, mask = scene(width=180, left=red, seed=seed)
+    box = (blue, 25, blue + 40, 65)
+    ImageDraw.Draw(picture).rectangle(box, fill=(40, 60, 230))
+    labels = Image.fromarray(mask.astype(np.uint8))
+    ImageDraw.Draw(labels).rectangle(box, fill=2)
+    return picture, np.asarray(labels)
+
+
 def iou(a, b):
     """Intersection over union of two bool masks."""
     return (a & b).sum() / (a | b).sum()

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_data import iou, scene
+from make_data import iou, scene, two_things
 from PIL import Image
 
 from kshot.cli import main
 from kshot.images import read_mask
+from kshot.pictures import label_picture
 
 
 def run(*arguments):
@@ -79,6 +80,41 @@ def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
     (photos / "queries" / "broken.png").unlink()
     assert run("segment", *support_options(photos), photos / "queries", "--out", out) == 0
     assert not (out / "failures.jsonl").exists()
+
+
+def test_several_classes_become_label_pictures(tmp_path, capsys):
+    picture, labels = two_things()
+    picture.save(tmp_path / "support.png")
+    label_picture(labels * np.uint8(3)).save(tmp_path / "labels.png")  # 3 is the disc, 6 the square
+    (tmp_path / "queries").mkdir()
+    truths = {}
+    for name, (red, blue) in {"one": (100, 20), "two": (20, 120)}.items():
+        query, truths[name] = two_things(red, blue, seed=red)
+        query.save(tmp_path / "queries" / f"{name}.png")
+    out = tmp_path / "out"
+    support = [
+        "--support",
+        tmp_path / "support.png",
+        tmp_path / "labels.png",
+        "--classes",
+        "square=6, disc=3",
+    ]
+    options = [tmp_path / "queries", "--out", out, "--save-probabilities"]
+    assert run("segment", *support, *options) == 0
+    assert json.loads((out / "classes.json").read_text()) == {"square": 1, "disc": 2}
+    for name, truth in truths.items():
+        with Image.open(out / f"{name}_labels.png") as picture:
+            found = np.asarray(picture)
+        assert iou(found == 1, truth == 2) > 0.5
+        assert iou(found == 2, truth == 1) > 0.5
+        probability = np.load(out / f"{name}_probability.npy")
+        assert probability.shape == (2, *truth.shape)
+        assert (out / f"{name}_overlay.png").exists()
+    assert (out / "contact_sheet.png").exists()
+    assert "% square, " in capsys.readouterr().out
+    for wrong in ("square", "square=", "=6", "a=1,a=2", "a=-1"):
+        assert run("segment", *support[:-1], wrong, *options) == 2
+        assert "names and values such as cat=1,dog=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

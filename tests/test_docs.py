@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from make_data import scene
+from make_data import scene, two_things
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,6 +16,7 @@ from kshot.benchmark.table_writers import insert_between, to_markdown
 from kshot.benchmark.tables import list_table
 from kshot.description import describe
 from kshot.network.backbones import Backbone
+from kshot.pictures import label_picture
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,19 +30,24 @@ def photos(tmp_path, monkeypatch):
     picture.save("cup.jpg")
     Image.fromarray(mask).save("cup_mask.png")
     Path("photos").mkdir()
-    for name in ("table.jpg", "photos/one.jpg", "photos/two.jpg"):
+    for name in ("photos/one.jpg", "photos/two.jpg"):
         scene(left=50)[0].save(name)
+    picture, labels = two_things()
+    for name in ("table.jpg", "other_table.jpg"):
+        picture.save(name)
+    label_picture(labels).save("table_labels.png")
     save_file(Backbone("resnet50").trunk.state_dict(), "resnet50.safetensors")
 
 
 @pytest.mark.usefixtures("photos")
 def test_the_readmes_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(block, names)
-    assert names["mask"].shape == names["probability"].shape == (90, 120)
+    assert names["mask"].shape == names["probability"].shape == (90, 180)
+    assert names["labels"].shape == (90, 180)
     assert names["backbone"].name == "resnet50.tv_in1k"
 
 
@@ -49,12 +55,13 @@ def test_the_readmes_python_runs():
 def test_the_readmes_commands_run():
     commands = re.findall(r"^\.venv/bin/kshot (.*)$", README, flags=re.M)
     commands += re.findall(r"`kshot (info .*?)`", README)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         with pytest.raises(SystemExit) as caught:
             cli.main(command.split())
         assert not caught.value.code, command
     assert Path("masks/one_mask.png").exists()
+    assert Path("labels/one_labels.png").exists()
 
 
 def verbs(command=None, words=()):

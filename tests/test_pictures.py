@@ -6,6 +6,8 @@ from kshot.images import read_mask
 from kshot.pictures import (
     contact_sheet,
     heatmap,
+    label_colour,
+    label_picture,
     mask_picture,
     montage,
     overlay,
@@ -72,3 +74,29 @@ def test_a_montage_shows_every_picture(count):
     grid = montage([Image.new("RGB", (90, 60), colour) for colour in colours], 120)
     assert set(colours) <= {colour for _, colour in grid.getcolors(100_000)}
     assert max(grid.size) <= 120
+
+
+def test_labels_are_a_palette_picture_of_their_own_values(tmp_path):
+    labels = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    save_picture(label_picture(labels), tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+        colours = np.asarray(picture.convert("RGB"))
+    assert tuple(colours[0, 0]) == (0, 0, 0)
+    assert tuple(colours[0, 3]) == label_colour(3)
+    assert len({label_colour(label) for label in range(60)}) == 60
+
+
+def test_an_overlay_gives_each_class_its_colour():
+    labels = np.zeros((10, 12), np.uint8)
+    labels[1:9, 1:5], labels[1:9, 6:10] = 1, 2
+    pixels = np.asarray(overlay(Image.new("RGB", (12, 10), (100, 100, 100)), labels)).astype(int)
+    for label, x in ((1, 3), (2, 8)):
+        np.testing.assert_allclose(pixels[4, x], (100 + np.array(label_colour(label))) / 2, atol=1)
+    assert (pixels[labels == 0] == 100).all()
+    mask = labels == 1
+    np.testing.assert_array_equal(
+        np.asarray(overlay(Image.new("RGB", (12, 10)), mask)),
+        np.asarray(overlay(Image.new("RGB", (12, 10)), mask.astype(np.uint8))),
+    )

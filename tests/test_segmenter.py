@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from make_data import METHODS, iou, scene, tiny_method
+from make_data import METHODS, iou, scene, tiny_method, two_things
 from PIL import Image
 
 from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
 from kshot.pretrained import ModelConfig
-from kshot.segmenter import choose_device
+from kshot.segmenter import Explanation, LabelSegmenter, choose_device, decide_labels
 
 
 def tiny_segmenter(name="two-pass", image_size=96):
@@ -143,3 +143,70 @@ def test_devices():
     assert choose_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(ModelError, match="Device 'toaster' cannot be used here"):
         choose_device("toaster")
+
+
+def test_several_classes_are_told_apart(pretrained):
+    picture, labels = two_things()
+    query, truth = two_things(red=120, blue=30, seed=1)
+    fitted = pretrained.fit({"disc": [(picture, labels == 1)], "square": [(picture, labels == 2)]})
+    assert isinstance(fitted, LabelSegmenter)
+    assert fitted.class_names == ("disc", "square")
+    found = fitted.predict(query)
+    assert found.dtype == np.uint8
+    for label in (1, 2):
+        assert iou(found == label, truth == label) > 0.5
+    probability = fitted.predict_proba(query)
+    assert probability.shape == (2, *truth.shape)
+    assert probability[0][truth == 1].mean() > 0.7 > 0.4 > probability[0][truth == 2].mean()
+    # One class is what it is without the other.
+    alone = pretrained.fit(picture, labels == 1).explain(query)
+    np.testing.assert_array_equal(fitted.explain(query).classes["disc"].fused, alone.fused)
+
+
+def test_label_maps_are_the_same_as_masks():
+    segmenter = tiny_segmenter()
+    (first, labels), (second, others) = two_things(), scene(seed=3)
+    query = two_things(red=100, blue=20, seed=1)[0]
+    values = np.where(labels == 1, 7, np.where(labels == 2, 200, 0)).astype(np.uint8)
+    values[:, -3:] = 255
+    # The second support shows the one class only.
+    maps = segmenter.fit_label_maps(
+        [first, second], [values, others * np.uint8(7)], {"square": 200, "disc": 7}
+    )
+    pairs = {"square": [(first, values == 200)], "disc": [(first, values == 7), (second, others)]}
+    masks = segmenter.fit(pairs)
+    assert maps.class_names == masks.class_names == ("square", "disc")
+    np.testing.assert_array_equal(maps.predict(query), masks.predict(query))
+    np.testing.assert_array_equal(maps.predict_proba(query), masks.predict_proba(query))
+
+
+def test_the_likeliest_class_has_the_pixel_and_no_mask_none():
+    def answer(mask, fused):
+        mask, fused = np.array([mask], dtype=bool), np.array([fused], dtype=np.float32)
+        return Explanation(mask, fused, None, None, None)
+
+    first = answer([1, 1, 1, 0, 0], [0.6, 0.9, 0.7, 0.45, 0.0])
+    second = answer([1, 1, 0, 0, 1], [0.8, 0.9, 0.9, 0.40, 0.0])
+    # 2 is likelier; equal, so the first; only 1 is in a mask; none; a vote without any probability.
+    assert decide_labels([first, second]).tolist() == [[2, 1, 1, 0, 2]]
+
+
+def test_mistakes_with_classes_are_named():
+    segmenter, (picture, labels) = tiny_segmenter(), two_things()
+    with pytest.raises(MaskError, match="0 classes; a label map holds 1 to 254"):
+        segmenter.fit({})
+    with pytest.raises(ImageError, match="Class 'cat' has no support images"):
+        segmenter.fit({"cat": []})
+    with pytest.raises(MaskError, match="dictionary of classes holds the masks"):
+        segmenter.fit({"cat": [(picture, labels == 1)]}, [labels])
+    with pytest.raises(MaskError, match="There are no masks"):
+        segmenter.fit(picture)
+    with pytest.raises(MaskError, match="2 support images need as many masks, but there are 1"):
+        segmenter.fit_label_maps([picture, picture], [labels], {"disc": 1, "square": 2})
+    with pytest.raises(ImageError, match="Class 'cat' has no support images"):
+        segmenter.fit_label_maps([picture], [labels], {"disc": 1, "square": 2, "cat": 3})
+    with pytest.raises(MaskError, match=r"the value 2, which no class has: there are 0, 255 and 1 \(disc\)"):
+        segmenter.fit_label_maps([picture], [labels], {"disc": 1})
+    for values in ({"disc": 1, "square": 1}, {"disc": 0, "square": 2}, {"disc": 1, "square": 255}):
+        with pytest.raises(MaskError, match="each needs its own, and not 0 or 255"):
+            segmenter.fit_label_maps([picture], [labels], values)

@@ -19,7 +19,7 @@ from kshot.errors import (
 )
 
 if TYPE_CHECKING:
-    from kshot.segmenter import Explanation, Segmenter
+    from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, Segmenter
 
 __version__ = version("kshot")
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "Explanation",
     "ImageError",
     "KshotError",
+    "LabelExplanation",
+    "LabelSegmenter",
     "MaskError",
     "ModelError",
     "NotFittedError",
@@ -38,7 +40,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; whoever only asks for help or a version need not wait.
-    if name in ("Explanation", "Segmenter"):
+    if name in ("Explanation", "LabelExplanation", "LabelSegmenter", "Segmenter"):
         from kshot import segmenter
 
         return getattr(segmenter, name)

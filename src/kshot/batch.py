@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from kshot.errors import KshotError
-from kshot.images import list_images, read_image, read_mask
+from kshot.images import list_images, read_image, read_label_map, read_mask
 from kshot.pictures import (
     Row,
+    captioned,
     contact_sheet,
     heatmap,
+    label_colour,
+    label_picture,
     mask_picture,
     montage,
     overlay,
@@ -25,16 +29,21 @@ from kshot.pictures import (
     write_text,
 )
 from kshot.progress import make_bar
-from kshot.segmenter import Explanation, Segmenter
+from kshot.segmenter import Explanation, LabelExplanation, LabelMap, LabelSegmenter, Segmenter
 
 SHEET_ROWS = 12
 """Queries on the contact sheet: the first ones, so that thousands don't make one huge picture."""
 
 CELL = 240
 
+CLASSES_FILE = "classes.json"
+"""Each class's label, in the results' folder, if there are several."""
 
-LabelledImage = tuple[Image.Image, NDArray[np.bool_]]
-"""A support: an upright RGB picture, and its mask (H, W)."""
+MAX_HEATMAPS = 4
+"""Classes up to which the contact sheet shows each one's probability."""
+
+LabelledImage = tuple[Image.Image, NDArray[np.bool_] | LabelMap]
+"""A support: an upright RGB picture, and its mask or its label map (H, W)."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,21 @@ class Outputs:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
         return cls(folder, queries, save_probabilities)
 
-    def write(self, stem: Path, picture: Image.Image, explanation: Explanation) -> None:
-        """Write one query's mask, overlay and, if wanted, probabilities."""
+    def write(self, stem: Path, picture: Image.Image, explanation: Explanation | LabelExplanation) -> None:
+        """Write one query's mask or labels, overlay and, if wanted, probabilities."""
         place = self.folder / stem
-        save_picture(mask_picture(explanation.mask), place.with_name(f"{stem.name}_mask.png"))
-        save_picture(overlay(picture, explanation.mask), place.with_name(f"{stem.name}_overlay.png"))
+        if isinstance(explanation, LabelExplanation):
+            answer, kind = label_picture(explanation.labels), "labels"
+            probability = np.stack([one.fused for one in explanation.classes.values()])
+        else:
+            answer, kind = mask_picture(explanation.mask), "mask"
+            probability = explanation.fused
+        save_picture(answer, place.with_name(f"{stem.name}_{kind}.png"))
+        tinted = overlay(picture, labels_of(explanation))
+        save_picture(tinted, place.with_name(f"{stem.name}_overlay.png"))
         if self.save_probabilities:
             with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
-                np.save(temporary, explanation.fused.astype(np.float16))
+                np.save(temporary, probability.astype(np.float16))
 
 
 def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[Path, Path]]:
@@ -96,13 +112,19 @@ class Report:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
-def segment_all(segmenter: Segmenter, supports: list[LabelledImage], outputs: Outputs) -> int:
+def segment_all(
+    segmenter: Segmenter | LabelSegmenter, supports: list[LabelledImage], outputs: Outputs
+) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     A bad image is noted in `failures.jsonl` and does not stop the others.
     """
     console, report, start = Console(), Report(), time.monotonic()
-    support_picture = montage([overlay(picture, mask) for picture, mask in supports], CELL)
+    support_picture = montage([overlay(picture, labels) for picture, labels in supports], CELL)
+    if isinstance(segmenter, LabelSegmenter):
+        support_picture = _with_legend(support_picture, segmenter.class_names)
+        numbers = {name: label for label, name in enumerate(segmenter.class_names, 1)}
+        write_text(json.dumps(numbers, indent=2) + "\n", outputs.folder / CLASSES_FILE)
     with make_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
@@ -123,7 +145,7 @@ def segment_all(segmenter: Segmenter, supports: list[LabelledImage], outputs: Ou
 
 
 def _segment_one(
-    segmenter: Segmenter,
+    segmenter: Segmenter | LabelSegmenter,
     support_picture: Image.Image,
     image: Path,
     stem: Path,
@@ -140,7 +162,7 @@ def _segment_one(
         return True, f"{image}: failed: {error}"
     if len(report.rows) < SHEET_ROWS:
         report.rows.append(sheet_row(support_picture, picture, explanation))
-    return False, f"{image}: {100 * explanation.mask.mean():.1f} % foreground"
+    return False, f"{image}: {_shares(explanation)}"
 
 
 def _write_report(report: Report, folder: Path) -> None:
@@ -152,19 +174,61 @@ def _write_report(report: Report, folder: Path) -> None:
         write_text("".join(json.dumps(failure) + "\n" for failure in report.failures), failures)
 
 
-def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation) -> Row:
-    """Lay out one query for the contact sheet: support, query, the steps that the method has, result."""
-    steps = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
-    if explanation.first_pass is None:
+def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation | LabelExplanation) -> Row:
+    """Lay out one query for the contact sheet: support, query, the steps that the method has, result.
+
+    Of several classes the steps are their probabilities, unless there are many.
+    """
+    if isinstance(explanation, LabelExplanation):
+        steps = {name: one.fused for name, one in explanation.classes.items()}
+        steps = steps if len(steps) <= MAX_HEATMAPS else {}
+    elif explanation.first_pass is None:
         steps = {"probability": explanation.fused}
+    else:
+        passes = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
+        steps = {caption: step for caption, step in passes.items() if step is not None}
     row = [("support", support), ("query", query)]
-    row += [(caption, heatmap(step)) for caption, step in steps.items() if step is not None]
-    row.append(("result", overlay(query, explanation.mask)))
+    row += [(caption, heatmap(step)) for caption, step in steps.items()]
+    row.append(("result", overlay(query, labels_of(explanation))))
     # Shrunk here already: the sheet is laid out at the end, and whole photographs are large to keep.
     return [(caption, ImageOps.contain(picture, (CELL, CELL))) for caption, picture in row]
 
 
-def read_support(image: Path, mask: Path) -> LabelledImage:
-    """Read a labelled image once, for the network and for the contact sheet."""
+def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] | LabelMap:
+    """Give the answer itself: the mask, or the labels."""
+    return explanation.labels if isinstance(explanation, LabelExplanation) else explanation.mask
+
+
+def read_support(image: Path, mask: Path, classes: Mapping[str, int] | None = None) -> LabelledImage:
+    """Read a labelled image once, for the network and for the contact sheet.
+
+    classes: the values of several classes in the mask; in the answer they are 1, 2, … in this order.
+    """
     picture = read_image(image)
-    return picture, read_mask(mask, (picture.height, picture.width))
+    size = picture.height, picture.width
+    if classes is None:
+        return picture, read_mask(mask, size)
+    masks = read_label_map(mask, size, classes)
+    labels = np.zeros(size, dtype=np.uint8)
+    for label, name in enumerate(classes, 1):
+        if name in masks:
+            labels[masks[name]] = label
+    return picture, labels
+
+
+def _with_legend(picture: Image.Image, class_names: tuple[str, ...]) -> Image.Image:
+    """Put the classes' names and colours below the supports."""
+    picture = ImageOps.contain(picture, (CELL, CELL))
+    for label, name in enumerate(class_names, 1):
+        picture = captioned(picture, name, label_colour(label))
+    return picture
+
+
+def _shares(explanation: Explanation | LabelExplanation) -> str:
+    """Say how much of the picture each class covers."""
+    if isinstance(explanation, Explanation):
+        return f"{100 * explanation.mask.mean():.1f} % foreground"
+    shares = {
+        name: 100 * np.mean(explanation.labels == label) for label, name in enumerate(explanation.classes, 1)
+    }
+    return ", ".join(f"{share:.1f} % {name}" for name, share in shares.items())

@@ -36,6 +36,12 @@ def segment(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Several classes: their names, and their values in the masks.", metavar="NAME=VALUE,…"
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub."),
@@ -55,7 +61,7 @@ def segment(
         bool, typer.Option("--save-probabilities", help="Also write float16 NumPy files (H, W) in [0, 1].")
     ] = False,
 ) -> None:
-    """Segment images like the supports: a mask and an overlay for each, and one contact sheet.
+    """Segment images like the supports: a mask or labels, and an overlay, for each, and one contact sheet.
 
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
@@ -66,15 +72,21 @@ def segment(
     if len(support) % 2:
         raise KshotError("Every --support takes two files: an image and its mask.")
     outputs = Outputs.plan(queries, out, save_probabilities)
-    supports = [read_support(*pair) for pair in zip(support[::2], support[1::2], strict=True)]
+    values = None if classes is None else _class_values(classes)
+    supports = [read_support(*pair, values) for pair in zip(support[::2], support[1::2], strict=True)]
     segmenter = Segmenter.from_pretrained(
         model or DEFAULT_MODEL,
         image_size=image_size,
         backbone=backbone,
         backbone_weights=backbone_weights,
         device=device,
-    ).fit([picture for picture, _ in supports], [mask for _, mask in supports])
-    num_failed = segment_all(segmenter, supports, outputs)
+    )
+    pictures, masks = [picture for picture, _ in supports], [mask for _, mask in supports]
+    if values is None:
+        num_failed = segment_all(segmenter.fit(pictures, masks), supports, outputs)
+    else:
+        labels = {name: label for label, name in enumerate(values, 1)}
+        num_failed = segment_all(segmenter.fit_label_maps(pictures, masks, labels), supports, outputs)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -126,6 +138,20 @@ def main(arguments: list[str] | None = None) -> None:
     except (KshotError, OSError) as error:  # OSError: a full disk, a folder that one may not write to
         typer.echo(f"kshot: {error}", err=True)
         sys.exit(2)
+
+
+def _class_values(text: str) -> dict[str, int]:
+    """Read `cat=1,dog=2`."""
+    values: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        name = name.strip()
+        if not name or not value.strip().isdecimal() or name in values:
+            raise KshotError(
+                f"--classes says '{part}'; it must be names and values such as cat=1,dog=2, each name once."
+            )
+        values[name] = int(value)
+    return values
 
 
 def _repeat_support(arguments: list[str]) -> list[str]:

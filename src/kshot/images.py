@@ -4,7 +4,7 @@ Sizes are (height, width) in pixels. Nothing that a user gives is resized or thr
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,7 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises MaskError for another size, several object values, no object at all, or colour.
     """
     name = _name(source)
-    values = _mask_values(source, name)
-    if values.shape != size:
-        raise MaskError(
-            f"Mask {name} is {values.shape[1]} x {values.shape[0]} pixels, but its image is "
-            f"{size[1]} x {size[0]}. Give a mask of the image's own size."
-        )
+    values = _sized_values(source, name, size)
     objects = [int(value) for value in np.unique(values) if value != 0]
     if len(objects) > 1 and IGNORE in objects:
         objects.remove(IGNORE)
@@ -67,9 +62,35 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
         shown = ", ".join(map(str, objects[:5])) + (" …" if len(objects) > 5 else "")
         raise MaskError(
             f"Mask {name} has {len(objects)} object values ({shown}), but a support mask marks one "
-            "object class. Keep one value; if the mask was blurred or saved as JPEG, threshold it first."
+            "object class. Name the values with `classes`, or keep one; if the mask was blurred or saved as "
+            "JPEG, threshold it first."
         )
     return np.asarray(values == objects[0])
+
+
+def read_label_map(
+    source: MaskSource, size: tuple[int, int], classes: Mapping[str, int]
+) -> dict[str, NDArray[np.bool_]]:
+    """Read a mask of several classes of an image of `size`: a bool array (H, W) for each class that is there.
+
+    classes: each class's value. 0 is the background; 255 marks pixels to ignore, which count as background.
+    Raises MaskError for another size, a value that no class has, or colour.
+    """
+    given = list(classes.values())
+    if len(set(given)) < len(given) or {0, IGNORE} & set(given):
+        raise MaskError(f"Classes have the values {given}; each needs its own, and not 0 or {IGNORE}.")
+    name = _name(source)
+    values = _sized_values(source, name, size)
+    unknown = sorted(set(np.unique(values).tolist()) - {0, IGNORE, *classes.values()})
+    if unknown:
+        shown = ", ".join(map(str, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+        known = ", ".join(f"{value} ({name})" for name, value in classes.items())
+        raise MaskError(
+            f"Mask {name} has the value {shown}, which no class has: there are 0, 255 and {known}. Name it "
+            "with the others, or set it to 0; if the mask was blurred or saved as JPEG, threshold it first."
+        )
+    masks = {name: np.asarray(values == value) for name, value in classes.items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def image_tensor(picture: Image.Image, size: int) -> Tensor:
@@ -161,6 +182,16 @@ def _picture_of_array(array: NDArray[Any], name: str) -> Image.Image:
             "an array must be (H, W, 3) or (H, W), uint8, not empty."
         )
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArray[Any]:
+    values = _mask_values(source, name)
+    if values.shape != size:
+        raise MaskError(
+            f"Mask {name} is {values.shape[1]} x {values.shape[0]} pixels, but its image is "
+            f"{size[1]} x {size[0]}. Give a mask of the image's own size."
+        )
+    return values
 
 
 def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:

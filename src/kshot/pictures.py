@@ -14,6 +14,20 @@ from PIL import Image, ImageDraw, ImageOps
 OVERLAY_COLOUR = (230, 30, 60)
 OVERLAY_OPACITY = 0.5
 
+CLASS_COLOURS = (
+    OVERLAY_COLOUR,
+    (0, 130, 220),
+    (250, 180, 0),
+    (0, 160, 90),
+    (150, 70, 200),
+    (0, 190, 200),
+    (240, 110, 30),
+    (230, 90, 170),
+    (120, 150, 0),
+    (130, 90, 60),
+)
+"""Colours of classes 1, 2, …; from the eleventh class on they come again, darker each time."""
+
 GAP, HEADER = 6, 28
 """Pixels between the pictures of a contact sheet, and above them."""
 
@@ -26,13 +40,43 @@ def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
 
 
-def overlay(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
-    """Tint the object and draw its outline on the picture, in the picture's own size."""
-    pixels = np.asarray(picture, dtype=np.float32)
-    tint = np.array(OVERLAY_COLOUR, dtype=np.float32)
-    pixels = np.where(mask[..., None], pixels * (1 - OVERLAY_OPACITY) + tint * OVERLAY_OPACITY, pixels)
-    pixels[_outline(mask)] = 255
+def label_picture(labels: NDArray[np.uint8]) -> Image.Image:
+    """Draw labels (H, W) as a palette picture: its values are the labels, its colours the overlay's."""
+    picture = Image.fromarray(labels).convert("P")
+    picture.putpalette([value for label in range(256) for value in label_colour(label)])
+    return picture
+
+
+def label_colour(label: int) -> tuple[int, int, int]:
+    """Give the colour of a class, 1 to 255; 0, the background, is black."""
+    if label == 0:
+        return 0, 0, 0
+    darker, place = divmod(label - 1, len(CLASS_COLOURS))
+    red, green, blue = (round(value * 0.85**darker) for value in CLASS_COLOURS[place])
+    return red, green, blue
+
+
+def overlay(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> Image.Image:
+    """Tint the objects of a mask or a label map (H, W), and outline them; in the picture's own size."""
+    labels = labels.astype(np.uint8)
+    pixels = np.array(picture, dtype=np.float32)
+    for label in np.unique(labels[labels > 0]).tolist():
+        mask, tint = labels == label, np.array(label_colour(label), dtype=np.float32)
+        pixels[mask] = pixels[mask] * (1 - OVERLAY_OPACITY) + tint * OVERLAY_OPACITY
+        pixels[_outline(mask)] = 255
     return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def captioned(picture: Image.Image, caption: str, colour: tuple[int, int, int]) -> Image.Image:
+    """Put a caption on a coloured bar below a picture."""
+    bar = Image.new("RGB", (picture.width, HEADER), colour)
+    ImageDraw.Draw(bar).text(
+        (picture.width // 2, HEADER // 2), caption, fill="white", anchor="mm", font_size=16
+    )
+    both = Image.new("RGB", (picture.width, picture.height + HEADER))
+    both.paste(picture, (0, 0))
+    both.paste(bar, (0, picture.height))
+    return both
 
 
 def heatmap(probability: NDArray[np.float32]) -> Image.Image:

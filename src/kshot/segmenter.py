@@ -1,10 +1,10 @@
 """The public API: load a model, show it a few labelled images, segment others."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, overload
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from kshot.episode import Method, Segmentation, Support
+from kshot.episode import IGNORE, Method, Segmentation, Support
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
 from kshot.images import (
     ImageSource,
@@ -20,11 +20,19 @@ from kshot.images import (
     image_tensor,
     mask_tensor,
     read_image,
+    read_label_map,
     read_mask,
 )
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
 
 FloatMap = NDArray[np.float32]
+LabelMap = NDArray[np.uint8]
+
+LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
+"""Images of one class, each with its mask."""
+
+MAX_CLASSES = IGNORE - 1
+"""Of a label map, where 0 is the background and 255 means "ignore"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,18 @@ class Explanation:
     first_pass: FloatMap | None
     second_pass: FloatMap | None
     base_map: FloatMap | None
+
+
+@dataclass(frozen=True, eq=False)
+class LabelExplanation:
+    """How an answer for several classes came about.
+
+    labels: uint8 (H, W), 0 on the background and n on the n-th class. classes: each class's own answer, by
+    name. Where masks overlap the class with the highest probability has the pixel; of equal ones the first.
+    """
+
+    labels: LabelMap
+    classes: dict[str, Explanation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +100,33 @@ class Segmenter:
         chosen = choose_device(device)
         return cls(config, method.to(chosen).eval(), chosen)
 
+    @overload
     def fit(
         self,
         support_images: ImageSource | Iterable[ImageSource],
         support_masks: MaskSource | Iterable[MaskSource],
-    ) -> Self:
+    ) -> Self: ...
+
+    @overload
+    def fit(self, support_images: Mapping[str, LabelledImages]) -> "LabelSegmenter": ...
+
+    def fit(
+        self,
+        support_images: ImageSource | Iterable[ImageSource] | Mapping[str, LabelledImages],
+        support_masks: MaskSource | Iterable[MaskSource] | None = None,
+    ) -> "Self | LabelSegmenter":
         """Read one or more labelled images, and return a new segmenter that knows them.
 
+        Several classes: give a dictionary of their names, each with its pairs of an image and a mask; the
+        answer is a LabelSegmenter.
         Raises ImageError or MaskError for a support that cannot be used; `self` never changes.
         """
+        if isinstance(support_images, Mapping):
+            if support_masks is not None:
+                raise MaskError("A dictionary of classes holds the masks too: leave out support_masks.")
+            return LabelSegmenter(self._fit_classes(support_images))
+        if support_masks is None:
+            raise MaskError("There are no masks. Give one for each support image.")
         images, masks = _as_list(support_images, 3), _as_list(support_masks, 2)
         if not images:
             raise ImageError("There are no support images. Give at least one image and its mask.")
@@ -96,6 +134,28 @@ class Segmenter:
             raise MaskError(f"{len(images)} support images need as many masks, but there are {len(masks)}.")
         supports = [self._read_support(*pair) for pair in zip(images, masks, strict=True)]
         return replace(self, supports=tuple(supports))
+
+    def fit_label_maps(
+        self,
+        support_images: Iterable[ImageSource],
+        label_maps: Iterable[MaskSource],
+        classes: Mapping[str, int],
+    ) -> "LabelSegmenter":
+        """Read images whose masks hold several classes, say palette pictures.
+
+        classes: each class's name and its value in the masks; the answer's labels are 1, 2, … in this order.
+        Raises ImageError or MaskError for a support that cannot be used, or a class that none shows.
+        """
+        images, maps = list(support_images), list(label_maps)
+        if len(images) != len(maps):
+            raise MaskError(f"{len(images)} support images need as many masks, but there are {len(maps)}.")
+        pairs: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in classes}
+        for image, label_map in zip(images, maps, strict=True):
+            picture = read_image(image)
+            found = read_label_map(label_map, (picture.height, picture.width), classes)
+            for name, mask in found.items():
+                pairs[name].append((picture, mask))
+        return self.fit(pairs)
 
     def predict(self, image: ImageSource) -> NDArray[np.bool_]:
         """Segment an image: bool (H, W), True on the object."""
@@ -112,16 +172,33 @@ class Segmenter:
         """
         if not self.supports:
             raise NotFittedError("The segmenter has no supports. Call fit(images, masks) first.")
-        picture, method = read_image(image), cast(Method, self.method)
-        with torch.inference_mode():
-            query = method.features(self._to_batch(picture))
-            answer = method.segment(query, self.supports, (picture.height, picture.width))
-        return _to_explanation(answer)
+        picture = read_image(image)
+        return self._match(self._read_query(picture), picture)
 
     def save(self, folder: str | Path) -> None:
         """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
         whole = {"base_learner": None, "base_learner_sha256": None}
         save_model(self.config.model_copy(update=whole), self.method, Path(folder))
+
+    def _fit_classes(self, classes: Mapping[str, LabelledImages]) -> "dict[str, Segmenter]":
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise MaskError(f"There are {len(classes)} classes; a label map holds 1 to {MAX_CLASSES}.")
+        fitted = {}
+        for name, given in classes.items():
+            pairs = list(given)
+            if not pairs:
+                raise ImageError(f"Class '{name}' has no support images. Give at least one with its mask.")
+            fitted[name] = self.fit([image for image, _ in pairs], [mask for _, mask in pairs])
+        return fitted
+
+    def _read_query(self, picture: Image.Image) -> Any:
+        with torch.inference_mode():
+            return cast(Method, self.method).features(self._to_batch(picture))
+
+    def _match(self, query: Any, picture: Image.Image) -> Explanation:
+        with torch.inference_mode():
+            answer = cast(Method, self.method).segment(query, self.supports, (picture.height, picture.width))
+        return _to_explanation(answer)
 
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)
@@ -139,6 +216,50 @@ class Segmenter:
 
     def _to_batch(self, picture: Image.Image) -> Tensor:
         return image_tensor(picture, self.config.image_size).unsqueeze(0).to(self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSegmenter:
+    """A model that knows several classes; `Segmenter.fit` makes it from a dictionary.
+
+    segmenters: one for each class, by name, in the order of their labels 1, 2, …
+    """
+
+    segmenters: dict[str, Segmenter]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of their labels."""
+        return tuple(self.segmenters)
+
+    def predict(self, image: ImageSource) -> LabelMap:
+        """Segment an image: uint8 (H, W), 0 on the background and n on the n-th class."""
+        return self.explain(image).labels
+
+    def predict_proba(self, image: ImageSource) -> FloatMap:
+        """Give each class's foreground probability: float32 (classes, H, W), each by itself in [0, 1]."""
+        return np.stack([one.fused for one in self.explain(image).classes.values()])
+
+    def explain(self, image: ImageSource) -> LabelExplanation:
+        """Segment an image and keep each class's steps; the image is read once for all of them.
+
+        Raises ImageError for what cannot be read.
+        """
+        picture = read_image(image)
+        any_of_them = next(iter(self.segmenters.values()))
+        query = any_of_them._read_query(picture)
+        classes = {name: one._match(query, picture) for name, one in self.segmenters.items()}
+        return LabelExplanation(decide_labels(list(classes.values())), classes)
+
+
+def decide_labels(explanations: Sequence[Explanation]) -> LabelMap:
+    """Give each pixel to the class with the highest probability among those whose masks hold it.
+
+    Returns uint8 (H, W): 0 where no mask is, n for the n-th class; of equal probabilities the first wins.
+    """
+    shown = np.stack([np.where(one.mask, one.fused, -1) for one in explanations])
+    labels = np.where((shown >= 0).any(axis=0), shown.argmax(axis=0) + 1, 0)
+    return labels.astype(np.uint8)
 
 
 def choose_device(name: str = "auto") -> torch.device:
