@@ -47,6 +47,7 @@ ROOMS = [
     "pretrained",
     "base_learners",
     "description",
+    "tiles",
     "segmenter",
     "batch",
     "benchmark.framing",

@@ -1,11 +1,15 @@
 """Real photographs and large networks; `make test-slow`."""
 
+import re
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 import torch
-from make_data import iou, randomise_norms
-from PIL import ImageOps
+from make_data import iou, randomise_norms, scene
+from PIL import Image, ImageOps
 
 from kshot.episode import Support
 from kshot.images import image_tensor, mask_tensor
@@ -68,3 +72,24 @@ def test_resnet50_at_the_published_size():
     print(f"{time.process_time() - start:.1f} s of processor time")
     assert prediction.final.shape == (1, 2, 100, 100)
     assert all(step.isfinite().all() for step in prediction if step is not None)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_hundred_megapixels_fit_into_2_gigabytes(tmp_path):
+    pixels = np.tile(np.asarray(scene(width=250, height=250)[0]), (40, 40, 1))
+    Image.fromarray(pixels).save(tmp_path / "large.jpg")
+    picture, mask = scene()
+    picture.save(tmp_path / "support.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    program = (
+        "import sys; from kshot.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print(open('/proc/self/status').read())"
+    )
+    options = ["--support", "support.png", "mask.png", "large.jpg", "--out", "out", "--tile", "1000"]
+    command = [sys.executable, "-W", "ignore", "-c", program, "segment", *options]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
+    assert int(peak) < 2 * 2**20
+    with Image.open(tmp_path / "out" / "large_mask.png") as found:
+        assert found.size == (10000, 10000)

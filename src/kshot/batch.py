@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from kshot.pictures import (
     overlay,
     replacing,
     save_picture,
+    tint,
     write_text,
 )
 from kshot.progress import make_bar
@@ -73,7 +75,7 @@ class Outputs:
         return cls(folder, queries, save_probabilities)
 
     def write(self, stem: Path, picture: Image.Image, explanation: Explanation | LabelExplanation) -> None:
-        """Write one query's mask or labels, overlay and, if wanted, probabilities."""
+        """Write one query's mask or labels, overlay and, if wanted, probabilities; draws on the picture."""
         place = self.folder / stem
         if isinstance(explanation, LabelExplanation):
             answer, kind = label_picture(explanation.labels), "labels"
@@ -82,8 +84,8 @@ class Outputs:
             answer, kind = mask_picture(explanation.mask), "mask"
             probability = explanation.fused
         save_picture(answer, place.with_name(f"{stem.name}_{kind}.png"))
-        tinted = overlay(picture, labels_of(explanation))
-        save_picture(tinted, place.with_name(f"{stem.name}_overlay.png"))
+        tint(picture, labels_of(explanation))
+        save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
         if self.save_probabilities:
             with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
                 np.save(temporary, probability.astype(np.float16))
@@ -156,12 +158,15 @@ def _segment_one(
     try:
         picture = read_image(image)
         explanation = segmenter.explain(picture)
+        row = None
+        if len(report.rows) < SHEET_ROWS:  # first, for what is written is drawn on the picture
+            row = sheet_row(support_picture, picture, explanation)
         outputs.write(stem, picture, explanation)
     except (KshotError, OSError) as error:
         report.failures.append({"image": str(image), "reason": str(error)})
         return True, f"{image}: failed: {error}"
-    if len(report.rows) < SHEET_ROWS:
-        report.rows.append(sheet_row(support_picture, picture, explanation))
+    if row is not None:
+        report.rows.append(row)
     return False, f"{image}: {_shares(explanation)}"
 
 
@@ -187,11 +192,18 @@ def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation
     else:
         passes = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
         steps = {caption: step for caption, step in passes.items() if step is not None}
-    row = [("support", support), ("query", query)]
-    row += [(caption, heatmap(step)) for caption, step in steps.items()]
-    row.append(("result", overlay(query, labels_of(explanation))))
-    # Shrunk here already: the sheet is laid out at the end, and whole photographs are large to keep.
-    return [(caption, ImageOps.contain(picture, (CELL, CELL))) for caption, picture in row]
+    # Shrunk first: the sheet is laid out at the end, and whole photographs are large to keep.
+    small = ImageOps.contain(query, (CELL, CELL))
+
+    def shrunk(values: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
+        step = max(1, min(values.shape) // (4 * CELL))  # a copy of all would take too much memory
+        values = np.ascontiguousarray(values[::step, ::step])
+        return np.asarray(Image.fromarray(values).resize(small.size, how))
+
+    labels = shrunk(labels_of(explanation).view(np.uint8), Image.Resampling.NEAREST)
+    row = [("support", ImageOps.contain(support, (CELL, CELL))), ("query", small)]
+    row += [(name, heatmap(shrunk(step, Image.Resampling.BOX))) for name, step in steps.items()]
+    return [*row, ("result", overlay(small, labels))]
 
 
 def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] | LabelMap:

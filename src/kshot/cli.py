@@ -49,6 +49,10 @@ def segment(
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels at which the network works; default the model's own.")
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Another backbone, for a model that learnt nothing (prototype).")
     ] = None,
@@ -79,6 +83,7 @@ def segment(
         image_size=image_size,
         backbone=backbone,
         backbone_weights=backbone_weights,
+        tile=tile,
         device=device,
     )
     pictures, masks = [picture for picture, _ in supports], [mask for _, mask in supports]

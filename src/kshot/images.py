@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from kshot.episode import IGNORE
@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 
 def read_image(source: ImageSource) -> Image.Image:
-    """Read any accepted image as an upright RGB picture.
+    """Read any accepted image as an upright RGB picture; a picture that is one already is given back.
 
     Raises ImageError, which names the file, for what is not an image or cannot be decoded whole.
     """
@@ -38,7 +38,8 @@ def read_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _picture_of_array(source, name)
     if isinstance(source, Image.Image):
-        return _to_rgb(source, name)
+        is_upright = source.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return source if is_upright and source.mode == "RGB" else _to_rgb(source.copy(), name)
     with opened(source, ImageError) as picture:
         return _to_rgb(picture, name)
 
@@ -151,7 +152,7 @@ def opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) ->
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
+    ImageOps.exif_transpose(picture, in_place=True)  # of our own: a copy of a large one costs much
     if picture.mode.startswith("I;16"):
         # PIL would clip 16-bit levels at 255; keep their upper eight bits.
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
@@ -160,7 +161,7 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
             f"Image {name} has 32-bit levels (mode {picture.mode}), whose range is unknown. "
             "Scale it to 8 or 16 bits first."
         )
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _array_of_tensor(tensor: Tensor, name: str) -> NDArray[Any]:

@@ -14,6 +14,9 @@ from PIL import Image, ImageDraw, ImageOps
 OVERLAY_COLOUR = (230, 30, 60)
 OVERLAY_OPACITY = 0.5
 
+BAND = 512
+"""Rows that are tinted at a time."""
+
 CLASS_COLOURS = (
     OVERLAY_COLOUR,
     (0, 130, 220),
@@ -37,7 +40,7 @@ Row = list[tuple[str, Image.Image]]
 
 def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
     """Draw a mask (H, W) as a greyscale picture, 255 on the object, which `read_mask` reads back."""
-    return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
 
 
 def label_picture(labels: NDArray[np.uint8]) -> Image.Image:
@@ -58,13 +61,23 @@ def label_colour(label: int) -> tuple[int, int, int]:
 
 def overlay(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> Image.Image:
     """Tint the objects of a mask or a label map (H, W), and outline them; in the picture's own size."""
-    labels = labels.astype(np.uint8)
-    pixels = np.array(picture, dtype=np.float32)
-    for label in np.unique(labels[labels > 0]).tolist():
-        mask, tint = labels == label, np.array(label_colour(label), dtype=np.float32)
-        pixels[mask] = pixels[mask] * (1 - OVERLAY_OPACITY) + tint * OVERLAY_OPACITY
-        pixels[_outline(mask)] = 255
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    tinted = picture.copy()
+    tint(tinted, labels)
+    return tinted
+
+
+def tint(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
+    """Draw an overlay on the picture itself: of large ones a second would take too much memory."""
+    labels = labels.view(np.uint8)
+    colours = np.array([label_colour(label) for label in range(256)], dtype=np.uint8)
+    for first in range(0, len(labels), BAND):  # at once, large pictures would take gigabytes
+        band = labels[first : first + BAND]
+        objects = Image.fromarray((band > 0) * np.uint8(round(255 * OVERLAY_OPACITY)))
+        picture.paste(Image.fromarray(colours[band]), (0, first), objects)
+        # The rows beside the band are its neighbours, too.
+        above = min(first, 1)
+        outline = _outline(labels[first - above : first + BAND + 1])[above : above + len(band)]
+        picture.paste((255, 255, 255), (0, first), Image.fromarray(outline))
 
 
 def captioned(picture: Image.Image, caption: str, colour: tuple[int, int, int]) -> Image.Image:
@@ -148,7 +161,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         picture.save(temporary)
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    padded = np.pad(mask, 1, mode="edge")
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inside
+def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Find the objects' pixels that have a neighbour of another label."""
+    outline = np.zeros(labels.shape, dtype=bool)
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    outline[1:] |= down
+    outline[:-1] |= down
+    outline[:, 1:] |= across
+    outline[:, :-1] |= across
+    return outline & (labels > 0)

@@ -24,8 +24,8 @@ from kshot.images import (
     read_mask,
 )
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
+from kshot.tiles import FloatMap, around, check_tile, cut
 
-FloatMap = NDArray[np.float32]
 LabelMap = NDArray[np.uint8]
 
 LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
@@ -75,6 +75,8 @@ class Segmenter:
     method: AnyMethod
     device: torch.device
     supports: tuple[Support, ...] = ()
+    tile: int | None = None
+    """Side in pixels of the windows in which large images are read; None: images are read whole."""
 
     @classmethod
     def from_pretrained(
@@ -84,6 +86,7 @@ class Segmenter:
         image_size: int | None = None,
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
+        tile: int | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
@@ -91,14 +94,17 @@ class Segmenter:
         image_size: side in pixels at which the network works; None takes the model's own.
         backbone: another backbone than the model's own; prototype takes any, trained models none.
         backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
+        tile: side in pixels of the windows in which images are read that are larger; small things are found
+        better in them. Supports are then cropped to a window around the object. None reads images whole.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
         config, method = load_model(name_or_dir, backbone, backbone_weights)
         if image_size is not None:
             config = _with_image_size(config, image_size)
+        check_tile(tile)
         chosen = choose_device(device)
-        return cls(config, method.to(chosen).eval(), chosen)
+        return cls(config, method.to(chosen).eval(), chosen, tile=tile)
 
     @overload
     def fit(
@@ -168,12 +174,12 @@ class Segmenter:
     def explain(self, image: ImageSource) -> Explanation:
         """Segment an image and keep the steps: first pass, second pass, base map, fused, mask.
 
-        Raises NotFittedError before the first `fit`, ImageError for what cannot be read.
+        Of an image in tiles fused is blended where they meet, the mask follows from it without a vote, and
+        no step is kept. Raises NotFittedError before the first `fit`, ImageError for what cannot be read.
         """
         if not self.supports:
             raise NotFittedError("The segmenter has no supports. Call fit(images, masks) first.")
-        picture = read_image(image)
-        return self._match(self._read_query(picture), picture)
+        return _explain([self], read_image(image))[0]
 
     def save(self, folder: str | Path) -> None:
         """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
@@ -203,6 +209,8 @@ class Segmenter:
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)
         foreground = read_mask(mask, (picture.height, picture.width))
+        left, top, right, bottom = box = around(foreground, self.tile)
+        picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
         squashed = mask_tensor(foreground, self.config.image_size)
         if not squashed.any():
             raise MaskError(
@@ -245,11 +253,24 @@ class LabelSegmenter:
 
         Raises ImageError for what cannot be read.
         """
-        picture = read_image(image)
-        any_of_them = next(iter(self.segmenters.values()))
-        query = any_of_them._read_query(picture)
-        classes = {name: one._match(query, picture) for name, one in self.segmenters.items()}
-        return LabelExplanation(decide_labels(list(classes.values())), classes)
+        found = _explain(list(self.segmenters.values()), read_image(image))
+        return LabelExplanation(decide_labels(found), dict(zip(self.segmenters, found, strict=True)))
+
+
+def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Explanation]:
+    """Segment a picture with segmenters of one model, reading each of its windows once for all of them."""
+    size, tile = (picture.height, picture.width), segmenters[0].tile
+    fused = [np.zeros(size, np.float32) for _ in segmenters]
+    for window in cut(size, tile):
+        part = picture.crop(window.box)
+        query = segmenters[0]._read_query(part)
+        found = [segmenter._match(query, part) for segmenter in segmenters]
+        if window.weights.shape == size:
+            return found
+        for blend, one in zip(fused, found, strict=True):
+            blend[window.place] += one.fused * window.weights
+    threshold = segmenters[0].method.threshold
+    return [Explanation(blend > threshold, blend.clip(0, 1, out=blend), None, None, None) for blend in fused]
 
 
 def decide_labels(explanations: Sequence[Explanation]) -> LabelMap:

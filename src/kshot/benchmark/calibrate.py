@@ -21,7 +21,8 @@ from kshot.episode import Method, Support
 from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures
 from kshot.network.base_learner import unlearn
-from kshot.segmenter import FloatMap, Segmenter
+from kshot.segmenter import Segmenter
+from kshot.tiles import FloatMap
 
 THRESHOLDS = tuple(n / 20 for n in range(1, 20))
 

@@ -1,0 +1,103 @@
+"""Large images: windows that overlap, and answers that are blended where they meet."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.errors import ImageError
+
+OVERLAP = 0.25
+"""Part of a tile's side that it shares with the next, at least."""
+
+MIN_TILE = 33
+"""Smallest side of a tile in pixels: that of the smallest image that a network matches well."""
+
+FloatMap = NDArray[np.float32]
+
+
+class Window(NamedTuple):
+    """A part of an image: where it is, and how much each of its pixels counts there.
+
+    weights: (height, width); those of all windows sum to 1 at every pixel.
+    """
+
+    top: int
+    left: int
+    weights: FloatMap
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        height, width = self.weights.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, as pictures are cropped."""
+        rows, columns = self.place
+        return columns.start, rows.start, columns.stop, rows.stop
+
+
+def cut(size: tuple[int, int], tile: int | None) -> Iterator[Window]:
+    """Cut an image of `size` = (height, width) into windows of at most `tile` pixels a side, evenly.
+
+    None: one window. A window fades out towards its neighbours, and not at the image's own border.
+    """
+    rows, columns = (list(_spans(length, tile or length)) for length in size)
+    for top, down in rows:
+        for left, across in columns:
+            yield Window(top, left, np.outer(down, across).astype(np.float32))
+
+
+def around(mask: NDArray[np.bool_], tile: int | None) -> tuple[int, int, int, int]:
+    """Choose the window of a support, as pictures are cropped: `tile` pixels a side around its object.
+
+    The object is then seen as large as in the tiles of a query. mask: (H, W), not empty. None: all of it.
+    """
+    height, width = mask.shape
+    if tile is None:
+        return 0, 0, width, height
+    rows, columns = np.nonzero(mask)
+    middle = (rows.min() + rows.max() + 1) / 2, (columns.min() + columns.max() + 1) / 2
+    if max(np.ptp(rows), np.ptp(columns)) >= tile:  # too large: so that some of it is seen
+        nearest = np.argmin((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2)
+        middle = float(rows[nearest]), float(columns[nearest])
+    (top, bottom), (left, right) = (
+        _place(float(m), n, tile) for m, n in zip(middle, mask.shape, strict=True)
+    )
+    return left, top, right, bottom
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise ImageError for tiles that are too small."""
+    if tile is not None and tile < MIN_TILE:
+        raise ImageError(f"tile is {tile}; it must be at least {MIN_TILE} pixels.")
+
+
+def _spans(length: int, tile: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Cut one axis: each part's start, and its weights."""
+    tile = min(tile, length)
+    least = round(OVERLAP * tile)
+    number = 1 if tile == length else -(-(length - least) // (tile - least))
+    starts = np.linspace(0, length - tile, number).round().astype(int).tolist()
+    ramps = [_ramp(tile, start > 0, start + tile < length, least) for start in starts]
+    total = np.zeros(length)
+    for start, ramp in zip(starts, ramps, strict=True):
+        total[start : start + tile] += ramp
+    for start, ramp in zip(starts, ramps, strict=True):
+        yield start, ramp / total[start : start + tile]
+
+
+def _ramp(tile: int, fades_in: bool, fades_out: bool, over: int) -> NDArray[np.float64]:
+    position = np.arange(tile)
+    rise = np.minimum((position + 1) / (over + 1), 1.0)
+    return (rise if fades_in else 1.0) * (rise[::-1] if fades_out else np.ones(tile))
+
+
+def _place(middle: float, length: int, tile: int) -> tuple[int, int]:
+    """Place a window of one axis around a position, inside of the image."""
+    tile = min(tile, length)
+    start = min(max(round(middle - tile / 2), 0), length - tile)
+    return start, start + tile
