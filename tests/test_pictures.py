@@ -4,6 +4,7 @@ from PIL import Image
 
 from kshot.images import read_mask
 from kshot.pictures import (
+    BAND,
     contact_sheet,
     heatmap,
     label_colour,
@@ -96,7 +97,19 @@ def test_an_overlay_gives_each_class_its_colour():
         np.testing.assert_allclose(pixels[4, x], (100 + np.array(label_colour(label))) / 2, atol=1)
     assert (pixels[labels == 0] == 100).all()
     mask = labels == 1
-    np.testing.assert_array_equal(
-        np.asarray(overlay(Image.new("RGB", (12, 10)), mask)),
-        np.asarray(overlay(Image.new("RGB", (12, 10)), mask.astype(np.uint8))),
-    )
+    from_picture = np.asarray(Image.fromarray(mask).convert("1"))  # its true values are 255
+    of_kinds = [
+        np.asarray(overlay(Image.new("RGB", (12, 10)), kind))
+        for kind in (mask, mask.astype(np.uint8), from_picture)
+    ]
+    np.testing.assert_array_equal(of_kinds[0], of_kinds[1])
+    np.testing.assert_array_equal(of_kinds[0], of_kinds[2])
+
+
+def test_a_tall_overlay_has_no_lines_between_its_bands():
+    labels = np.zeros((3 * BAND + 7, 20), np.uint8)
+    labels[5:-5, 5:15] = 1
+    pixels = np.asarray(overlay(Image.new("RGB", (20, 3 * BAND + 7)), labels))
+    inside = pixels[6:-6, 6:14]
+    assert (inside == inside[0, 0]).all()
+    assert (pixels[5:-5, [5, 14]] == 255).all()

@@ -197,10 +197,11 @@ def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation
 
     def shrunk(values: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
         step = max(1, min(values.shape) // (4 * CELL))  # a copy of all would take too much memory
-        values = np.ascontiguousarray(values[::step, ::step])
+        values = values[::step, ::step]
+        values = values.astype(np.uint8 if values.dtype == np.bool_ else values.dtype)
         return np.asarray(Image.fromarray(values).resize(small.size, how))
 
-    labels = shrunk(labels_of(explanation).view(np.uint8), Image.Resampling.NEAREST)
+    labels = shrunk(labels_of(explanation), Image.Resampling.NEAREST)
     row = [("support", ImageOps.contain(support, (CELL, CELL))), ("query", small)]
     row += [(name, heatmap(shrunk(step, Image.Resampling.BOX))) for name, step in steps.items()]
     return [*row, ("result", overlay(small, labels))]

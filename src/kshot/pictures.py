@@ -68,15 +68,16 @@ def overlay(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8])
 
 def tint(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
     """Draw an overlay on the picture itself: of large ones a second would take too much memory."""
-    labels = labels.view(np.uint8)
     colours = np.array([label_colour(label) for label in range(256)], dtype=np.uint8)
-    for first in range(0, len(labels), BAND):  # at once, large pictures would take gigabytes
-        band = labels[first : first + BAND]
+    for first in range(0, len(labels), BAND):
+        # With the rows beside it, which are its neighbours too. Not a view: of bools that come from a 1-bit
+        # picture, true ones are 255.
+        above = min(first, 1)
+        around = labels[first - above : first + BAND + 1].astype(np.uint8)
+        band = around[above : above + BAND]
         objects = Image.fromarray((band > 0) * np.uint8(round(255 * OVERLAY_OPACITY)))
         picture.paste(Image.fromarray(colours[band]), (0, first), objects)
-        # The rows beside the band are its neighbours, too.
-        above = min(first, 1)
-        outline = _outline(labels[first - above : first + BAND + 1])[above : above + len(band)]
+        outline = _outline(around)[above : above + BAND]
         picture.paste((255, 255, 255), (0, first), Image.fromarray(outline))
 
 
