@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo train-demo test test-slow check format docs results tables ablation weights
+.PHONY: setup demo train-demo test test-slow check format docs results tables bench ablation weights
 
 setup: $(VENV)/.kshot-ready
 
@@ -29,6 +29,10 @@ ablation: setup
 # make weights VOC=DIR: train the model that ships, on what the ablation has made, and put it into the package.
 weights: setup
 	$(BIN)/python benchmarks/shipped.py --voc $(VOC)
+
+# make bench: kshot against the plain computation, an hour on a machine that does nothing else; then the table.
+bench: setup
+	$(BIN)/python benchmarks/speed.py --into docs/performance.md
 
 docs: setup
 	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
