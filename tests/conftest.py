@@ -1,5 +1,6 @@
 import importlib.util
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,10 @@ def demo():
 def naive():
     """Give the plain computation of the method, which measures speed and exactness."""
     return load_module(ROOT / "benchmarks" / "naive.py")
+
+
+@pytest.fixture(scope="session")
+def speed(naive):
+    """Give the benchmark of speed."""
+    sys.modules["naive"] = naive  # a script finds its neighbours, a test does not
+    return load_module(ROOT / "benchmarks" / "speed.py")

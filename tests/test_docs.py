@@ -128,3 +128,22 @@ def test_the_benchmarks_table_is_made_from_the_result_files():
         assert "--root PLACE" in result.provenance.command
         assert result.provenance.commit is not None
         assert "+" not in result.provenance.commit  # nothing but what is committed made a number
+
+
+def test_the_table_of_speeds_is_made_from_its_result_file(speed):
+    page = (ROOT / "docs/performance.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/speed.json").read_text())
+    assert insert_between(page, "table-speed", to_markdown(speed.table(found))) == page
+    assert set(found["cases"]) <= set(speed.CASES)
+    assert all(one["pairs"] >= 7 for one in found["cases"].values())
+    assert "+" not in found["provenance"]["commit"]
+
+
+def test_both_sides_of_a_timed_case_compute_the_same(speed):
+    for case in (
+        speed.Case("efficientnet_lite0", 65, shots=2),
+        speed.Case("efficientnet_lite0", 65, fitted=True, covered=1.0),
+        speed.Case("efficientnet_lite0", 65, batch=2, trains=True),
+    ):
+        sides = speed.arrange(case, *speed.prepare(case))
+        assert speed.largest_difference(sides) < 1e-4
