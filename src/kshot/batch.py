@@ -193,18 +193,18 @@ def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation
         passes = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
         steps = {caption: step for caption, step in passes.items() if step is not None}
     # Shrunk first: the sheet is laid out at the end, and whole photographs are large to keep.
-    small = ImageOps.contain(query, (CELL, CELL))
+    small, detailed = (ImageOps.contain(query, (n * CELL, n * CELL)) for n in (1, 3))
 
-    def shrunk(values: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
+    def shrunk(values: NDArray[Any], size: tuple[int, int], how: Image.Resampling) -> NDArray[Any]:
         step = max(1, min(values.shape) // (4 * CELL))  # a copy of all would take too much memory
         values = values[::step, ::step]
         values = values.astype(np.uint8 if values.dtype == np.bool_ else values.dtype)
-        return np.asarray(Image.fromarray(values).resize(small.size, how))
+        return np.asarray(Image.fromarray(values).resize(size, how))
 
-    labels = shrunk(labels_of(explanation), Image.Resampling.NEAREST)
+    labels = shrunk(labels_of(explanation), detailed.size, Image.Resampling.NEAREST)
     row = [("support", ImageOps.contain(support, (CELL, CELL))), ("query", small)]
-    row += [(name, heatmap(shrunk(step, Image.Resampling.BOX))) for name, step in steps.items()]
-    return [*row, ("result", overlay(small, labels))]
+    row += [(name, heatmap(shrunk(step, small.size, Image.Resampling.BOX))) for name, step in steps.items()]
+    return [*row, ("result", overlay(detailed, labels).resize(small.size, Image.Resampling.LANCZOS))]
 
 
 def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] | LabelMap:
