@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
+from kshot.pretrained import CONFIG_FILE
 from kshot.segmenter import Segmenter
 
 RUNS = Path("runs/ablation")
@@ -51,9 +52,11 @@ def main() -> None:
     for name, row in ROWS.items():
         if places.only in (None, name):
             train(name, row, places.voc)
+            calibrate(RUNS / name, places.voc)
             score(name, places)
     if places.only in (None, "prototype"):
-        write_prototype(places.voc)
+        write_prototype()
+        calibrate(RUNS / "prototype", places.voc)
         score("prototype", places)
 
 
@@ -74,21 +77,21 @@ def train(name: str, row: Row, voc: Path) -> None:
         chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
         settings = ["--recipe", "lite", "--root", str(voc)]
         run("train", *settings, *options, *chosen, "--out", str(out), *resume)
-        calibrate(out, voc)
 
 
-def write_prototype(voc: Path) -> None:
-    """Write a prototype model of the same backbone and size, with a threshold of its own as well."""
+def write_prototype() -> None:
+    """Write a prototype model of the same backbone and size."""
     out = RUNS / "prototype"
-    if not out.exists():
-        segmenter = Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE)
-        segmenter.save(out)
-        calibrate(out, voc)
+    if not (out / CONFIG_FILE).exists():
+        Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE).save(out)
 
 
 def calibrate(model: Path, voc: Path) -> None:
-    """Choose a model's threshold."""
-    run("calibrate", str(model), "--data", "pascal", "--root", str(voc))
+    """Choose a model's threshold unless it is done."""
+    done = model / "calibrated"
+    if not done.exists():
+        run("calibrate", str(model), "--data", "pascal", "--root", str(voc))
+        done.touch()
 
 
 def score(name: str, places: argparse.Namespace) -> None:
@@ -122,18 +125,8 @@ def evaluate(name: str, episodes: str, data: str, root: Path, manifest: Path) ->
     result = HERE / "results" / f"ablation_{name}_{episodes}.json"
     if not result.exists():
         given = ["--manifest", str(manifest.relative_to(HERE.parent))]
-        run(
-            "evaluate",
-            "--model",
-            str(RUNS / name),
-            "--data",
-            data,
-            "--root",
-            str(root),
-            *given,
-            "--json",
-            str(result),
-        )
+        asked = ["--model", str(RUNS / name), "--data", data, "--root", str(root)]
+        run("evaluate", *asked, *given, "--json", str(result))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def train(voc: Path) -> None:
         settings = ["--recipe", "lite", "--root", str(voc), *stages, "--select-on", "nothing", "--seed", "2"]
         sources = ["--base-learner", str(RUNS / "base_learner"), "--start-from", str(RUNS / "two-pass_seed0")]
         run("train", *settings, *sources, "--cache", "runs/features", "--out", str(FINAL), *resume)
-        calibrate(FINAL, voc)
+    calibrate(FINAL, voc)
 
 
 def ship(source: Path, folder: Path, base_learner: str, digest: str) -> None:

@@ -56,6 +56,8 @@ class Case(NamedTuple):
     """Whether kshot's side of it runs under bf16."""
 
 
+LITE_STEP = Case("efficientnet_lite2", 257, batch=8, channels=(16, 32, 64), trains=True)
+
 CASES = {
     "1 shot": Case(),
     "1 shot, fitted": Case(fitted=True),
@@ -70,8 +72,8 @@ CASES = {
     "EfficientNet-Lite2, 5 shots, fitted": Case(backbone="efficientnet_lite2", shots=5, fitted=True),
     "batch of 8, 256 px": Case(batch=8, size=256),
     "training step of 8, 256 px": Case(batch=8, size=256, trains=True),
-    "training step, recipe lite": Case("efficientnet_lite2", 257, 1, 0.2, False, 8, (16, 32, 64), True),
-    "the same, bf16": Case("efficientnet_lite2", 257, 1, 0.2, False, 8, (16, 32, 64), True, True),
+    "training step, recipe lite": LITE_STEP,
+    "the same, bf16": LITE_STEP._replace(autocast=True),
 }
 
 

@@ -60,11 +60,10 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
     if not objects:
         raise MaskError(f"Mask {name} is empty: all its pixels are 0. Mark the object with 1 or 255.")
     if len(objects) > 1:
-        shown = ", ".join(map(str, objects[:5])) + (" …" if len(objects) > 5 else "")
         raise MaskError(
-            f"Mask {name} has {len(objects)} object values ({shown}), but a support mask marks one "
-            "object class. Name the values with `classes`, or keep one; if the mask was blurred or saved as "
-            "JPEG, threshold it first."
+            f"Mask {name} has {len(objects)} object values ({_first_few(objects)}), but a support mask marks "
+            "one object class. Name the values with `classes`, or keep one; if the mask was blurred or saved "
+            "as JPEG, threshold it first."
         )
     return np.asarray(values == objects[0])
 
@@ -84,11 +83,11 @@ def read_label_map(
     values = _sized_values(source, name, size)
     unknown = sorted(set(np.unique(values).tolist()) - {0, IGNORE, *classes.values()})
     if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (" …" if len(unknown) > 5 else "")
         known = ", ".join(f"{value} ({name})" for name, value in classes.items())
         raise MaskError(
-            f"Mask {name} has the value {shown}, which no class has: there are 0, 255 and {known}. Name it "
-            "with the others, or set it to 0; if the mask was blurred or saved as JPEG, threshold it first."
+            f"Mask {name} has the value {_first_few(unknown)}, which no class has: there are 0, 255 and "
+            f"{known}. Name it with the others, or set it to 0; if the mask was blurred or saved as JPEG, "
+            "threshold it first."
         )
     masks = {name: np.asarray(values == value) for name, value in classes.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
@@ -193,6 +192,10 @@ def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArr
             f"{size[1]} x {size[0]}. Give a mask of the image's own size."
         )
     return values
+
+
+def _first_few(values: list[int]) -> str:
+    return ", ".join(map(str, values[:5])) + (" …" if len(values) > 5 else "")
 
 
 def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:

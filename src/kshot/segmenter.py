@@ -133,18 +133,13 @@ class Segmenter:
             return LabelSegmenter(self._fit_classes(support_images))
         if support_masks is None:
             raise MaskError("There are no masks. Give one for each support image.")
-        images, masks = _as_list(support_images, 3), _as_list(support_masks, 2)
-        if not images:
-            raise ImageError("There are no support images. Give at least one image and its mask.")
-        if len(images) != len(masks):
-            raise MaskError(f"{len(images)} support images need as many masks, but there are {len(masks)}.")
-        supports = [self._read_support(*pair) for pair in zip(images, masks, strict=True)]
+        supports = [self._read_support(*pair) for pair in _pairs(support_images, support_masks)]
         return replace(self, supports=tuple(supports))
 
     def fit_label_maps(
         self,
-        support_images: Iterable[ImageSource],
-        label_maps: Iterable[MaskSource],
+        support_images: ImageSource | Iterable[ImageSource],
+        label_maps: MaskSource | Iterable[MaskSource],
         classes: Mapping[str, int],
     ) -> "LabelSegmenter":
         """Read images whose masks hold several classes, say palette pictures.
@@ -152,11 +147,8 @@ class Segmenter:
         classes: each class's name and its value in the masks; the answer's labels are 1, 2, … in this order.
         Raises ImageError or MaskError for a support that cannot be used, or a class that none shows.
         """
-        images, maps = list(support_images), list(label_maps)
-        if len(images) != len(maps):
-            raise MaskError(f"{len(images)} support images need as many masks, but there are {len(maps)}.")
         pairs: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in classes}
-        for image, label_map in zip(images, maps, strict=True):
+        for image, label_map in _pairs(support_images, label_maps):
             picture = read_image(image)
             found = read_label_map(label_map, (picture.height, picture.width), classes)
             for name, mask in found.items():
@@ -259,16 +251,20 @@ class LabelSegmenter:
 
 def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Explanation]:
     """Segment a picture with segmenters of one model, reading each of its windows once for all of them."""
-    size, tile = (picture.height, picture.width), segmenters[0].tile
-    fused = [np.zeros(size, np.float32) for _ in segmenters]
-    for window in cut(size, tile):
-        part = picture.crop(window.box)
+
+    def match(part: Image.Image) -> list[Explanation]:
         query = segmenters[0]._read_query(part)
-        found = [segmenter._match(query, part) for segmenter in segmenters]
-        if window.weights.shape == size:
-            return found
-        for blend, one in zip(fused, found, strict=True):
-            blend[window.place] += one.fused * window.weights
+        return [segmenter._match(query, part) for segmenter in segmenters]
+
+    size = picture.height, picture.width
+    windows = cut(size, segmenters[0].tile)
+    if len(windows) == 1:
+        return match(picture)
+    fused = [np.zeros(size, np.float32) for _ in segmenters]
+    for window in windows:
+        weights = window.weights
+        for blend, one in zip(fused, match(picture.crop(window.box)), strict=True):
+            blend[window.place] += one.fused * weights
     threshold = segmenters[0].method.threshold
     return [Explanation(blend > threshold, blend.clip(0, 1, out=blend), None, None, None) for blend in fused]
 
@@ -306,6 +302,18 @@ def _with_image_size(config: ModelConfig, image_size: int) -> ModelConfig:
     if image_size < 1:
         raise ModelError(f"image_size is {image_size}; it must be a positive number of pixels.")
     return config.model_copy(update={"image_size": image_size})
+
+
+def _pairs(
+    images: ImageSource | Iterable[ImageSource], masks: MaskSource | Iterable[MaskSource]
+) -> list[tuple[Any, Any]]:
+    """Pair images with their masks; one of each, or as many."""
+    given, theirs = _as_list(images, 3), _as_list(masks, 2)
+    if not given:
+        raise ImageError("There are no support images. Give at least one image and its mask.")
+    if len(given) != len(theirs):
+        raise MaskError(f"{len(given)} support images need as many masks, but there are {len(theirs)}.")
+    return list(zip(given, theirs, strict=True))
 
 
 def _as_list(given: Any, dimensions: int) -> list[Any]:

@@ -18,20 +18,25 @@ FloatMap = NDArray[np.float32]
 
 
 class Window(NamedTuple):
-    """A part of an image: where it is, and how much each of its pixels counts there.
+    """A part of an image: where it is, and how much each of its rows and columns counts there.
 
-    weights: (height, width); those of all windows sum to 1 at every pixel.
+    down: (height,), across: (width,).
     """
 
     top: int
     left: int
-    weights: FloatMap
+    down: NDArray[np.float64]
+    across: NDArray[np.float64]
+
+    @property
+    def weights(self) -> FloatMap:
+        """How much each pixel counts, (height, width); those of all windows sum to 1 at every pixel."""
+        return np.outer(self.down, self.across).astype(np.float32)
 
     @property
     def place(self) -> tuple[slice, slice]:
         """Rows and columns."""
-        height, width = self.weights.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+        return slice(self.top, self.top + len(self.down)), slice(self.left, self.left + len(self.across))
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -40,15 +45,13 @@ class Window(NamedTuple):
         return columns.start, rows.start, columns.stop, rows.stop
 
 
-def cut(size: tuple[int, int], tile: int | None) -> Iterator[Window]:
+def cut(size: tuple[int, int], tile: int | None) -> list[Window]:
     """Cut an image of `size` = (height, width) into windows of at most `tile` pixels a side, evenly.
 
     None: one window. A window fades out towards its neighbours, and not at the image's own border.
     """
     rows, columns = (list(_spans(length, tile or length)) for length in size)
-    for top, down in rows:
-        for left, across in columns:
-            yield Window(top, left, np.outer(down, across).astype(np.float32))
+    return [Window(top, left, down, across) for top, down in rows for left, across in columns]
 
 
 def around(mask: NDArray[np.bool_], tile: int | None) -> tuple[int, int, int, int]:

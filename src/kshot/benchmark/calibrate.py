@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from kshot.benchmark.evaluate import EpisodeReader
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.metrics import count_pixels, score
 from kshot.benchmark.selection import selection_manifest
@@ -18,7 +19,6 @@ from kshot.data.base_classes import train_fold
 from kshot.data.sampling import Episode
 from kshot.data.truth import Dataset
 from kshot.episode import Method, Support
-from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures
 from kshot.network.base_learner import unlearn
 from kshot.segmenter import Segmenter
@@ -44,11 +44,12 @@ def score_thresholds(
     trained_on = train_fold(data, fold, hold_out=segmenter.config.selected_on == "base")
     manifest, _ = selection_manifest(trained_on, num_episodes, dataset)
     places = {name: place for place, name in enumerate(segmenter.config.base_classes)}
+    reader = EpisodeReader(dataset, manifest.episodes, Frame(segmenter.config.image_size, "squash"))
     counts = []
     for done, episode in enumerate(manifest.episodes):
         own = places.get(manifest.classes[episode.class_id], -1)
-        probability = _probability(segmenter, dataset, episode, own)
         truth = dataset.truth(episode.query, episode.class_id)
+        probability = _probability(segmenter, reader, episode, own, truth.shape)
         counts.append([count_pixels(probability > threshold, truth) for threshold in THRESHOLDS])
         on_progress(done + 1, len(manifest.episodes))
     class_ids = np.array([episode.class_id for episode in manifest.episodes])
@@ -58,12 +59,14 @@ def score_thresholds(
     return dict(zip(THRESHOLDS, scores, strict=True))
 
 
-def _probability(segmenter: Segmenter, dataset: Dataset, episode: Episode, own: int) -> FloatMap:
-    """Give the foreground probability (H, W) of an episode's query; own: its class's place, -1 if none."""
-    method, frame = cast(Method, segmenter.method), Frame(segmenter.config.image_size, "squash")
+def _probability(
+    segmenter: Segmenter, reader: EpisodeReader, episode: Episode, own: int, size: tuple[int, int]
+) -> FloatMap:
+    """Give the foreground probability of an episode's query at `size`; own: its class's place, -1 if none."""
+    method = cast(Method, segmenter.method)
 
     def image(name: str) -> torch.Tensor:
-        return frame.image(read_image(dataset.image_path(name))).to(segmenter.device)
+        return reader.image(name).to(segmenter.device)
 
     with torch.inference_mode():
         query = method.features(image(episode.query))
@@ -73,11 +76,10 @@ def _probability(segmenter: Segmenter, dataset: Dataset, episode: Episode, own: 
         shots = [
             Support(
                 method.support_features(image(name)),
-                frame.support_mask(dataset.truth(name, episode.class_id)).to(segmenter.device),
+                reader.support_mask(name, episode.class_id).to(segmenter.device),
             )
             for name in episode.supports
         ]
-        size = dataset.truth(episode.query, episode.class_id).shape
         answer = method.segment(query, shots, size)
     found: FloatMap = answer.probability[0].float().cpu().numpy()
     return found

@@ -72,7 +72,7 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
     def __getitem__(self, position: int) -> EpisodeFiles:
         index = self.order[position]
         class_id, query, supports = self.episodes[index]
-        masks = {name: self.frame.support_mask(self.dataset.truth(name, class_id)) for name in supports}
+        masks = {name: self.support_mask(name, class_id) for name in supports}
         return EpisodeFiles(
             index,
             {name: self.image(name) for name in self.first_read[position]},
@@ -83,6 +83,10 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
     def image(self, name: str) -> Tensor:
         """Read a photograph into the network's square."""
         return self.frame.image(read_image(self.dataset.image_path(name)))
+
+    def support_mask(self, name: str, class_id: int) -> Tensor:
+        """Read where a class is in a photograph, in the network's square."""
+        return self.frame.support_mask(self.dataset.truth(name, class_id))
 
 
 def names_of(episode: Episode) -> tuple[str, ...]:

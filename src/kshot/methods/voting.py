@@ -12,9 +12,7 @@ from kshot.network.hypercorrelation import resize
 def segment_by_vote(
     predictions: Sequence[Prediction], size: tuple[int, int], threshold: float
 ) -> Segmentation:
-    """Let the masks of each support's prediction, its probability above `threshold`, vote.
-
-    They vote at `size` = (height, width).
+    """Let each support's mask, its probability above `threshold`, vote at `size` = (height, width).
 
     Maps other than the mask are means over the shots.
     """
