@@ -5,7 +5,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo train-demo test test-slow check format docs results tables bench ablation weights
+.PHONY: setup demo train-demo test test-slow check format docs results tables bench ablation weights suggest-results
 
 setup: $(VENV)/.kshot-ready
 
@@ -42,6 +42,10 @@ docs: setup
 results: setup
 	$(BIN)/python benchmarks/first_numbers.py --coco-mini $(COCO_MINI) --voc $(VOC)
 	$(MAKE) tables
+
+# make suggest-results COCO_MINI=DIR VOC=DIR: whether suggested supports beat random ones; ten minutes.
+suggest-results: setup
+	$(BIN)/python benchmarks/suggest.py --coco-mini $(COCO_MINI) --voc $(VOC) --into docs/suggest.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md

@@ -50,6 +50,7 @@ ROOMS = [
     "tiles",
     "segmenter",
     "batch",
+    "suggest",
     "benchmark.framing",
     "benchmark.metrics",
     "benchmark.feature_store",

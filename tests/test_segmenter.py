@@ -6,7 +6,7 @@ from PIL import Image
 
 from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
 from kshot.pretrained import ModelConfig
-from kshot.segmenter import Explanation, LabelSegmenter, choose_device, decide_labels
+from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, choose_device, decide_labels
 
 
 def tiny_segmenter(name="two-pass", image_size=96):
@@ -210,3 +210,20 @@ def test_mistakes_with_classes_are_named():
     for values in ({"disc": 1, "square": 1}, {"disc": 0, "square": 2}, {"disc": 1, "square": 255}):
         with pytest.raises(MaskError, match="each needs its own, and not 0 or 255"):
             segmenter.fit_label_maps([picture], [labels], values)
+
+
+def test_confidence_is_the_masks_mean_probability():
+    fused = np.array([[0.9, 0.7], [0.2, 0.6]], dtype=np.float32)
+    mask = np.array([[True, True], [False, False]])
+    assert Explanation(mask, fused, None, None, None).confidence == pytest.approx(0.8)
+    assert Explanation(~mask & mask, fused, None, None, None).confidence == 0
+
+
+def test_confidence_of_several_classes_is_that_of_each_pixels_own_class():
+    first, second = (np.full((2, 2), value, dtype=np.float32) for value in (0.9, 0.6))
+    everywhere = np.ones((2, 2), dtype=bool)
+    classes = {"a": Explanation(everywhere, first, None, None, None)}
+    classes["b"] = Explanation(everywhere, second, None, None, None)
+    labels = np.array([[1, 1], [2, 0]], dtype=np.uint8)
+    assert LabelExplanation(labels, classes).confidence == pytest.approx((0.9 + 0.9 + 0.6) / 3)
+    assert LabelExplanation(labels * 0, classes).confidence == 0

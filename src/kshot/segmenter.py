@@ -50,6 +50,14 @@ class Explanation:
     second_pass: FloatMap | None
     base_map: FloatMap | None
 
+    @property
+    def confidence(self) -> float:
+        """How sure the answer is, 0 to 1: the mask's mean probability; 0 if nothing was found.
+
+        It ranks answers, so that a person looks at the worst first; it is no estimate of IoU.
+        """
+        return float(self.fused[self.mask].mean()) if self.mask.any() else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class LabelExplanation:
@@ -61,6 +69,13 @@ class LabelExplanation:
 
     labels: LabelMap
     classes: dict[str, Explanation]
+
+    @property
+    def confidence(self) -> float:
+        """How sure the answer is, 0 to 1: the mean probability of each labelled pixel's own class."""
+        own = [one.fused[self.labels == label] for label, one in enumerate(self.classes.values(), 1)]
+        labelled = np.concatenate(own)
+        return float(labelled.mean()) if labelled.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)

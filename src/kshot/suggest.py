@@ -1,0 +1,108 @@
+"""Which photograph to label next.
+
+Those that most likely show the object, and that are together with the labelled ones as mixed as all of those
+are. What is often advised, the least certain or the most different ones, makes worse supports than chance
+does: docs/suggest.md has the measurement.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot.errors import DataError
+from kshot.images import image_tensor
+from kshot.methods.prototype import STAGES, prototypes
+from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.segmenter import Segmenter
+
+CANDIDATES = 4
+"""Photographs among which each suggestion is chosen, those likeliest to show the object."""
+
+
+class Appearance(NamedTuple):
+    """What object and background look like in a photograph.
+
+    stages: for each depth the mean features (2, C) of background and object, of unit length.
+    """
+
+    stages: tuple[Tensor, ...]
+
+    @classmethod
+    def mean(cls, several: Sequence[Self]) -> "Appearance":
+        """Average several photographs' appearances."""
+        each = zip(*(one.stages for one in several), strict=True)
+        return cls(tuple(F.normalize(torch.stack(stages).mean(dim=0), dim=-1) for stages in each))
+
+    def likeness(self, other: "Appearance") -> float:
+        """Compare two objects: the mean cosine of their features, -1 to 1."""
+        pairs = zip(self.stages, other.stages, strict=True)
+        return float(np.mean([float(mine[1] @ theirs[1]) for mine, theirs in pairs]))
+
+    def vector(self) -> Tensor:
+        """Give all of it in one row."""
+        return torch.cat([stage.flatten() for stage in self.stages])
+
+
+def appearance(segmenter: Segmenter, picture: Image.Image, mask: NDArray[np.generic]) -> Appearance:
+    """Read what the object of a mask or probability map (H, W) looks like to the model's frozen backbone."""
+    backbone, size = _backbone(segmenter), segmenter.config.image_size
+    weight = torch.from_numpy(np.asarray(mask, dtype=np.float32))[None, None]
+    with torch.inference_mode():
+        pyramid = backbone(image_tensor(picture, size)[None].to(segmenter.device))
+        return summarise(pyramid, weight.to(segmenter.device))
+
+
+def summarise(pyramid: FeaturePyramid, weight: Tensor) -> Appearance:
+    """Average an image's features over its background and its object; weight: (1, 1, H, W) in [0, 1]."""
+    each = [prototypes(pyramid.stages[stage][-1], weight)[0] for stage in STAGES]
+    return Appearance(tuple(F.normalize(stage, dim=-1).float().cpu() for stage in each))
+
+
+def choose(labelled: Sequence[Appearance], unlabelled: Sequence[Appearance], count: int) -> list[int]:
+    """Choose `count` photographs to label next: their places, the most useful first.
+
+    Of the likeliest ones each choice brings the mean of all labelled ones nearest to the mean of these
+    (herding, Welling 2009, with features in place of samples).
+    """
+    if count < 1:
+        raise DataError(f"{count} suggestions are asked for; ask for at least 1.")
+    known = Appearance.mean(labelled)
+    ranked = sorted(range(len(unlabelled)), key=lambda place: -known.likeness(unlabelled[place]))
+    left = ranked[: CANDIDATES * count]
+    if not left:
+        return []
+    wanted = torch.stack([unlabelled[place].vector() for place in left]).mean(dim=0)
+    total, chosen = torch.stack([one.vector() for one in labelled]).sum(dim=0), list[int]()
+    while left and len(chosen) < count:
+        number = len(labelled) + len(chosen) + 1
+
+        def miss(place: int, total: Tensor = total, number: int = number) -> float:
+            return float(((total + unlabelled[place].vector()) / number - wanted).norm())
+
+        best = min(left, key=miss)
+        total = total + unlabelled[best].vector()
+        chosen.append(best)
+        left.remove(best)
+    return chosen
+
+
+def in_turn(rankings: Iterable[Sequence[int]], count: int) -> list[int]:
+    """Merge several classes' choices: each names one in turn, and none twice."""
+    columns = list(rankings)
+    depth = max(map(len, columns), default=0)
+    turns = [column[row] for row in range(depth) for column in columns if row < len(column)]
+    return list(dict.fromkeys(turns))[:count]
+
+
+def _backbone(segmenter: Segmenter) -> Backbone:
+    method = segmenter.method
+    if method.cls_backbone is not None:
+        return method.cls_backbone
+    assert isinstance(method.sem_backbone, Backbone)  # hsnet has one of the two
+    return method.sem_backbone

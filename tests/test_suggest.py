@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from make_data import scene
+from torch.nn import functional as F
+
+from kshot import DataError, Segmenter
+from kshot.images import read_image
+from kshot.suggest import Appearance, appearance, choose, in_turn
+
+
+def looks(*objects, background=(1.0, 0.0, 0.0)):
+    rows = [torch.tensor([background, one], dtype=torch.float32) for one in objects]
+    return [Appearance((F.normalize(row, dim=-1),)) for row in rows]
+
+
+def test_what_looks_like_the_labelled_object_comes_before_what_does_not():
+    others, alike = [(0, 0.1, 1)] * 20, [(0, 1, 0.1 * n) for n in range(8)]
+    assert set(choose(looks((0, 1, 0)), looks(*others, *alike), 2)) < set(range(20, 28))
+
+
+def test_choices_make_the_labelled_ones_as_mixed_as_all_are():
+    # Two kinds, equally frequent; one of the first is labelled. So the next is of the second kind.
+    labelled = looks((0, 1, 0.2))
+    unlabelled = looks((0, 1, 0.2), (0, 1, 0.2), (0, 0.2, 1), (0, 0.2, 1))
+    assert choose(labelled, unlabelled, 1)[0] in (2, 3)
+
+
+def test_the_first_choice_is_the_best_single_one_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    labelled = looks(*torch.rand(2, 3, generator=generator).tolist())
+    unlabelled = looks(*torch.rand(4, 3, generator=generator).tolist())
+    vectors = torch.stack([one.vector() for one in unlabelled])
+    known = torch.stack([one.vector() for one in labelled])
+    misses = [
+        (torch.cat([known, vectors[place : place + 1]]).mean(dim=0) - vectors.mean(dim=0)).norm()
+        for place in range(4)
+    ]
+    assert choose(labelled, unlabelled, 1) == [int(np.argmin(misses))]
+
+
+def test_each_photograph_is_chosen_once_and_no_more_than_there_are():
+    unlabelled = looks(*torch.rand(5, 3).tolist())
+    assert sorted(choose(looks((0, 1, 0)), unlabelled, 9)) == [0, 1, 2, 3, 4]
+    assert choose(looks((0, 1, 0)), [], 3) == []
+    with pytest.raises(DataError, match="0 suggestions"):
+        choose(looks((0, 1, 0)), unlabelled, 0)
+
+
+def test_classes_take_turns():
+    assert in_turn([[4, 1, 2], [1, 3, 0]], 4) == [4, 1, 3, 2]
+    assert in_turn([[4], [1, 3, 0]], 4) == [4, 1, 3, 0]
+    assert in_turn([], 4) == []
+
+
+def test_a_photograph_with_the_object_is_preferred_to_one_without():
+    segmenter = Segmenter.from_pretrained("prototype", image_size=97)
+    support, mask = scene(left=10)
+    fitted = segmenter.fit(support, mask)
+    noise = np.random.default_rng(0).integers(90, 110, (96, 128, 3), dtype=np.uint8)
+    pictures = [read_image(noise), read_image(scene(left=60, seed=1)[0]), read_image(noise // 2)]
+    seen = [appearance(fitted, picture, fitted.explain(picture).fused) for picture in pictures]
+    labelled = [appearance(segmenter, read_image(support), mask)]
+    assert labelled[0].likeness(seen[1]) > max(labelled[0].likeness(seen[0]), labelled[0].likeness(seen[2]))
+
+
+def test_an_object_is_like_itself():
+    (one,) = looks((0, 0.3, 0.9))
+    assert one.likeness(one) == pytest.approx(1)
+    assert Appearance.mean([one, one]).likeness(one) == pytest.approx(1)
