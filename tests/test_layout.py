@@ -16,6 +16,20 @@ ROOMS = [
     "images",
     "pictures",
     "progress",
+    "annotations.outlines",
+    "annotations.label_pictures",
+    "annotations.photographs",
+    "annotations.voc",
+    "annotations.folders",
+    "annotations.json_files",
+    "annotations.coco",
+    "annotations.labelme",
+    "annotations.cvat",
+    "annotations.brush",
+    "annotations.label_studio",
+    "annotations.read",
+    "annotations.components",
+    "annotations.documents",
     "data.folds",
     "data.lists",
     "data.sampling",
@@ -49,6 +63,7 @@ ROOMS = [
     "description",
     "tiles",
     "segmenter",
+    "supports",
     "batch",
     "suggest",
     "benchmark.framing",
@@ -112,7 +127,8 @@ def test_a_file_imports_only_from_rooms_already_passed(name, path):
 
 @pytest.mark.parametrize(("name", "path"), MODULES)
 def test_the_wings_meet_in_the_hallway_only(name, path):
-    other = {"data": {"network", "methods"}, "network": {"data"}, "methods": {"data"}}
+    data = {"data", "annotations"}
+    other = {"data": {"network", "methods"}, "network": data, "methods": data}
     forbidden = other.get(name.partition(".")[0], set())
     assert not forbidden & {imported.partition(".")[0] for imported in imports_of(path)}
 
