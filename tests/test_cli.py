@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -48,7 +49,7 @@ def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots
     options = [*support_options(photos, shots), photos / "queries", "--out", out, "--image-size", 353]
     assert run("segment", *options, "--also", "probability") == 0
     stems = ["deep/two", "one", "zwölf drei"]
-    expected = {"contact_sheet.png"}
+    expected = {"contact_sheet.png", "confidence.csv"}
     for stem in stems:
         expected |= {f"{stem}_{kind}" for kind in ("mask.png", "overlay.png", "probability.npy")}
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == expected
@@ -60,6 +61,10 @@ def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots
         assert probability.dtype == np.float16
         if shots == 1:
             np.testing.assert_array_equal(probability > 0.5, mask)
+    header, *lines = csv.reader((out / "confidence.csv").read_text().splitlines())
+    assert header == ["image", "confidence"]
+    assert {Path(image).stem for image, _ in lines} == {"one", "two", "zwölf drei"}
+    assert [float(sure) for _, sure in lines] == sorted(float(sure) for _, sure in lines)
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.width > 900
     printed = capsys.readouterr().out  # no terminal here: plain lines

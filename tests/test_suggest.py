@@ -1,12 +1,17 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from make_data import scene
+from PIL import Image
 from torch.nn import functional as F
 
 from kshot import DataError, Segmenter
+from kshot.cli import main
 from kshot.images import read_image
-from kshot.suggest import Appearance, appearance, choose, in_turn
+from kshot.suggest import Appearance, appearance, choose, in_turn, suggest
 
 
 def looks(*objects, background=(1.0, 0.0, 0.0)):
@@ -68,3 +73,53 @@ def test_an_object_is_like_itself():
     (one,) = looks((0, 0.3, 0.9))
     assert one.likeness(one) == pytest.approx(1)
     assert Appearance.mean([one, one]).likeness(one) == pytest.approx(1)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Write a labelled photograph, and three others: two with a disc, one with nothing, and a broken file."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    support, mask = scene(left=10)
+    support.save(folder / "labelled.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    for name, left in (("a", 60), ("b", 40)):
+        scene(left=left, seed=left)[0].save(folder / f"{name}.png")
+    noise = np.random.default_rng(0).integers(90, 110, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "nothing.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def run_suggest(folder, *options):
+    labelled = [f"{folder}/photos/labelled.png", f"{folder}/mask.png"]
+    arguments = ["suggest", f"{folder}/photos", "--image-size", "97", "--support", *labelled, *options]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+def test_the_command_names_what_to_label_next(photographs, capsys):
+    assert run_suggest(photographs, "--count", "2") == 1  # one file is broken
+    out, err = capsys.readouterr()
+    suggested = out.splitlines()
+    assert len(suggested) == 2
+    assert not {"labelled.png", "broken.png"} & {Path(line).name for line in suggested}
+    assert "broken.png: failed" in err
+
+
+def test_the_command_prints_json_with_the_least_sure_first(photographs, capsys):
+    run_suggest(photographs, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["label_next"]) == 3
+    sure = list(found["confidence"].values())
+    assert sure == sorted(sure)
+    assert [Path(name).name for name in found["failures"]] == ["broken.png"]
+
+
+def test_a_photograph_given_twice_is_looked_at_once(photographs):
+    support, mask = scene(left=10)
+    images = [photographs / "photos" / name for name in ("a.png", "a.png", "b.png")]
+    segmenter = Segmenter.from_pretrained("prototype", image_size=97)
+    found = suggest(segmenter, {"disc": [(support, mask)]}, images, 5)
+    assert sorted(found.label_next) == sorted(set(images))

@@ -1,10 +1,13 @@
 """Segment many images: what the `segment` command does once the supports are read."""
 
+import csv
 import json
 import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from io import StringIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,9 @@ CLASSES_FILE = "classes.json"
 
 INSTANCES_FILE = "instances.json"
 """All answers in COCO's format, in the results' folder, if that is asked for."""
+
+CONFIDENCE_FILE = "confidence.csv"
+"""Each image's confidence, the least sure first, in the results' folder."""
 
 ALSO = ("probability", "coco", "labelme")
 """What can be written beside masks, overlays and the contact sheet."""
@@ -122,9 +128,10 @@ def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[P
 
 @dataclass
 class Report:
-    """What happened so far: the contact sheet's rows, and the images that failed with their reasons."""
+    """What happened so far: answers, how sure each is, the contact sheet's rows, failures with reasons."""
 
     instances: Instances
+    confidence: dict[Path, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
 
@@ -184,7 +191,8 @@ def _segment_one(
         return True, f"{image}: failed: {error}"
     if row is not None:
         report.rows.append(row)
-    return False, f"{image}: {_shares(explanation)}"
+    report.confidence[image] = explanation.confidence
+    return False, f"{image}: {_shares(explanation)}, confidence {explanation.confidence:.2f}"
 
 
 def segmented(
@@ -203,12 +211,22 @@ def segmented(
 def _write_report(report: Report, outputs: Outputs) -> None:
     if report.rows:
         save_picture(contact_sheet(report.rows, CELL), outputs.folder / "contact_sheet.png")
+        write_text(_confidence_table(report.confidence), outputs.folder / CONFIDENCE_FILE)
     if "coco" in outputs.also:
         write_text(json.dumps(report.instances.document()), outputs.folder / INSTANCES_FILE)
     failures = outputs.folder / "failures.jsonl"
     failures.unlink(missing_ok=True)  # an earlier run's failures are not this one's
     if report.failures:
         write_text("".join(json.dumps(failure) + "\n" for failure in report.failures), failures)
+
+
+def _confidence_table(confidence: dict[Path, float]) -> str:
+    """Write one line an image, the least sure first: what a person should look at first."""
+    table = StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "confidence"])
+    writer.writerows((image, f"{sure:.4f}") for image, sure in sorted(confidence.items(), key=itemgetter(1)))
+    return table.getvalue()
 
 
 def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation | LabelExplanation) -> Row:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from kshot.figures.commands import app as figure_app
 from kshot.figures.commands import power
 from kshot.training.commands import add_to as add_training_verbs
 
+if TYPE_CHECKING:
+    from kshot.supports import Supports
+
 app = typer.Typer(
     name="kshot",
     help="Segment a new class of thing from one to five labelled examples.",
@@ -22,59 +25,73 @@ app = typer.Typer(
 )
 
 
+Queries = Annotated[
+    list[Path],
+    typer.Argument(help="Images, or folders of them.", metavar="IMAGE_OR_FOLDER"),
+]
+SupportPairs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--support",
+        help="A labelled image and its mask: 0 background, another value the object. Repeat for more.",
+        metavar="IMAGE MASK",
+    ),
+]
+SupportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--supports",
+        help="Instead: what a tool has annotated. A file of COCO, LabelMe, CVAT or Label Studio, a "
+        "folder of LabelMe's, or folders of images and masks.",
+        metavar="FILE_OR_FOLDER",
+    ),
+]
+SupportImages = Annotated[
+    Path | None,
+    typer.Option(help="Where the photographs of --supports are, if not beside it.", metavar="FOLDER"),
+]
+Classes = Annotated[
+    str,
+    typer.Option(
+        help="With --support: the classes' names and their values in the masks. With --supports: the "
+        "names of the classes to use.",
+        metavar="NAME[=VALUE],…",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side in pixels at which the network works; default the model's own.")
+]
+BackboneName = Annotated[
+    str | None, typer.Option("--backbone", help="Another one, for a model that learnt nothing (prototype).")
+]
+BackboneWeights = Annotated[
+    Path | None,
+    typer.Option(help="File with the backbone's ImageNet weights (.safetensors, .pth).", metavar="FILE"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")]
+
+
 @app.command()
 def segment(
-    queries: Annotated[
-        list[Path],
-        typer.Argument(help="Images to segment, or folders of them.", metavar="IMAGE_OR_FOLDER"),
-    ],
+    queries: Queries,
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
-    support: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A labelled image and its mask: 0 background, another value the object. Repeat for more.",
-            metavar="IMAGE MASK",
-        ),
-    ] = None,
-    supports: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead: what a tool has annotated. A file of COCO, LabelMe, CVAT or Label Studio, a "
-            "folder of LabelMe's, or folders of images and masks.",
-            metavar="FILE_OR_FOLDER",
-        ),
-    ] = None,
-    support_images: Annotated[
-        Path | None,
-        typer.Option(help="Where the photographs of --supports are, if not beside it.", metavar="FOLDER"),
-    ] = None,
-    classes: Annotated[
-        str,
-        typer.Option(
-            help="With --support: the classes' names and their values in the masks. With --supports: the "
-            "names of the classes to use.",
-            metavar="NAME[=VALUE],…",
-        ),
-    ] = "",
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub."),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels at which the network works; default the model's own.")
-    ] = None,
+    support_pairs: SupportPairs = None,
+    support_file: SupportFile = None,
+    support_images: SupportImages = None,
+    classes: Classes = "",
+    model: Model = None,
+    image_size: ImageSize = None,
     tile: Annotated[
         int | None,
         typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Another backbone, for a model that learnt nothing (prototype).")
-    ] = None,
-    backbone_weights: Annotated[
-        Path | None,
-        typer.Option(help="File with the backbone's ImageNet weights (.safetensors, .pth).", metavar="FILE"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
+    backbone: BackboneName = None,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
     also: Annotated[
         str,
         typer.Option(
@@ -91,21 +108,9 @@ def segment(
     from kshot.batch import Outputs, segment_all
     from kshot.pretrained import DEFAULT_MODEL
     from kshot.segmenter import Segmenter
-    from kshot.supports import read_annotated, read_masks
 
-    if bool(support) == (supports is not None):
-        raise KshotError("Give labelled examples: --support IMAGE MASK, or else --supports FILE_OR_FOLDER.")
-    if support and len(support) % 2:
-        raise KshotError("Every --support takes two files: an image and its mask.")
-    if support and support_images is not None:
-        raise KshotError("--support-images says where the photographs of --supports are; leave it out.")
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
-    values = _class_values(classes, has_masks=bool(support))
-    if supports is None:
-        pairs = support or []
-        examples = read_masks(list(zip(pairs[::2], pairs[1::2], strict=True)), values)
-    else:
-        examples = read_annotated(supports, support_images, tuple(values) or None)
+    examples = _read_examples(support_pairs, support_file, support_images, classes)
     segmenter = Segmenter.from_pretrained(
         model or DEFAULT_MODEL,
         image_size=image_size,
@@ -116,6 +121,50 @@ def segment(
     )
     num_failed = segment_all(examples.fit(segmenter), examples, outputs)
     raise typer.Exit(1 if num_failed else 0)
+
+
+@app.command()
+def suggest(
+    unlabelled: Queries,
+    support_pairs: SupportPairs = None,
+    support_file: SupportFile = None,
+    support_images: SupportImages = None,
+    classes: Classes = "",
+    count: Annotated[int, typer.Option(help="Photographs to suggest.", min=1)] = 5,
+    model: Model = None,
+    image_size: ImageSize = None,
+    backbone: BackboneName = None,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which images to label next: those that would help most, beside the ones that are labelled.
+
+    Exit status: 0 all were looked at, 1 some could not be read, 2 nothing could be done.
+    """
+    from kshot.images import list_images
+    from kshot.pretrained import DEFAULT_MODEL
+    from kshot.segmenter import Segmenter
+    from kshot.suggest import suggest as find
+
+    labelled = {path.resolve() for path in support_pairs or []}
+    images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
+    examples = _read_examples(support_pairs, support_file, support_images, classes)
+    segmenter = Segmenter.from_pretrained(
+        model or DEFAULT_MODEL,
+        image_size=image_size,
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        device=device,
+    )
+    found = find(segmenter, examples.classes, images, count)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        typer.echo("\n".join(map(str, found.label_next)))
+        for path, reason in found.failures.items():
+            typer.echo(f"{path}: failed: {reason}", err=True)
+    raise typer.Exit(1 if found.failures else 0)
 
 
 @app.command()
@@ -166,6 +215,24 @@ def main(arguments: list[str] | None = None) -> None:
     except (KshotError, OSError) as error:  # OSError: a full disk, a folder that one may not write to
         typer.echo(f"kshot: {error}", err=True)
         sys.exit(2)
+
+
+def _read_examples(
+    pairs: list[Path] | None, file: Path | None, images: Path | None, classes: str
+) -> "Supports":
+    """Read the supports that either way of giving them names."""
+    from kshot.supports import read_annotated, read_masks
+
+    if bool(pairs) == (file is not None):
+        raise KshotError("Give labelled examples: --support IMAGE MASK, or else --supports FILE_OR_FOLDER.")
+    if pairs and len(pairs) % 2:
+        raise KshotError("Every --support takes two files: an image and its mask.")
+    if pairs and images is not None:
+        raise KshotError("--support-images says where the photographs of --supports are; leave it out.")
+    values = _class_values(classes, has_masks=bool(pairs))
+    if file is not None:
+        return read_annotated(file, images, tuple(values) or None)
+    return read_masks(list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values)
 
 
 def _words(text: str) -> list[str]:

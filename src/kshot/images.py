@@ -122,7 +122,7 @@ def mask_tensor(mask: NDArray[np.bool_], size: int) -> Tensor:
     return torch.from_numpy(np.array(squashed)).float().unsqueeze(0)
 
 
-def list_images(paths: list[Path], results: Path) -> list[tuple[Path, Path]]:
+def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Path, Path]]:
     """Expand files and folders to pairs of an image and its path relative to what was given.
 
     Folders are searched to their depths, in alphabetical order, for files with an image's suffix; what
@@ -133,7 +133,8 @@ def list_images(paths: list[Path], results: Path) -> list[tuple[Path, Path]]:
     for path in paths:
         if path.is_dir():
             candidates = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            inside = sorted(p for p in candidates if results.resolve() not in p.resolve().parents)
+            left_out = None if results is None else results.resolve()
+            inside = sorted(p for p in candidates if left_out not in p.resolve().parents)
             if not inside:
                 raise ImageError(f"Folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             found += [(p, p.relative_to(path)) for p in inside]

@@ -5,24 +5,42 @@ are. What is often advised, the least certain or the most different ones, makes 
 does: docs/suggest.md has the measurement.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.errors import DataError
-from kshot.images import image_tensor
+from kshot.errors import DataError, ImageError
+from kshot.images import MaskSource, image_tensor, read_image, read_mask
 from kshot.methods.prototype import STAGES, prototypes
 from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.segmenter import Segmenter
+from kshot.progress import make_bar
+from kshot.segmenter import LabelledImages, Segmenter
 
 CANDIDATES = 4
 """Photographs among which each suggestion is chosen, those likeliest to show the object."""
+
+
+class Suggestions(BaseModel):
+    """What `suggest` found.
+
+    label_next: the photographs to label, the most useful first. confidence: each answer's, 0 to 1, the least
+    sure first; see `Explanation.confidence`. failures: photographs that cannot be read, and why.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label_next: list[Path]
+    confidence: dict[Path, float]
+    failures: dict[Path, str]
 
 
 class Appearance(NamedTuple):
@@ -47,6 +65,46 @@ class Appearance(NamedTuple):
     def vector(self) -> Tensor:
         """Give all of it in one row."""
         return torch.cat([stage.flatten() for stage in self.stages])
+
+
+def suggest(
+    segmenter: Segmenter, classes: Mapping[str, LabelledImages], images: Sequence[Path], count: int
+) -> Suggestions:
+    """Look at unlabelled images with the supports of one class or several, and choose what to label next.
+
+    segmenter: not fitted. Several classes choose in turn. Images are read whole, also if they are large.
+    Raises DataError for a count below 1, ImageError or MaskError for a support that cannot be used.
+    """
+    examples = {name: [(read_image(image), mask) for image, mask in pairs] for name, pairs in classes.items()}
+    fitted = segmenter.fit(examples)
+    looks: dict[str, list[Appearance]] = {name: [] for name in examples}
+    confidence, failures = dict[Path, float](), dict[Path, str]()
+    with make_bar(Console(stderr=True)) as progress:
+        for image in progress.track(list(dict.fromkeys(images)), description="Looking"):
+            try:
+                picture = read_image(image)
+            except ImageError as error:
+                failures[image] = str(error)
+                continue
+            explanation = fitted.explain(picture)
+            confidence[image] = explanation.confidence
+            for name, one in explanation.classes.items():
+                looks[name].append(appearance(segmenter, picture, one.fused))
+    seen = list(confidence)
+    chosen = in_turn(
+        [choose(_appearances(segmenter, examples[name]), looks[name], count) for name in examples], count
+    )
+    ranked = sorted(confidence.items(), key=lambda item: item[1])
+    return Suggestions(
+        label_next=[seen[place] for place in chosen], confidence=dict(ranked), failures=failures
+    )
+
+
+def _appearances(segmenter: Segmenter, pairs: Iterable[tuple[Image.Image, MaskSource]]) -> list[Appearance]:
+    return [
+        appearance(segmenter, picture, read_mask(mask, (picture.height, picture.width)))
+        for picture, mask in pairs
+    ]
 
 
 def appearance(segmenter: Segmenter, picture: Image.Image, mask: NDArray[np.generic]) -> Appearance:
