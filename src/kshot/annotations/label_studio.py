@@ -104,17 +104,17 @@ def _picture_of(data: Mapping[str, Any], where: str) -> str:
 def _file_names(address: str) -> list[str]:
     """Give what a photograph may be called on disk, by its address in Label Studio.
 
-    That is the path in /data/local-files/?d=PATH, else the address's last part; and of an uploaded file also
-    the name that it had before.
+    That is the address's last part, and the name that an uploaded file had before; before both comes the path
+    in /data/local-files/?d=PATH.
     """
     try:
         parts = urlsplit(address)
     except ValueError:
         return [address]
     local = parse_qs(parts.query).get("d", [])
-    name = local[0] if local else unquote(parts.path).rpartition("/")[2]
+    name = (local[0] if local else unquote(parts.path)).rpartition("/")[2]
     before = UPLOADED.fullmatch(name)
-    return [name, before[1]] if before else [name]
+    return [*local[:1], name, *([before[1]] if before else [])]
 
 
 def _labels(region: _Region, where: str) -> list[str]:

@@ -56,7 +56,7 @@ def read_labelme(content: dict[str, Any], path: Path, pictures: Pictures) -> Pho
 
 def _find(name: str, path: Path, pictures: Pictures) -> ImageSource:
     try:
-        return pictures.find(name)
+        return pictures.find(name, name.replace("\\", "/").rpartition("/")[2])
     except ImageError:
         embedded = _File.model_validate(read_json(path)).imageData  # not kept: it is large
         if embedded is None:

@@ -118,7 +118,7 @@ def gather(photographs: Sequence[Photograph], order: Sequence[str], source: Path
     kept = tuple(photograph for photograph in photographs if photograph.shapes)
     shown = {name for photograph in kept for name in photograph.class_names}
     if not kept:
-        raise DataError(f"{source} annotates nothing: {len(photographs)} photographs, but no outline.")
+        raise DataError(f"{source} annotates nothing: no photograph in it has an outline.")
     if unnamed := [name for name in shown if not name.strip() or not name.isprintable()]:
         raise DataError(f"{source} has a class named {min(unnamed)[:40]!r}, which is no name. Rename it.")
     return Annotations(tuple(name for name in dict.fromkeys((*order, *sorted(shown))) if name in shown), kept)
@@ -149,8 +149,9 @@ class Pictures:
     def find(self, *names: str) -> Path:
         """Give the place of a photograph that may have several names; the first that exists.
 
-        Of absolute paths and addresses only the last part counts. Raises ImageError if there is none, or if
-        several in different folders could be meant.
+        Of absolute paths and addresses only the last part counts; of relative paths the folders count too, so
+        that train/1.jpg is never taken for val/1.jpg. Raises ImageError if there is none, or if several could
+        be meant.
         """
         relative = [_relative(name) for name in names]
         for name in relative:
@@ -158,7 +159,8 @@ class Pictures:
                 if _is_file(place / name):
                     return place / name
         for name in relative:
-            found = self._by_name.get(name.rpartition("/")[2], [])
+            same_name = self._by_name.get(name.rpartition("/")[2], [])
+            found = [path for path in same_name if path.as_posix().endswith(f"/{name}")]
             if len(found) > 1:
                 raise ImageError(f"Photograph {name!r} may be {found[0]} or {found[1]}. Keep one of them.")
             if found:
