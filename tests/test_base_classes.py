@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
-from make_data import HELD_OUT, NOVEL, TRAINED, write_pascal, write_training_photographs
+from make_data import HELD_OUT, NOVEL, TRAINED, write_folder, write_pascal, write_training_photographs
 
+from kshot.benchmark.selection import selection_fold
 from kshot.data.base_classes import (
     base_labels,
+    can_hold_out,
     draw_photographs,
+    held_out,
     join,
     photographs,
     present,
@@ -35,8 +38,33 @@ def test_a_fold_trains_on_its_base_classes_and_no_others(benchmark, fold):
 def test_what_has_no_folds_trains_on_all_it_has():
     assert len(train_fold("fss1000", 0, hold_out=False).images) == 520
     assert unseen_classes("fss1000", 0, hold_out=False) == ()
-    with pytest.raises(DataError, match="no base classes to hold out"):
-        train_fold("fss1000", 0, hold_out=True)
+    assert len(train_fold("fss1000", 0, hold_out=True).images) == 520 - 104
+
+
+def folder_of(tmp_path, num_classes):
+    """Write a folder of one's own: one class more than it shows, each of the others in two photographs."""
+    pairs = [(f"im{class_id}{n}", class_id) for class_id in range(num_classes) for n in range(2)]
+    names = tuple(f"class{n}" for n in range(num_classes + 1))
+    return str(write_folder(tmp_path / f"of {num_classes}", pairs, class_names=names))
+
+
+def test_every_fifth_class_of_a_folder_is_held_out(tmp_path):
+    data = folder_of(tmp_path, 8)
+    assert set(train_fold(data, 0, hold_out=False).images) == set(range(8))
+    assert held_out(data, 0) == unseen_classes(data, 0, hold_out=True) == (2, 7)
+    kept = train_fold(data, 0, hold_out=True)
+    assert set(kept.images) == {class_id for _, class_id in kept.queries} == {0, 1, 3, 4, 5, 6}
+    assert set(selection_fold(data, 0, "base").images) == {2, 7}
+    with pytest.raises(DataError, match="no novel classes"):
+        selection_fold(data, 0, "novel")
+
+
+def test_a_folder_of_few_classes_keeps_them_all(tmp_path):
+    data = folder_of(tmp_path, 4)
+    assert not can_hold_out(data, 0)
+    assert set(train_fold(data, 0, hold_out=False).images) == set(range(4))
+    with pytest.raises(DataError, match="shows 4 classes; from 5 on"):
+        train_fold(data, 0, hold_out=True)
 
 
 def test_without_a_cap_an_epoch_is_every_photograph_once():

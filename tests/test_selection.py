@@ -2,6 +2,7 @@ import pytest
 from make_data import write_pascal
 
 from kshot.benchmark.selection import check_held_out, selection_fold, selection_manifest
+from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import PASCAL_CLASSES, base_classes, held_out_classes, novel_classes
 from kshot.data.pascal import Pascal
@@ -31,5 +32,5 @@ def test_a_model_that_has_seen_the_held_out_classes_is_refused():
     check_held_out("pascal", 0, ("car", "dog"))
     with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--select-on novel"):
         check_held_out("pascal", 0, PASCAL_CLASSES[5:])
-    with pytest.raises(DataError, match="'fss1000' has no folds"):
-        selection_fold("fss1000", 0, "base")
+    with pytest.raises(DataError, match="trained on"):
+        check_held_out("fss1000", 0, train_fold("fss1000", 0, hold_out=False).class_names)

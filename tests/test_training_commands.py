@@ -111,3 +111,30 @@ def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "accelerate" else True)
     assert run("train", "--out", tmp_path / "run") == 2
     assert "pip install accelerate" in capsys.readouterr().err
+
+
+def test_a_folder_of_ones_own_is_trained_on_without_a_word_of_folds(voc, tmp_path, capsys):
+    names = ("ant", "bee", "cat", "dog", "elk")
+    pairs = [(f"im{class_id}{n}", class_id) for class_id in range(5) for n in range(3)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=names)
+    base, model = tmp_path / "base", tmp_path / "model"
+    tiny = ("--data", folder, "--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2)
+    short = ("--epochs", 0.2, "--epochs", 0.2, "--crop", 65, "--kept-back", 2)
+    assert run("pretrain", *tiny, *quick, *short, "--out", base) == 0
+    assert json.loads((base / "config.json").read_text())["base_classes"] == ["ant", "bee", "dog", "elk"]
+    short = ("--stage", "1@65", "--validate-episodes", 2, "--cache", tmp_path / "features")
+    assert run("train", *tiny, *quick, *short, "--base-learner", base, "--out", model) == 0
+    assert json.loads((model / "config.json").read_text())["selected_on"] == "base"
+    assert "kshot segment" in capsys.readouterr().out
+
+
+def test_a_folder_of_few_classes_holds_none_out_and_says_so(voc, tmp_path, capsys):
+    pairs = [(f"im{class_id}{n}", class_id) for class_id in range(2) for n in range(3)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=("ant", "bee"))
+    tiny = ("--data", folder, "--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2, "--method", "hsnet", "--stage", "1@65")
+    some = ("--validate-episodes", 2, "--cache", tmp_path / "features", "--out", tmp_path / "model")
+    assert run("train", *tiny, *quick, *some) == 0
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["selected_on"] is None
+    assert "fewer than 5 classes: all are trained on" in capsys.readouterr().out

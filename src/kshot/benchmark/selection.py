@@ -7,9 +7,9 @@ is possible here too, but it is written into the model and printed beside every 
 from typing import Literal
 
 from kshot.benchmark.score import draw_manifest
-from kshot.data.base_classes import train_fold
+from kshot.data.base_classes import held_out, train_fold
 from kshot.data.benchmarks import read_fold
-from kshot.data.folds import held_out_classes
+from kshot.data.folds import FOLDED
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol, preset
 from kshot.data.sampling import Fold
@@ -23,12 +23,13 @@ def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
     """Give what checkpoints for a fold are chosen on: "base" or "novel".
 
     base: held-out base classes, of the train lists; novel: the fold's own test.
-    Raises DataError for a benchmark without base classes.
+    Raises DataError where there are no such classes.
     """
-    held_out = held_out_classes(benchmark, fold)
-    if select_on == "novel":
-        return read_fold(benchmark, fold)
-    return train_fold(benchmark, fold, hold_out=False).only(held_out)
+    if select_on == "base":
+        return train_fold(benchmark, fold, hold_out=False).only(held_out(benchmark, fold))
+    if benchmark not in FOLDED:
+        raise DataError(f"{benchmark} has no folds, so no novel classes. Choose on 'base' or on 'nothing'.")
+    return read_fold(benchmark, fold)
 
 
 def selection_manifest(
@@ -44,9 +45,10 @@ def selection_manifest(
 def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
     """Raise DataError if a model's base learner was trained on the classes that it is to be chosen on."""
     names = read_fold(benchmark, fold).class_names
-    seen = [names[c] for c in held_out_classes(benchmark, fold) if names[c] in base_classes]
+    seen = [names[c] for c in held_out(benchmark, fold) if names[c] in base_classes]
     if seen:
         raise DataError(
             f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
-            "Train without these classes, or choose with --select-on novel, which every number then says."
+            "Pretrain without these classes (--hold-out), train with --select-on nothing, or, where there are "
+            "folds, with --select-on novel, which every number then says."
         )

@@ -4,6 +4,7 @@ Pure but for `base_labels`, which reads a photograph's masks.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,22 +21,52 @@ NovelPixels = Literal["background", "drop", "ignore"]
 """What becomes of novel and held-out objects in training photographs: background (HSNet), no such photographs
 at all (BAM), or pixels without a label (RePRI)."""
 
+MIN_CLASSES = 5
+"""Of a folder of one's own, from which on some are held out; with fewer all are needed to train on."""
+
 UnknownPixels = Literal["background", "ignore"]
 """What becomes of 255, VOC's borders, in training: background (HSNet) or pixels without a label."""
+
+
+def held_out(data: str, fold: int) -> tuple[int, ...]:
+    """Give the ids of the classes that are kept from training, to choose a checkpoint on.
+
+    On PASCAL and COCO see `folds.held_out_classes`; elsewhere they are every fifth class, from the third.
+    Raises DataError where there are fewer than MIN_CLASSES.
+    """
+    if data in FOLDED:
+        return held_out_classes(data, fold)
+    if not can_hold_out(data, fold):
+        raise DataError(
+            f"{data} shows {len(_training_pairs(data, fold).images)} classes; from {MIN_CLASSES} on some can "
+            "be held out to choose on. Train with --select-on nothing, pretrain with --no-hold-out."
+        )
+    return tuple(_training_pairs(data, fold).images)[2::5]
+
+
+def can_hold_out(data: str, fold: int) -> bool:
+    """Say whether there are enough classes to keep some from training."""
+    return data in FOLDED or len(_training_pairs(data, fold).images) >= MIN_CLASSES
 
 
 def train_fold(data: str, fold: int, *, hold_out: bool) -> Fold:
     """Give the pairs that a fold trains on: the train lists of the other folds.
 
-    hold_out: leave the held-out base classes out, so that a checkpoint can be chosen on them.
-    A folder of one's own, or FSS-1000, has no folds: its train pairs are all used, and nothing is held out.
+    hold_out: leave the held-out classes out, so that a checkpoint can be chosen on them.
+    A folder of one's own, or FSS-1000, has no folds: all its train pairs are used but for what is held out.
     """
+    kept_out = set(held_out(data, fold)) if hold_out else set()
     if data not in FOLDED:
-        if hold_out:
-            raise DataError(f"{data} has no base classes to hold out. Leave out --hold-out.")
-        return read_fold(data, fold, "train" if data == "fss1000" else None)
-    wanted = set(base_classes(data, fold)) - set(held_out_classes(data, fold) if hold_out else ())
+        return _training_pairs(data, fold).only(set(_training_pairs(data, fold).images) - kept_out)
+    wanted = set(base_classes(data, fold)) - kept_out
     return join(fold, [read_fold(data, n, "train") for n in range(NUM_FOLDS) if n != fold]).only(wanted)
+
+
+@lru_cache(maxsize=2)  # a training asks several times, and a folder's masks are all read for it
+def _training_pairs(data: str, fold: int) -> Fold:
+    """Give all training pairs of what has no folds, without classes that no photograph shows."""
+    pairs = read_fold(data, fold, "train" if data == "fss1000" else None)
+    return pairs.only(class_id for class_id, names in pairs.images.items() if names)
 
 
 def join(number: int, parts: Sequence[Fold]) -> Fold:
@@ -52,13 +83,12 @@ def join(number: int, parts: Sequence[Fold]) -> Fold:
 
 
 def unseen_classes(data: str, fold: int, *, hold_out: bool) -> tuple[int, ...]:
-    """Give the ids of the classes that must never be shown as such; none where there are no folds.
+    """Give the ids of the classes that must never be shown as such: novel ones, where there are folds.
 
-    hold_out: whether the held-out base classes are among them.
+    hold_out: whether the held-out classes are among them.
     """
-    if data not in FOLDED:
-        return ()
-    return novel_classes(data, fold) + (held_out_classes(data, fold) if hold_out else ())
+    novel = novel_classes(data, fold) if data in FOLDED else ()
+    return novel + (held_out(data, fold) if hold_out else ())
 
 
 def photographs(fold: Fold) -> list[str]:

@@ -107,6 +107,8 @@ def pretrain(
             phase.model_copy(update={"epochs": e}) for phase, e in zip(config.phases, epochs, strict=True)
         ]
     config = _changed(config, changes)
+    if config.hold_out and hold_out is None and _holds_nothing_out(config.data, fold):
+        config = config.model_copy(update={"hold_out": False})
 
     from kshot.data.benchmarks import open_dataset
     from kshot.training.loop import Machine
@@ -211,6 +213,8 @@ def train(
     config = _changed(config, changes)
     if select_on is not None:
         config = config.model_copy(update={"select_on": None if select_on == "nothing" else select_on})
+    elif config.select_on == "base" and _holds_nothing_out(config.data, fold):
+        config = config.model_copy(update={"select_on": None})
 
     from kshot.data.benchmarks import open_dataset
     from kshot.training.loop import Machine
@@ -261,6 +265,16 @@ def _named_faults() -> Iterator[None]:
         yield
     except ValidationError as error:
         raise DataError(f"A setting cannot be used: {fault_of(error)}.") from error
+
+
+def _holds_nothing_out(data: str, fold: int) -> bool:
+    """Find out whether a folder of one's own has too few classes to keep some from training, and say so."""
+    from kshot.data.base_classes import MIN_CLASSES, can_hold_out
+
+    if can_hold_out(data, fold):
+        return False
+    typer.echo(f"{data} shows fewer than {MIN_CLASSES} classes: all are trained on, and none is held out.")
+    return True
 
 
 def _stage(text: str) -> dict[str, int]:

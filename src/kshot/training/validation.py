@@ -34,10 +34,10 @@ class Validation:
         self, config: TrainConfig, dataset: Dataset, reader: FeatureReader, accelerator: Accelerator
     ) -> None:
         self.dataset, self.reader, self.accelerator = dataset, reader, accelerator
-        if config.data in FOLDED:
-            fold = selection_fold(config.data, config.fold, config.select_on or "base")
+        if config.select_on is None and config.data not in FOLDED:
+            fold = train_fold(config.data, config.fold, hold_out=False)
         else:
-            fold = train_fold(config.data, config.fold, hold_out=config.select_on == "base")
+            fold = selection_fold(config.data, config.fold, config.select_on or "base")
         self.manifest = selection_manifest(fold, config.validate_episodes, dataset)[0]
 
     def score(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
