@@ -50,6 +50,9 @@ CONFIDENCE_FILE = "confidence.csv"
 ALSO = ("probability", "coco", "labelme")
 """What can be written beside masks, overlays and the contact sheet."""
 
+MAX_SHARES = 6
+"""Classes whose shares of a picture are printed."""
+
 MAX_HEATMAPS = 4
 """Classes up to which the contact sheet shows each one's probability."""
 
@@ -263,10 +266,15 @@ def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] 
 
 
 def _shares(explanation: Explanation | LabelExplanation) -> str:
-    """Say how much of the picture each class covers."""
+    """Say how much of the picture each class covers; of many classes, the largest."""
     if isinstance(explanation, Explanation):
         return f"{100 * explanation.mask.mean():.1f} % foreground"
     shares = {
         name: 100 * np.mean(explanation.labels == label) for label, name in enumerate(explanation.classes, 1)
     }
-    return ", ".join(f"{share:.1f} % {name}" for name, share in shares.items())
+    told = (
+        sorted(shares, key=shares.__getitem__, reverse=True)[:MAX_SHARES]
+        if len(shares) > MAX_SHARES
+        else shares
+    )
+    return ", ".join(f"{shares[name]:.1f} % {name}" for name in told)
