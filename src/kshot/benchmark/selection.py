@@ -49,6 +49,6 @@ def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> 
     if seen:
         raise DataError(
             f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
-            "Pretrain without these classes (--hold-out), train with --select-on nothing, or, where there are "
+            "Pretrain without these classes (--hold-out), train with --select-on nothing, or, if there are "
             "folds, with --select-on novel, which every number then says."
         )
