@@ -16,13 +16,14 @@ class PhotographState(BaseModel):
 
     id: str
     name: str
-    role: Role = Field(description="What it came as. One with drawn labels is a support in any case.")
+    role: Role = Field(description="What it came as.")
     width: int
     height: int
     status: Status = Field(
         description="Of supports: unlabelled, labelled. Of queries: waiting (for a first support), queued, "
         "working, done. Of both: failed, see problem."
     )
+    is_labelled: bool = Field(description="Whether somebody drew its labels, which makes it a support.")
     is_stale: bool = Field(description="Whether its result was made with other supports than there are now.")
     confidence: float | None = Field(
         description="Of the least sure class: the mean certainty on the object and the border around it, 0 "
@@ -64,6 +65,7 @@ def photograph_state(session: Session, photograph: Photograph, worker: Worker) -
         width=photograph.size[1],
         height=photograph.size[0],
         status=_status(session, photograph, worker),
+        is_labelled=photograph.is_drawn,
         is_stale=result is not None and result.version != session.version,
         confidence=None if result is None else round(result.confidence, 4),
         problem=photograph.problem,
