@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from demo import annotated
-
 import kshot
+from demo import annotated
 from kshot.pictures import mask_picture, save_picture
 
 FOLDER = Path(kshot.__file__).parent / "web" / "static" / "examples"

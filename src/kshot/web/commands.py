@@ -7,7 +7,7 @@ import typer
 
 from kshot.errors import KshotError
 
-PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "pycocotools", "skimage")
 
 
 def serve(

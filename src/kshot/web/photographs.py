@@ -69,4 +69,4 @@ class Photograph:
 def plain_name(name: str) -> str:
     """Keep a name's last part, in printable letters."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(letter for letter in last if letter.isprintable())[-MAX_NAME:].strip() or "photograph"
+    return "".join(letter for letter in last if letter.isprintable())[-MAX_NAME:].strip(" .") or "photograph"
