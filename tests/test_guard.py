@@ -33,7 +33,11 @@ def test_other_sites_pages_may_change_nothing(method, headers, status):
 
 
 def test_all_answers_say_what_the_page_may_load():
-    for answer in (client().get("/"), client("secret").get("/"), client().get("/x", headers={"Origin": "null"})):
+    for answer in (
+        client().get("/"),
+        client("secret").get("/"),
+        client().get("/x", headers={"Origin": "null"}),
+    ):
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

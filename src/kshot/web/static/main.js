@@ -22,7 +22,7 @@ const bench = new Workbench(look, trouble);
 const { editor } = bench;
 const classes = new Classes(
   (value) => ((editor.value = value), show()),
-  (all) => attempt(async () => take(await session.setClasses(all)), "The classes"),
+  (all) => attempt(() => setClasses(all), "The classes"),
 );
 const lists = new Lists(open, remove);
 
@@ -36,8 +36,6 @@ async function look() {
     if (asked !== session) return;
     notice(null);
     take(found);
-    const isBusy = state.photographs.some(({ status }) => status === "queued" || status === "working");
-    if (isBusy) timer = setTimeout(look, SOON);
   });
 }
 
@@ -58,7 +56,11 @@ function trouble(name, error) {
   timer = setTimeout(look, LATER);
 }
 
+/** Show a new state, and look again soon while something is going on. */
 function take(found) {
+  clearTimeout(timer);
+  const isBusy = found.photographs.some(({ status }) => status === "queued" || status === "working");
+  if (isBusy) timer = setTimeout(look, SOON);
   const haveColoursChanged = JSON.stringify(state.classes) !== JSON.stringify(found.classes);
   state = found;
   classes.show(state.classes);
@@ -96,8 +98,9 @@ function progress(done, all, supports) {
 async function open(id) {
   const photograph = state.photographs.find((one) => one.id === id);
   if (!photograph || id === bench.photograph?.id || !mayLeave()) return;
+  await bench.flush();
   const opening = attempt(() => bench.open(session, photograph), photograph.name);
-  show(); // first, for a canvas that is hidden has no size
+  show(); // now, for a canvas that is hidden has no size and takes no focus
   await opening;
   show();
   find("#editor").scrollIntoView({ block: "nearest" });
@@ -129,6 +132,13 @@ async function remove(id) {
   if (bench.photograph?.id === id) bench.close();
   await attempt(() => session.remove(id), name);
   await look();
+}
+
+async function setClasses(all) {
+  await bench.flush();
+  const isOneGone = all.length < state.classes.length;
+  take(await session.setClasses(all));
+  if (isOneGone) await bench.reload(); // what was painted of it is gone too
 }
 
 async function tryExample(example) {

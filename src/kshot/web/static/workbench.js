@@ -13,7 +13,7 @@ export class Workbench {
     this.editor = new Editor(find("#canvas"), () => this.#changed(), (text) => this.say(text));
     this.sending = Promise.resolve();
     find("#use").onclick = () => this.#use();
-    find("#put-back").onclick = () => this.#load();
+    find("#put-back").onclick = () => this.reload();
     find("#forget").onclick = () => this.#forget();
   }
 
@@ -21,9 +21,8 @@ export class Workbench {
     find("#said").textContent = text;
   }
 
-  /** Put a photograph on the canvas; what was painted on the one before is sent first. */
+  /** Put a photograph on the canvas. Flush first, for what was painted on the one before. */
   async open(session, photograph) {
-    await this.flush();
     Object.assign(this, { session, photograph, opened: photograph.id, isDirty: false });
     const picture = await createImageBitmap(await session.photo(photograph.id));
     const labels = await this.#labels();
@@ -38,7 +37,17 @@ export class Workbench {
     const isNew = this.photograph.stamp !== photograph.stamp;
     this.photograph = photograph;
     this.#bars();
-    if (isNew && !photograph.is_labelled && !this.isDirty && photograph.steps.length) await this.#load();
+    if (isNew && !photograph.is_labelled && !this.isDirty && photograph.steps.length) await this.reload();
+  }
+
+  /** Fetch the labels again; what was done cannot be undone then. */
+  async reload() {
+    if (!this.photograph) return;
+    const { id } = this.photograph;
+    const labels = await this.#labels();
+    if (this.opened !== id) return;
+    this.isDirty = false;
+    this.#show(this.editor.picture, labels);
   }
 
   close() {
@@ -100,14 +109,6 @@ export class Workbench {
     await this.onKept();
   }
 
-  async #load() {
-    const { id } = this.photograph;
-    const labels = await this.#labels();
-    if (this.opened !== id) return;
-    this.isDirty = false;
-    this.#show(this.editor.picture, labels);
-  }
-
   async #labels() {
     const { photograph } = this;
     if (!photograph.is_labelled && !photograph.steps.length) return null;
@@ -118,7 +119,7 @@ export class Workbench {
     const { name, width, height } = this.photograph;
     this.editor.open(picture, labels);
     put(this.editor.canvas, { ariaLabel: `Paint on ${name}` });
-    this.say(`${name}, ${width} × ${height} pixels`);
+    this.say(`${name}, ${width} x ${height} pixels`);
     this.#bars();
   }
 
