@@ -30,7 +30,8 @@ class PhotographState(BaseModel):
         "to 1. A pixel's is 0 at the model's threshold, and 1 at the probabilities 0 and 1."
     )
     problem: str | None
-    steps: tuple[Step, ...] = Field(description="The maps of probabilities that it has.")
+    steps: tuple[Step, ...] = Field(description="The maps of probabilities that it has …")
+    values: tuple[int, ...] = Field(description="… of the classes with these values.")
     stamp: str = Field(description="Changes when its labels or its result do.")
 
 
@@ -70,6 +71,7 @@ def photograph_state(session: Session, photograph: Photograph, worker: Worker) -
         confidence=None if result is None else round(result.confidence, 4),
         problem=photograph.problem,
         steps=() if result is None else result.steps,
+        values=() if result is None else result.values,
         stamp=f"{photograph.drawings}.{0 if result is None else result.version}",
     )
 

@@ -55,7 +55,7 @@ export class Lists {
     if (one.status === "done") state = `${Math.round(100 * one.confidence)} % sure`;
     else if (one.is_stale) state = `stale, ${state}`;
     if (one.problem) state = one.problem;
-    this.#fill(element, one, shown(one), state, "Open");
+    this.#fill(element, one, shown(one, this.value), state, "Open");
     element.classList.toggle("stale", one.is_stale);
     element.style.setProperty("--sure", one.status === "done" ? one.confidence : 0);
   }
@@ -75,10 +75,12 @@ export class Lists {
 
 export const isSupport = (one) => one.role === "support" || one.is_labelled;
 
-function shown(one) {
+/** The view that is chosen, or the photograph where there is none. */
+function shown(one, value) {
   const chosen = find("#views input:checked").value;
   if (one.is_labelled) return chosen === "photo" ? "photo" : "overlay";
-  return chosen === "photo" || !one.steps.length ? "photo" : chosen;
+  if (chosen === "overlay") return one.steps.length ? "overlay" : "photo";
+  return one.steps.includes(chosen) && one.values.includes(value) ? chosen : "photo";
 }
 
 function bySureness(a, b) {

@@ -62,15 +62,14 @@ export class Classes {
     this.onChange(this.all.map((one) => (one.value === value ? { ...one, ...change } : one)));
   }
 
-  #add() {
+  async #add() {
     const value = Math.max(...this.all.map((one) => one.value)) + 1;
     const names = new Set(this.all.map((one) => one.name));
     let number = this.all.length + 1;
     while (names.has(`class ${number}`)) number++;
-    this.value = value;
     const colour = COLOURS[(value - 1) % COLOURS.length];
-    this.onChange([...this.all, { value, name: `class ${number}`, colour }]);
-    this.onChoose(value);
+    await this.onChange([...this.all, { value, name: `class ${number}`, colour }]);
+    if (this.all.some((one) => one.value === value)) this.#choose(value);
   }
 
   #remove(value) {

@@ -103,7 +103,7 @@ async function open(id) {
   show(); // now, for a canvas that is hidden has no size and takes no focus
   await opening;
   show();
-  find("#editor").scrollIntoView({ block: "nearest" });
+  find("#canvas").scrollIntoView({ block: "nearest" });
 }
 
 const mayLeave = () => !bench.hasUnsent || bench.isKept || confirm("Leave this result? What you painted on it is not used yet.");
