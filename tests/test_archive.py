@@ -51,13 +51,13 @@ def test_masks_overlays_and_annotations_of_one_class(session, tmp_path):
         "table_overlay.png",
         "labelme/cup.json",
         "labelme/table.json",
-        "coco.json",
+        "instances.json",
     }
     for name in ("cup_mask.png", "table_mask.png"):
         with Image.open(BytesIO(files[name])) as found:
             assert set(np.unique(found)) == {0, 255}
             np.testing.assert_array_equal(read_mask(found, mask.shape), mask)
-    coco = json.loads(files["coco.json"])
+    coco = json.loads(files["instances.json"])
     assert [image["file_name"] for image in coco["images"]] == ["cup.png", "table.jpg"]
     assert [one["score"] for one in coco["annotations"]] == [1, 0.8]
     for one in coco["annotations"]:
@@ -84,8 +84,8 @@ def test_several_classes_are_palette_pictures_in_their_colours(session, tmp_path
     with Image.open(BytesIO(files["a_overlay.png"])) as overlay:
         pixels = np.asarray(overlay)[labels == 6]
     assert np.median(pixels[:, 2]) == 128  # half blue on black
-    categories = {one["id"]: one["name"] for one in json.loads(files["coco.json"])["categories"]}
-    named = {categories[one["category_id"]] for one in json.loads(files["coco.json"])["annotations"]}
+    categories = {one["id"]: one["name"] for one in json.loads(files["instances.json"])["categories"]}
+    named = {categories[one["category_id"]] for one in json.loads(files["instances.json"])["annotations"]}
     assert named == {"disc", "square"}
 
 

@@ -210,10 +210,10 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
         for name, mask in (("coins_2", found), ("mirrored", mended)):
             with archive.open(f"{name}_mask.png") as file:
                 np.testing.assert_array_equal(np.asarray(Image.open(file)) > 0, mask)
-        coco = json.loads(archive.read("coco.json"))
+        coco = json.loads(archive.read("instances.json"))
     stems = {"coins", "coins_2", "mirrored"}
     expected = {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
-    assert names == expected | {f"labelme/{stem}.json" for stem in stems} | {"coco.json"}
+    assert names == expected | {f"labelme/{stem}.json" for stem in stems} | {"instances.json"}
     assert len(coco["images"]) == 3
 
 

@@ -82,7 +82,14 @@ def verbs(command=None, words=()):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/benchmarks.md", "docs/training.md", "docs/server.md"]
+    "document",
+    [
+        "README.md",
+        "docs/annotations.md",
+        "docs/benchmarks.md",
+        "docs/server.md",
+        "docs/training.md",
+    ],
 )
 def test_every_verb_and_option_that_documents_show_exists(document):
     text = (ROOT / document).read_text()
@@ -123,7 +130,9 @@ def test_the_servers_curl_commands_run(server):
     with Image.open("table_mask.png") as mask, Image.open("table.jpg") as photo:
         assert mask.size == photo.size
     with zipfile.ZipFile("results.zip") as archive:
-        assert {"cup_mask.png", "one_mask.png", "two_overlay.png", "coco.json"} <= set(archive.namelist())
+        assert {"cup_mask.png", "one_mask.png", "two_overlay.png", "instances.json"} <= set(
+            archive.namelist()
+        )
 
 
 def test_the_readmes_parameter_counts_are_the_networks():

@@ -167,7 +167,7 @@ def test_everything_comes_in_one_zip_and_the_servers_copy_goes(client, path, tmp
     settled(client, path)
     answer = client.get(f"{path}/results.zip")
     with zipfile.ZipFile(BytesIO(answer.content)) as archive:
-        assert {"cup_mask.png", "60_overlay.png", "coco.json"} <= set(archive.namelist())
+        assert {"cup_mask.png", "60_overlay.png", "instances.json"} <= set(archive.namelist())
     assert not list(tmp_path.glob("*.zip"))
 
 

@@ -35,7 +35,7 @@ class Component:
 
 def components(mask: NDArray[np.bool_], probability: NDArray[np.floating]) -> Iterator[Component]:
     """Split a mask (H, W) into its 8-connected components of MIN_COMPONENT pixels and more."""
-    measure = _measure()
+    measure = measures()
     for region in measure.regionprops(measure.label(mask, connectivity=2)):
         if region.area >= MIN_COMPONENT:
             rows, columns = region.slice
@@ -60,7 +60,7 @@ def outline(component: Component) -> list[tuple[int, int]] | None:
 
     The polygon goes through the outermost pixels' centres, as LabelMe's do.
     """
-    measure = _measure()
+    measure = measures()
     # Just below 1, so that contours go through the pixels themselves and not between them and the background.
     contours = measure.find_contours(
         np.pad(component.mask, 1).astype(np.float64), 1 - 1e-6, fully_connected="high"
@@ -74,7 +74,8 @@ def outline(component: Component) -> list[tuple[int, int]] | None:
     return [(left + int(x), top + int(y)) for y, x in points]
 
 
-def _measure() -> Any:
+def measures() -> Any:
+    """Give scikit-image's measures. Raises KshotError if it is not installed."""
     try:
         from skimage import measure
     except ImportError as error:

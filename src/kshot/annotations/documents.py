@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.components import Component, components, outline, run_lengths
+from kshot.annotations.components import Component, components, measures, outline, run_lengths
 from kshot.annotations.outlines import coco_masks
 from kshot.errors import KshotError
 
@@ -116,6 +116,12 @@ def labelme_document(photograph: Segmented) -> dict[str, Any]:
         "imageHeight": height,
         "imageWidth": width,
     }
+
+
+def check_libraries() -> None:
+    """Raise KshotError now, rather than at the first answer, if what writes documents is not installed."""
+    coco_masks()
+    measures()
 
 
 def _objects(photograph: Segmented) -> Iterator[tuple[str, Component]]:

@@ -11,15 +11,12 @@ import numpy as np
 from PIL import Image
 
 from kshot.annotations.documents import Instances, Segmented, labelme_document
-from kshot.batch import CLASSES_FILE
+from kshot.batch import CLASSES_FILE, INSTANCES_FILE
 from kshot.pictures import label_picture, mask_picture, tint
 from kshot.segmenter import LabelMap
 from kshot.tiles import FloatMap
 from kshot.web.photographs import Photograph
 from kshot.web.session import Session
-
-COCO_FILE = "coco.json"
-"""COCO's instances of all photographs."""
 
 LABELME_FOLDER = "labelme"
 """A LabelMe file for each photograph, to put beside it."""
@@ -45,7 +42,7 @@ def write_archive(session: Session, path: Path) -> None:
             _add_picture(archive, f"{stem}_overlay.png", picture)
             _add_json(archive, f"{LABELME_FOLDER}/{stem}.json", labelme_document(segmented))
             instances.add(segmented)
-        _add_json(archive, COCO_FILE, instances.document())
+        _add_json(archive, INSTANCES_FILE, instances.document())
         if len(classes) > 1:
             _add_json(archive, CLASSES_FILE, {one.name: one.value for one in classes})
 
