@@ -5,7 +5,8 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: setup demo train-demo test test-slow check format docs results tables bench ablation weights suggest-results
+.PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
+.PHONY: weights suggest-results
 
 setup: $(VENV)/.kshot-ready
 
@@ -54,10 +55,19 @@ tables: setup
 
 # One process a core, each with one thread: many threads for such small networks wait for one another.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Needs a Chromium: `apt-get install chromium`, or CHROMIUM=its path.
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+# The page's examples, of scikit-image's photographs, and its picture in the documents; needs a Chromium too.
+page: setup
+	$(BIN)/python demo/page_examples.py
+	$(BIN)/python demo/page_picture.py docs/serve.jpg
 
 check: setup
 	$(BIN)/ruff check .

