@@ -67,7 +67,6 @@ ROOMS = [
     "batch",
     "suggest",
     "web.limits",
-    "web.confidence",
     "web.uploads",
     "web.photographs",
     "web.session",

@@ -89,7 +89,7 @@ def segment(model: Segmenter, session: Session, photograph: Photograph) -> None:
     found = LabelSegmenter({str(value): one for value, one in segmenters.items()}).explain(picture)
     labels = np.array([0, *segmenters], np.uint8)[found.labels]
     maps = {int(name): _maps(one) for name, one in found.classes.items()}
-    session.publish(photograph, version, labels, maps, model.config.threshold)
+    session.publish(photograph, version, labels, maps, found.confidence)
 
 
 def _fit(model: Segmenter, session: Session) -> dict[int, Segmenter]:

@@ -21,7 +21,6 @@ from kshot.errors import KshotError
 from kshot.pictures import replacing, save_picture
 from kshot.segmenter import LabelMap
 from kshot.tiles import FloatMap
-from kshot.web.confidence import confidence
 from kshot.web.limits import Limits, TooMuchError
 from kshot.web.photographs import FIRST_CLASS, ObjectClass, Photograph, Result, Role, Step, plain_name
 from kshot.web.uploads import read_photograph
@@ -162,7 +161,7 @@ class Session:
         version: int,
         labels: LabelMap,
         maps: dict[int, dict[Step, FloatMap]],
-        threshold: float,
+        confidence: float,
     ) -> None:
         """Keep an answer: labels (H, W) in the classes' values, and each class's maps in [0, 1], by value.
 
@@ -172,7 +171,6 @@ class Session:
         for value, steps in maps.items():
             for step, values in steps.items():
                 pictures[f"{value}.{step}"] = (values * 255).round().astype(np.uint8)
-        sure = min(confidence(one["probability"], labels == value, threshold) for value, one in maps.items())
         with self.lock:
             if (
                 self.is_closed
@@ -183,7 +181,7 @@ class Session:
             for kind, pixels in pictures.items():
                 save_picture(Image.fromarray(pixels), self._result_path(photograph, version, kind))
             earlier, steps = photograph.result, next(iter(maps.values()))
-            photograph.result = Result(version, sure, tuple(steps), tuple(maps))
+            photograph.result = Result(version, confidence, tuple(steps), tuple(maps))
             if earlier is not None and earlier.version != version:
                 for path in self.folder.glob(f"{photograph.id}.{earlier.version}.*"):
                     path.unlink()

@@ -26,8 +26,7 @@ class PhotographState(BaseModel):
     is_labelled: bool = Field(description="Whether somebody drew its labels, which makes it a support.")
     is_stale: bool = Field(description="Whether its result was made with other supports than there are now.")
     confidence: float | None = Field(
-        description="Of the least sure class: the mean certainty on the object and the border around it, 0 "
-        "to 1. A pixel's is 0 at the model's threshold, and 1 at the probabilities 0 and 1."
+        description="The mean probability of the pixels that were found, 0 to 1; 0 if nothing was."
     )
     problem: str | None
     steps: tuple[Step, ...] = Field(description="The maps of probabilities that it has …")
