@@ -50,6 +50,7 @@ ROOMS = [
     "tiles",
     "segmenter",
     "batch",
+    "export",
     "benchmark.framing",
     "benchmark.metrics",
     "benchmark.feature_store",

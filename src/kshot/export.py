@@ -1,8 +1,9 @@
 """A model as one ONNX graph, for programs without kshot or torch: docs/export.md."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -11,16 +12,20 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kshot import __version__
-from kshot.episode import Support
+from kshot.episode import Method, Support
 from kshot.errors import KshotError
 from kshot.methods.prototype import Prototype
 from kshot.methods.voting import decide, foreground
 from kshot.network.hypercorrelation import resize
 from kshot.pictures import replacing
 from kshot.pretrained import AnyMethod, ModelConfig
+from kshot.segmenter import Segmenter
 
 OPSET = 18
 """Version of ONNX's operators: the oldest that torch writes."""
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""Packages that write the file and check it."""
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that a written graph may have from torch."""
@@ -44,25 +49,25 @@ class Graph(nn.Module):
         self.method = method
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Answer:
-        """Segment queries (B, 3, H, W) with supports (K, 3, H, W) in [0, 1], masks (K, 1, H, W) of 0 and 1."""
+        """Segment queries (B, 3, H, W) with supports (K, 3, H, W), both in [0, 1], and masks (K, 1, H, W)."""
         queries = self.method.features(query)
         support = Support(self.method.support_features(support_images), support_masks)
-        shots = foreground(resize(self._logits(queries, support), query.shape[-2:]))
+        shots = foreground(resize(self._logits(queries, query.shape[0], support), query.shape[-2:]))
         shots_BKHW = shots.reshape(query.shape[0], -1, *query.shape[-2:])
         votes = (shots_BKHW > self.method.threshold).sum(dim=1)
         return Answer(shots_BKHW.mean(dim=1).clamp(max=1), decide(votes))
 
-    def _logits(self, queries: Any, support: Support) -> Tensor:
+    def _logits(self, queries: Any, num_queries: int, support: Support) -> Tensor:
         """Give logits (B, 2, h, w) if the method merges its shots, else (B K, 2, h, w)."""
         if isinstance(self.method, Prototype):
             classes = [shots.mean(dim=0, keepdim=True) for shots in self.method.prototypes(support)]
             return self.method.compare(queries, classes)
-        return self.method.match(*_pairs(queries, support)).final
+        return self.method.match(*_pairs(queries, num_queries, support)).final
 
 
-def _pairs(queries: Any, support: Support) -> tuple[Any, Support]:
-    """Repeat B queries and K supports to a batch of B K episodes of one shot, a query's next to one another."""
-    b, k = pytree.tree_leaves(queries)[0].shape[0], support.mask.shape[0]
+def _pairs(queries: Any, num_queries: int, support: Support) -> tuple[Any, Support]:
+    """Repeat B queries and K supports to B K episodes of one shot, a query's next to one another."""
+    b, k = num_queries, support.mask.shape[0]
 
     def each_query(features: Tensor) -> Tensor:
         return features[:, None].expand(b, k, *features.shape[1:]).flatten(0, 1)
@@ -76,24 +81,29 @@ def _pairs(queries: Any, support: Support) -> tuple[Any, Support]:
     )
 
 
-def export(method: AnyMethod, config: ModelConfig, name: str, path: Path) -> float:
+def export(segmenter: Segmenter, name: str, path: Path) -> float:
     """Write a model as an ONNX file, whole or not at all; give its largest difference from torch.
 
-    name: the model's, kept in the file's metadata with the image size, the threshold and what the inputs are.
-    Raises KshotError if the written graph gives other probabilities than torch on an example.
+    name: the model's, for the file's metadata.
+    Raises KshotError if a package is missing, or if the file gives other probabilities than torch.
     """
-    graph, example = Graph(method).eval(), _example(config.image_size)
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise KshotError(f"Exporting needs {', '.join(missing)}: pip install {' '.join(missing)}.")
+    if path.is_dir():
+        raise KshotError(f"{path} is a folder; --out names the file to write, say {path / 'model.onnx'}.")
+    example = _example(segmenter.config.image_size)
     with torch.inference_mode():
-        expected = _segment(method, *example)
-    program = _trace(graph, example)
-    program.model.metadata_props.update(_metadata(config, name))
+        expected = _segment(segmenter.method, *example)
+    program = _trace(Graph(segmenter.method).eval(), example)
+    program.model.metadata_props.update(_metadata(segmenter.config, name))
     with replacing(path) as temporary:
         program.save(temporary)
         difference = _difference(temporary, example, expected)
         if not difference <= TOLERANCE:
             raise KshotError(
-                f"The graph of {name} differs from torch by {difference:.1e}; at most {TOLERANCE:.0e} is allowed. "
-                "Nothing was written. This is a bug in kshot or in the exporter: please report it."
+                f"The graph of {name} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}: "
+                "nothing was written. This is no mistake of yours; please report it."
             )
     return difference
 
@@ -112,11 +122,15 @@ def _example(size: int) -> tuple[Tensor, Tensor, Tensor]:
 def _segment(method: AnyMethod, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
     """Segment as `Segmenter` does, without what the graph does otherwise: probability (B, H, W)."""
     supports = [
-        Support(method.support_features(image[None].expand_as(query)), mask[None].expand(len(query), -1, -1, -1))
+        Support(
+            method.support_features(image[None].expand_as(query)), mask[None].expand(len(query), -1, -1, -1)
+        )
         for image, mask in zip(images, masks, strict=True)
     ]
-    segment: Any = method.segment
-    return segment(method.features(query), supports, tuple(query.shape[-2:])).probability
+    answer = cast(Method, method).segment(
+        method.features(query), supports, (query.shape[-2], query.shape[-1])
+    )
+    return answer.probability
 
 
 def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
@@ -139,7 +153,7 @@ def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
             optimize=False,
         )
     assert program is not None
-    # Of torch's own optimisation what is quick and enough: its rewriting takes minutes, and gains nothing here.
+    # Of torch's own optimisation what is quick and enough: its rewriting takes minutes.
     fold_constants(program.model)
     remove_unused_nodes(program.model)
     CommonSubexpressionEliminationPass()(program.model)
@@ -149,17 +163,21 @@ def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
 def _adaptive_pool(images: Any, output_size: Sequence[int]) -> Any:
     """Write adaptive pooling as products; torch would write an addition for each pixel of a window.
 
-    Sums are divided by their number of pixels, as torch does: of a full mask, not a rounding error must be left
-    for the background.
+    Sums are divided by their number of pixels, as torch does: what a full mask leaves to the background must
+    be 0, and no rounding error.
     """
     from onnx_ir import tensor
     from onnxscript import opset18 as op
 
+    def constant(values: NDArray[np.float32]) -> Any:
+        value: Any = tensor(values)  # onnxscript's own type for it is too narrow
+        return op.Constant(value=value)
+
     rows, columns = (
         _windows(length, size) for length, size in zip(images.shape[-2:], output_size, strict=True)
     )
-    sums = op.MatMul(op.MatMul(op.Constant(value=tensor(rows)), images), op.Constant(value=tensor(columns.T)))
-    return op.Div(sums, op.Constant(value=tensor(np.outer(rows.sum(axis=1), columns.sum(axis=1)))))
+    sums = op.MatMul(op.MatMul(constant(rows), images), constant(columns.T))
+    return op.Div(sums, constant(np.outer(rows.sum(axis=1), columns.sum(axis=1))))
 
 
 def _windows(length: int, size: int) -> NDArray[np.float32]:

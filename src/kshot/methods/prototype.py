@@ -46,7 +46,9 @@ class Prototype(nn.Module):
     def forward(self, query_features: FeaturePyramid, supports: Sequence[Support]) -> Tensor:
         """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first."""
         shots = [self.prototypes(support) for support in supports]
-        return self.compare(query_features, [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots)])
+        return self.compare(
+            query_features, [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots, strict=True)]
+        )
 
     def prototypes(self, support: Support) -> list[Tensor]:
         """Average a support over the background and over the object: (B, 2, C) for each of STAGES."""
