@@ -46,7 +46,7 @@ def support_options(photos, count=1):
 def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots):
     out = photos / "out"
     options = [*support_options(photos, shots), photos / "queries", "--out", out, "--image-size", 353]
-    assert run("segment", *options, "--save-probabilities") == 0
+    assert run("segment", *options, "--also", "probability") == 0
     stems = ["deep/two", "one", "zwölf drei"]
     expected = {"contact_sheet.png"}
     for stem in stems:
@@ -99,7 +99,7 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
         "--classes",
         "square=6, disc=3",
     ]
-    options = [tmp_path / "queries", "--out", out, "--save-probabilities"]
+    options = [tmp_path / "queries", "--out", out, "--also", "probability"]
     assert run("segment", *support, *options) == 0
     assert json.loads((out / "classes.json").read_text()) == {"square": 1, "disc": 2}
     for name, truth in truths.items():
@@ -112,7 +112,7 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
         assert (out / f"{name}_overlay.png").exists()
     assert (out / "contact_sheet.png").exists()
     assert "% square, " in capsys.readouterr().out
-    for wrong in ("square", "square=", "=6", "a=1,a=2", "a=-1"):
+    for wrong in ("square,disc", "square=", "=6", "a=1,a=2", "a=-1"):
         assert run("segment", *support[:-1], wrong, *options) == 2
         assert "names and values such as cat=1,dog=2" in capsys.readouterr().err
 

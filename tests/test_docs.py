@@ -74,7 +74,9 @@ def verbs(command=None, words=()):
             yield (*words, name), {o for p in verb.params for o in (*p.opts, *p.secondary_opts)}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/annotations.md", "docs/benchmarks.md", "docs/training.md"]
+)
 def test_every_verb_and_option_that_documents_show_exists(document):
     text = (ROOT / document).read_text()
     existing = dict(verbs())

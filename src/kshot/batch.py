@@ -1,9 +1,9 @@
 """Segment many images: what the `segment` command does once the supports are read."""
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 
+from kshot.annotations.documents import Instances, Segmented, check_libraries, labelme_document
 from kshot.errors import KshotError
-from kshot.images import list_images, read_image, read_label_map, read_mask
+from kshot.images import list_images, read_image
 from kshot.pictures import (
     Row,
-    captioned,
     contact_sheet,
     heatmap,
-    label_colour,
     label_picture,
     mask_picture,
-    montage,
     overlay,
     replacing,
     save_picture,
@@ -32,20 +30,25 @@ from kshot.pictures import (
 )
 from kshot.progress import make_bar
 from kshot.segmenter import Explanation, LabelExplanation, LabelMap, LabelSegmenter, Segmenter
+from kshot.supports import CELL, Supports
 
 SHEET_ROWS = 12
 """Queries on the contact sheet: the first ones, so that thousands don't make one huge picture."""
 
-CELL = 240
-
 CLASSES_FILE = "classes.json"
 """Each class's label, in the results' folder, if there are several."""
 
+INSTANCES_FILE = "instances.json"
+"""All answers in COCO's format, in the results' folder, if that is asked for."""
+
+ALSO = ("probability", "coco", "labelme")
+"""What can be written beside masks, overlays and the contact sheet."""
+
+MAX_SHARES = 6
+"""Classes whose shares of a picture are printed."""
+
 MAX_HEATMAPS = 4
 """Classes up to which the contact sheet shows each one's probability."""
-
-LabelledImage = tuple[Image.Image, NDArray[np.bool_] | LabelMap]
-"""A support: an upright RGB picture, and its mask or its label map (H, W)."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +57,36 @@ class Outputs:
 
     folder: Path
     queries: list[tuple[Path, Path]]
-    save_probabilities: bool
+    also: frozenset[str] = frozenset()
+    """What is written beside masks and overlays, of ALSO."""
 
     @classmethod
-    def plan(cls, paths: list[Path], folder: Path, save_probabilities: bool) -> "Outputs":
+    def plan(cls, paths: list[Path], folder: Path, also: frozenset[str] = frozenset()) -> "Outputs":
         """List the images and name their results; earlier results, in `folder`, are no images.
 
-        Raises ImageError for what does not exist, KshotError for names that collide, or for a folder
-        that cannot be made or holds the images themselves.
+        Raises ImageError for what does not exist, KshotError for names that collide, for a folder that
+        cannot be made or holds the images themselves, and for what cannot be written also.
         """
+        if unknown := sorted(also - set(ALSO)):
+            raise KshotError(f"--also says '{unknown[0]}'; what can be written also is {', '.join(ALSO)}.")
+        if also & {"coco", "labelme"}:
+            check_libraries()
         if any(path.resolve() == folder.resolve() for path in paths):
             raise KshotError(
                 f"{folder} holds the images, so it can't take the results. Choose another --out."
             )
         queries = _name_results(list_images(paths, results=folder), folder)
+        taken = {Path(name).with_suffix("") for name in (CLASSES_FILE, INSTANCES_FILE)}
+        if "labelme" in also and (clash := [image for image, stem in queries if stem in taken]):
+            raise KshotError(f"{clash[0]} has a name that the results need for another file. Rename it.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-        return cls(folder, queries, save_probabilities)
+        return cls(folder, queries, also)
 
     def write(self, stem: Path, picture: Image.Image, explanation: Explanation | LabelExplanation) -> None:
-        """Write one query's mask or labels, overlay and, if wanted, probabilities; draws on the picture."""
+        """Write one query's mask or labels, overlay and, if wanted, probability; draws on the picture."""
         place = self.folder / stem
         if isinstance(explanation, LabelExplanation):
             answer, kind = label_picture(explanation.labels), "labels"
@@ -86,9 +97,15 @@ class Outputs:
         save_picture(answer, place.with_name(f"{stem.name}_{kind}.png"))
         tint(picture, labels_of(explanation))
         save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
-        if self.save_probabilities:
+        if "probability" in self.also:
             with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
                 np.save(temporary, probability.astype(np.float16))
+
+    def write_labelme(self, stem: Path, image: Path, answer: Segmented) -> None:
+        """Write one query's LabelMe file, which finds its photograph from where it lies."""
+        path = self.folder / f"{stem}.json"
+        relative = Path(os.path.relpath(image.resolve(), path.parent.resolve())).as_posix()
+        write_text(json.dumps(labelme_document(answer._replace(file_name=relative))), path)
 
 
 def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[Path, Path]]:
@@ -110,27 +127,24 @@ def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[P
 class Report:
     """What happened so far: the contact sheet's rows, and the images that failed with their reasons."""
 
+    instances: Instances
     rows: list[Row] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
-def segment_all(
-    segmenter: Segmenter | LabelSegmenter, supports: list[LabelledImage], outputs: Outputs
-) -> int:
+def segment_all(segmenter: Segmenter | LabelSegmenter, supports: Supports, outputs: Outputs) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     A bad image is noted in `failures.jsonl` and does not stop the others.
     """
-    console, report, start = Console(), Report(), time.monotonic()
-    support_picture = montage([overlay(picture, labels) for picture, labels in supports], CELL)
+    console, report, start = Console(), Report(Instances(tuple(supports.classes))), time.monotonic()
     if isinstance(segmenter, LabelSegmenter):
-        support_picture = _with_legend(support_picture, segmenter.class_names)
         numbers = {name: label for label, name in enumerate(segmenter.class_names, 1)}
         write_text(json.dumps(numbers, indent=2) + "\n", outputs.folder / CLASSES_FILE)
     with make_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
-            has_failed, line = _segment_one(segmenter, support_picture, image, stem, outputs, report)
+            has_failed, line = _segment_one(segmenter, supports, image, stem, outputs, report)
             progress.advance(task)
             if not console.is_terminal:
                 rate = (time.monotonic() - start) / (index + 1)
@@ -138,7 +152,7 @@ def segment_all(
                 print(f"{index + 1}/{len(outputs.queries)} {line} ({left:.0f} s left)", flush=True)
             elif has_failed:
                 progress.console.print(line, markup=False, highlight=False)
-    _write_report(report, outputs.folder)
+    _write_report(report, outputs)
     done = len(outputs.queries) - len(report.failures)
     print(f"{done} of {len(outputs.queries)} images segmented into {outputs.folder}")
     if report.rows:
@@ -148,7 +162,7 @@ def segment_all(
 
 def _segment_one(
     segmenter: Segmenter | LabelSegmenter,
-    support_picture: Image.Image,
+    supports: Supports,
     image: Path,
     stem: Path,
     outputs: Outputs,
@@ -160,8 +174,14 @@ def _segment_one(
         explanation = segmenter.explain(picture)
         row = None
         if len(report.rows) < SHEET_ROWS:  # first, for what is written is drawn on the picture
-            row = sheet_row(support_picture, picture, explanation)
+            row = sheet_row(supports.picture, picture, explanation)
         outputs.write(stem, picture, explanation)
+        if outputs.also & {"coco", "labelme"}:
+            answer = segmented((stem.parent / image.name).as_posix(), explanation, tuple(supports.classes))
+            if "labelme" in outputs.also:
+                outputs.write_labelme(stem, image, answer)
+            if "coco" in outputs.also:
+                report.instances.add(answer)
     except (KshotError, OSError) as error:
         report.failures.append({"image": str(image), "reason": str(error)})
         return True, f"{image}: failed: {error}"
@@ -170,10 +190,25 @@ def _segment_one(
     return False, f"{image}: {_shares(explanation)}"
 
 
-def _write_report(report: Report, folder: Path) -> None:
+def segmented(
+    file_name: str, explanation: Explanation | LabelExplanation, class_names: tuple[str, ...]
+) -> Segmented:
+    """Turn an answer into what annotation files are written from."""
+    if isinstance(explanation, Explanation):
+        return Segmented(file_name, {class_names[0]: explanation.mask}, {class_names[0]: explanation.fused})
+    return Segmented(
+        file_name,
+        {name: explanation.labels == label for label, name in enumerate(class_names, 1)},
+        {name: one.fused for name, one in explanation.classes.items()},
+    )
+
+
+def _write_report(report: Report, outputs: Outputs) -> None:
     if report.rows:
-        save_picture(contact_sheet(report.rows, CELL), folder / "contact_sheet.png")
-    failures = folder / "failures.jsonl"
+        save_picture(contact_sheet(report.rows, CELL), outputs.folder / "contact_sheet.png")
+    if "coco" in outputs.also:
+        write_text(json.dumps(report.instances.document()), outputs.folder / INSTANCES_FILE)
+    failures = outputs.folder / "failures.jsonl"
     failures.unlink(missing_ok=True)  # an earlier run's failures are not this one's
     if report.failures:
         write_text("".join(json.dumps(failure) + "\n" for failure in report.failures), failures)
@@ -212,36 +247,16 @@ def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] 
     return explanation.labels if isinstance(explanation, LabelExplanation) else explanation.mask
 
 
-def read_support(image: Path, mask: Path, classes: Mapping[str, int] | None = None) -> LabelledImage:
-    """Read a labelled image once, for the network and for the contact sheet.
-
-    classes: the values of several classes in the mask; in the answer they are 1, 2, … in this order.
-    """
-    picture = read_image(image)
-    size = picture.height, picture.width
-    if classes is None:
-        return picture, read_mask(mask, size)
-    masks = read_label_map(mask, size, classes)
-    labels = np.zeros(size, dtype=np.uint8)
-    for label, name in enumerate(classes, 1):
-        if name in masks:
-            labels[masks[name]] = label
-    return picture, labels
-
-
-def _with_legend(picture: Image.Image, class_names: tuple[str, ...]) -> Image.Image:
-    """Put the classes' names and colours below the supports."""
-    picture = ImageOps.contain(picture, (CELL, CELL))
-    for label, name in enumerate(class_names, 1):
-        picture = captioned(picture, name, label_colour(label))
-    return picture
-
-
 def _shares(explanation: Explanation | LabelExplanation) -> str:
-    """Say how much of the picture each class covers."""
+    """Say how much of the picture each class covers; of many classes, the largest."""
     if isinstance(explanation, Explanation):
         return f"{100 * explanation.mask.mean():.1f} % foreground"
     shares = {
         name: 100 * np.mean(explanation.labels == label) for label, name in enumerate(explanation.classes, 1)
     }
-    return ", ".join(f"{share:.1f} % {name}" for name, share in shares.items())
+    told = (
+        sorted(shares, key=shares.__getitem__, reverse=True)[:MAX_SHARES]
+        if len(shares) > MAX_SHARES
+        else shares
+    )
+    return ", ".join(f"{shares[name]:.1f} % {name}" for name in told)

@@ -28,20 +28,34 @@ def segment(
         list[Path],
         typer.Argument(help="Images to segment, or folders of them.", metavar="IMAGE_OR_FOLDER"),
     ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
     support: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             help="A labelled image and its mask: 0 background, another value the object. Repeat for more.",
             metavar="IMAGE MASK",
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
-    classes: Annotated[
-        str | None,
+    ] = None,
+    supports: Annotated[
+        Path | None,
         typer.Option(
-            help="Several classes: their names, and their values in the masks.", metavar="NAME=VALUE,…"
+            help="Instead: what a tool has annotated. A file of COCO, LabelMe, CVAT or Label Studio, a "
+            "folder of LabelMe's, or folders of images and masks.",
+            metavar="FILE_OR_FOLDER",
         ),
     ] = None,
+    support_images: Annotated[
+        Path | None,
+        typer.Option(help="Where the photographs of --supports are, if not beside it.", metavar="FOLDER"),
+    ] = None,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="With --support: the classes' names and their values in the masks. With --supports: the "
+            "names of the classes to use.",
+            metavar="NAME[=VALUE],…",
+        ),
+    ] = "",
     model: Annotated[
         str | None,
         typer.Option(help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub."),
@@ -61,23 +75,37 @@ def segment(
         typer.Option(help="File with the backbone's ImageNet weights (.safetensors, .pth).", metavar="FILE"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")] = "auto",
-    save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also write float16 NumPy files (H, W) in [0, 1].")
-    ] = False,
+    also: Annotated[
+        str,
+        typer.Option(
+            help="Write also: probability (float16 NumPy files in [0, 1]), coco (one instances.json), "
+            "labelme (a JSON file for each image).",
+            metavar="KIND,…",
+        ),
+    ] = "",
 ) -> None:
     """Segment images like the supports: a mask or labels, and an overlay, for each, and one contact sheet.
 
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
-    from kshot.batch import Outputs, read_support, segment_all
+    from kshot.batch import Outputs, segment_all
     from kshot.pretrained import DEFAULT_MODEL
     from kshot.segmenter import Segmenter
+    from kshot.supports import read_annotated, read_masks
 
-    if len(support) % 2:
+    if bool(support) == (supports is not None):
+        raise KshotError("Give labelled examples: --support IMAGE MASK, or else --supports FILE_OR_FOLDER.")
+    if support and len(support) % 2:
         raise KshotError("Every --support takes two files: an image and its mask.")
-    outputs = Outputs.plan(queries, out, save_probabilities)
-    values = None if classes is None else _class_values(classes)
-    supports = [read_support(*pair, values) for pair in zip(support[::2], support[1::2], strict=True)]
+    if support and support_images is not None:
+        raise KshotError("--support-images says where the photographs of --supports are; leave it out.")
+    outputs = Outputs.plan(queries, out, frozenset(_words(also)))
+    values = _class_values(classes, has_masks=bool(support))
+    if supports is None:
+        pairs = support or []
+        examples = read_masks(list(zip(pairs[::2], pairs[1::2], strict=True)), values)
+    else:
+        examples = read_annotated(supports, support_images, tuple(values) or None)
     segmenter = Segmenter.from_pretrained(
         model or DEFAULT_MODEL,
         image_size=image_size,
@@ -86,12 +114,7 @@ def segment(
         tile=tile,
         device=device,
     )
-    pictures, masks = [picture for picture, _ in supports], [mask for _, mask in supports]
-    if values is None:
-        num_failed = segment_all(segmenter.fit(pictures, masks), supports, outputs)
-    else:
-        labels = {name: label for label, name in enumerate(values, 1)}
-        num_failed = segment_all(segmenter.fit_label_maps(pictures, masks, labels), supports, outputs)
+    num_failed = segment_all(examples.fit(segmenter), examples, outputs)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -178,17 +201,29 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _class_values(text: str) -> dict[str, int]:
-    """Read `cat=1,dog=2`."""
-    values: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, value = part.rpartition("=")
-        name = name.strip()
-        if not name or not value.strip().isdecimal() or name in values:
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _class_values(text: str, *, has_masks: bool) -> dict[str, int | None]:
+    """Read `cat=1,dog=2`, the values in masks; or `cat,dog`, which of the annotated classes are meant.
+
+    Masks of one thing may have its name alone.
+    """
+    values: dict[str, int | None] = {}
+    for part in _words(text):
+        name, equals, value = part.rpartition("=")
+        name = name.strip() if equals else part
+        if not name or (equals and not value.strip().isdecimal()) or name in values:
             raise KshotError(
-                f"--classes says '{part}'; it must be names and values such as cat=1,dog=2, each name once."
+                f"--classes says '{part}'; it must be names and values such as cat=1,dog=2, or names "
+                "alone, each once."
             )
-        values[name] = int(value)
+        values[name] = int(value) if equals else None
+    if not has_masks and any(value is not None for value in values.values()):
+        raise KshotError(f"--classes says '{text}'; with --supports it must be names alone, such as cat,dog.")
+    if has_masks and len(values) > 1 and None in values.values():
+        raise KshotError(f"--classes says '{text}'; masks need names and values such as cat=1,dog=2.")
     return values
 
 

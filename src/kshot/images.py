@@ -6,6 +6,7 @@ Sizes are (height, width) in pixels. Nothing that a user gives is resized or thr
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def read_image(source: ImageSource) -> Image.Image:
         return source if is_upright and source.mode == "RGB" else _to_rgb(source.copy(), name)
     with opened(source, ImageError) as picture:
         return _to_rgb(picture, name)
+
+
+def read_embedded(content: bytes, name: str) -> Image.Image:
+    """Read an image file's content as an upright RGB picture. Raises ImageError, which says `name`."""
+    with opened(BytesIO(content), ImageError, name) as picture:
+        return _to_rgb(picture, f"'{name}'")
+
+
+def read_size(source: ImageSource) -> tuple[int, int]:
+    """Give the (height, width) of an image once it is upright; of a file only the head is read."""
+    if not isinstance(source, str | os.PathLike):
+        picture = read_image(source)
+        return picture.height, picture.width
+    with opened(source, ImageError, whole=False) as picture:
+        is_on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (picture.width, picture.height) if is_on_its_side else (picture.height, picture.width)
 
 
 def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -134,20 +151,31 @@ def _name(source: ImageSource) -> str:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], error: type[ImageError | MaskError]) -> Iterator[Image.Image]:
-    """Open a picture and decode it whole, or raise `error` with the file's name and what is wrong."""
+def opened(
+    source: str | os.PathLike[str] | BytesIO,
+    error: type[ImageError | MaskError],
+    name: str = "",
+    *,
+    whole: bool = True,
+) -> Iterator[Image.Image]:
+    """Open a picture, or raise `error` with its name and what is wrong.
+
+    name: of what is no file. whole: decode it all, which finds what is wrong with it.
+    """
+    name = name if isinstance(source, BytesIO) else os.fspath(source)
     try:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(source) as picture:
+            if whole:
+                picture.load()
             yield picture
     except (ImageError, MaskError):
         raise  # from the block that uses the picture, and already in our words
     except FileNotFoundError:
-        raise error(f"There is no file '{os.fspath(path)}'.") from None
+        raise error(f"There is no file '{name}'.") from None
     except UnidentifiedImageError:
-        raise error(f"'{os.fspath(path)}' is not an image in a format that can be read.") from None
+        raise error(f"'{name}' is not an image in a format that can be read.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        raise error(f"'{os.fspath(path)}' cannot be read as an image: {problem}.") from problem
+        raise error(f"'{name}' cannot be read as an image: {problem}.") from problem
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:

@@ -183,10 +183,10 @@ class Segmenter:
             raise MaskError(f"There are {len(classes)} classes; a label map holds 1 to {MAX_CLASSES}.")
         fitted = {}
         for name, given in classes.items():
-            pairs = list(given)
-            if not pairs:
+            supports = tuple(self._read_support(image, mask) for image, mask in given)
+            if not supports:
                 raise ImageError(f"Class '{name}' has no support images. Give at least one with its mask.")
-            fitted[name] = self.fit([image for image, _ in pairs], [mask for _, mask in pairs])
+            fitted[name] = replace(self, supports=supports)
         return fitted
 
     def _read_query(self, picture: Image.Image) -> Any:
@@ -205,9 +205,10 @@ class Segmenter:
         picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
         squashed = mask_tensor(foreground, self.config.image_size)
         if not squashed.any():
+            of_which = f" of '{image}'" if isinstance(image, str | os.PathLike) else ""
             raise MaskError(
-                f"The object in the support mask is too small: its {int(foreground.sum())} pixels of "
-                f"{picture.width} x {picture.height} vanish at {self.config.image_size} x "
+                f"The object in the support mask{of_which} is too small: its {int(foreground.sum())} pixels "
+                f"of {picture.width} x {picture.height} vanish at {self.config.image_size} x "
                 f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
             )
         with torch.inference_mode():

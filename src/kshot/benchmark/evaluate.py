@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kshot.annotations.label_pictures import Truth
 from kshot.benchmark.feature_store import FeatureStore
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.metrics import Counts, IntArray, count_pixels
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
-from kshot.data.truth import Dataset, Truth
+from kshot.data.truth import Dataset
 from kshot.episode import Method, Support
 from kshot.errors import DataError
 from kshot.images import read_image

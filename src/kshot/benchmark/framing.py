@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.data.truth import Truth
+from kshot.annotations.label_pictures import Truth
 from kshot.episode import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot.annotations.label_pictures import Truth
 from kshot.benchmark.evaluate import CACHE_GB, EpisodeReader, names_of
 from kshot.benchmark.feature_store import FeatureStore
 from kshot.benchmark.provenance import Provenance
 from kshot.benchmark.results import read_record
 from kshot.data.manifest import Manifest
-from kshot.data.truth import Truth
 from kshot.errors import DataError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass

@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from kshot.annotations.label_pictures import Truth
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, held_out_classes, novel_classes
 from kshot.data.sampling import Fold, shuffled
-from kshot.data.truth import Dataset, Truth
+from kshot.data.truth import Dataset
 from kshot.episode import IGNORE
 from kshot.errors import DataError
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from kshot.annotations.coco import draw_segmentation
+from kshot.annotations.label_pictures import Truth
 from kshot.data.folds import COCO_CLASSES, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
-from kshot.data.truth import Truth
 from kshot.episode import IGNORE
 from kshot.errors import DataError, MaskError, reason_of
 
@@ -71,7 +72,7 @@ class Coco:
         for is_crowd in (1, 0):  # objects last, so that they lie above crowds
             for found in objects:
                 if found["iscrowd"] == is_crowd:
-                    truth[_rasterise(found, image)] = IGNORE if is_crowd else 1
+                    truth[draw_segmentation(found["segmentation"], truth.shape)] = IGNORE if is_crowd else 1
         return truth
 
     def classes_in(self, name: str) -> tuple[int, ...]:
@@ -132,24 +133,6 @@ def _read_instances(path: Path) -> dict[str, Any]:
             f"categories, but has {len(names)} categories and lacks {sorted(missing) or 'nothing'}."
         )
     return content
-
-
-def _rasterise(found: dict[str, Any], image: dict[str, Any]) -> Any:
-    """Turn an outline (polygons or run lengths) into a bool array, as COCO's own tools do."""
-    try:
-        from pycocotools import mask as coco_mask
-    except ImportError as error:
-        raise DataError("COCO-20i needs pycocotools: pip install pycocotools.") from error
-    height, width = image["height"], image["width"]
-    outline = found["segmentation"]
-    if isinstance(outline, list):
-        runs = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
-    elif isinstance(outline["counts"], list):
-        runs = coco_mask.frPyObjects(outline, height, width)
-    else:
-        runs = outline
-    decode: Any = coco_mask.decode  # pycocotools has no types
-    return np.asarray(decode(runs), dtype=bool)
 
 
 def _file_name(split: str, name: str) -> str:

@@ -1,27 +1,17 @@
-"""A folder of one's own: `images/` with photographs, and `masks/` in one of two layouts.
+"""A folder of one's own: `images/` with photographs, and `masks/` in a layout that MaskFolders reads."""
 
-- `masks/NAME.png` holds class numbers: 0 background, 1, 2, … the classes, 255 unknown. `classes.txt`, one
-  name a line, names them. If all masks hold only 0 and 255, they show one class, "object".
-- `masks/CLASS/NAME.png` is black and white, one folder a class.
-"""
-
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
+from kshot.annotations.folders import MaskFolders
 from kshot.data.folds import COCO_CLASSES
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
-from kshot.data.truth import Truth, pick_class, read_bright_mask, read_index_mask
-from kshot.episode import IGNORE
 from kshot.errors import DataError, MaskError
-from kshot.images import IMAGE_SUFFIXES, opened
 
 COCO_MINI = "coco-mini-60"
 
 
-class Folder:
+class Folder(MaskFolders):
     """Photographs and masks that belong to no published benchmark.
 
     class_names: given, or read from the folder. Raises DataError if images or masks are missing.
@@ -35,35 +25,11 @@ class Folder:
                 f"There is no folder {' and no folder '.join(missing)}. A benchmark of one's own has images/ "
                 "and masks/; docs/benchmarks.md shows both layouts."
             )
-        self.folders = sorted(path.name for path in (root / "masks").iterdir() if path.is_dir())
-        self.class_names = class_names or self._find_class_names()
-
-    @cached_property
-    def images(self) -> dict[str, Path]:
-        """All photographs by name; two that differ only in their suffix raise DataError."""
-        found: dict[str, Path] = {}
-        for path in sorted((self.root / "images").iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                if path.stem in found:
-                    raise DataError(f"{found[path.stem]} and {path} have one name: which does a mask mean?")
-                found[path.stem] = path
-        return found
+        super().__init__(root / "images", root / "masks", class_names)
 
     def image_path(self, name: str) -> Path:
         """Give the place of a photograph."""
         return self.images.get(name, self.root / "images" / f"{name}.jpg")
-
-    def mask_path(self, name: str, class_id: int) -> Path:
-        """Give the place of the mask that shows a class in a photograph."""
-        inside = self.root / "masks"
-        return (inside / self.class_names[class_id] if self.folders else inside) / f"{name}.png"
-
-    def truth(self, name: str, class_id: int) -> Truth:
-        """Read where a class is in a photograph."""
-        path = self.mask_path(name, class_id)
-        if self.folders or self._is_one_object:
-            return read_bright_mask(path)
-        return pick_class(read_index_mask(path, range(len(self.class_names) + 1)), class_id + 1)
 
     def fold(self) -> Fold:
         """Look into every mask, and give all (image, class) pairs that show something.
@@ -94,43 +60,6 @@ class Folder:
         masks = {path.stem: path for path in sorted((self.root / "masks").rglob("*.png"))}
         lines = [f"Photograph {self.images[n]} has no mask." for n in self.images if n not in masks]
         return lines + [f"Mask {masks[name]} has no photograph." for name in masks if name not in self.images]
-
-    def classes_in(self, name: str) -> tuple[int, ...]:
-        """Give the ids of the classes in a photograph; none if it has no mask."""
-        if self.folders or self._is_one_object:
-            shown = [c for c in range(len(self.class_names)) if self.mask_path(name, c).exists()]
-            return tuple(c for c in shown if (self.truth(name, c) == 1).any())
-        path = self.root / "masks" / f"{name}.png"
-        if not path.exists():
-            return ()
-        values = read_index_mask(path, range(len(self.class_names) + 1))
-        return tuple(int(v) - 1 for v in np.unique(values) if v not in (0, IGNORE))
-
-    @cached_property
-    def _is_one_object(self) -> bool:
-        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE)
-
-    def _find_class_names(self) -> tuple[str, ...]:
-        if self.folders:
-            return tuple(self.folders)
-        listed = self.root / "classes.txt"
-        if listed.exists():
-            return tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
-        highest = self._highest
-        if highest in (0, IGNORE):
-            return ("object",)
-        return tuple(f"class {number}" for number in range(1, highest + 1))
-
-    @cached_property
-    def _highest(self) -> int:
-        """Find the highest class number in the masks; 255 if they hold nothing else but 0."""
-        values: set[int] = set()
-        for path in (self.root / "masks").glob("*.png"):
-            with opened(path, MaskError) as picture:
-                if picture.mode in ("1", "L", "P"):
-                    values |= {int(v) for v in np.unique(np.array(picture, dtype=np.uint8))}
-        numbers = values - {0, IGNORE}
-        return max(numbers) if numbers else max(values, default=0)
 
 
 def coco_mini_fold() -> Fold:

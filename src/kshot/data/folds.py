@@ -5,19 +5,13 @@ PASCAL-5i (Shaban et al. 2017): fold f holds the five classes 5f … 5f + 4. COC
 Class ids count from 0, in VOC's order and in the order of COCO's category ids.
 """
 
+from kshot.annotations.voc import PASCAL_CLASSES as PASCAL_CLASSES
 from kshot.errors import DataError
 
 NUM_FOLDS = 4
 
 FOLDED = ("pascal", "coco")
 """The benchmarks that have folds of base and novel classes."""
-
-PASCAL_CLASSES: tuple[str, ...] = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle",
-    "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person",
-    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 COCO_CLASSES: tuple[str, ...] = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",

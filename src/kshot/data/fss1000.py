@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from kshot.annotations.label_pictures import Truth, read_bright_mask
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
-from kshot.data.truth import Truth, read_bright_mask
 from kshot.errors import DataError
 
 SPLITS = ("train", "val", "test")

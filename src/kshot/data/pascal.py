@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kshot.annotations.label_pictures import Truth, pick_class, read_index_mask
 from kshot.data.folds import PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
-from kshot.data.truth import Truth, pick_class, read_index_mask
 from kshot.episode import IGNORE
 from kshot.errors import DataError
 

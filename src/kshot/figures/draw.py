@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from kshot.annotations.label_pictures import Truth
 from kshot.benchmark.framing import Frame
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
-from kshot.data.truth import Dataset, Truth
+from kshot.data.truth import Dataset
 from kshot.episode import Method, Segmentation, Support
 from kshot.errors import DataError
 from kshot.figures.correlations import DepthMap, depth_maps

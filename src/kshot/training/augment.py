@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from kshot.data.truth import Truth
+from kshot.annotations.label_pictures import Truth
 from kshot.episode import IGNORE
 
 MEAN_COLOUR = (124, 116, 104)

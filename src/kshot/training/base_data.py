@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kshot.annotations.label_pictures import Truth
 from kshot.data.base_classes import (
     base_labels,
     draw_photographs,
@@ -24,7 +25,6 @@ from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS
 from kshot.data.sampling import shuffled
 from kshot.data.truth import Dataset as Photographs
-from kshot.data.truth import Truth
 from kshot.episode import IGNORE
 from kshot.errors import DataError
 from kshot.images import read_image

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kshot.data.truth import pick_class, read_bright_mask, read_index_mask
+from kshot.annotations.label_pictures import pick_class, read_bright_mask, read_index_mask
 from kshot.errors import MaskError
 
 

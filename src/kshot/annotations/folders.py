@@ -1,0 +1,159 @@
+"""Photographs in one folder, and their masks in another, in one of two layouts.
+
+- `NAME.png` holds class numbers: 0 background, 1, 2, … the classes, 255 unknown. `classes.txt` beside the two
+  folders, one name a line, names them. If all masks hold only 0 and 255, they show one class, "object".
+- `CLASS/NAME.png` is black and white, one folder a class.
+"""
+
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from kshot.annotations.label_pictures import Truth, pick_class, read_bright_mask, read_index_mask, values_in
+from kshot.annotations.outlines import Mask, Size
+from kshot.annotations.photographs import Annotations, Photograph, Shape, gather
+from kshot.annotations.voc import PASCAL_CLASSES
+from kshot.episode import IGNORE
+from kshot.errors import DataError, MaskError
+from kshot.images import IMAGE_SUFFIXES, opened
+
+VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
+"""VOC's photographs, and its masks: with SBD's where they are, else its own."""
+
+
+class MaskFolders:
+    """Photographs and their masks, each in a folder. class_names: given, or found."""
+
+    def __init__(self, images: Path, masks: Path, class_names: tuple[str, ...] = ()) -> None:
+        self.photographs = images
+        self.masks = masks
+        self.folders = sorted(path.name for path in masks.iterdir() if path.is_dir())
+        self.class_names = class_names or self._find_class_names()
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """All photographs by name; two that differ only in their suffix raise DataError."""
+        found: dict[str, Path] = {}
+        for path in sorted(self.photographs.iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                if path.stem in found:
+                    raise DataError(f"{found[path.stem]} and {path} have one name: which does a mask mean?")
+                found[path.stem] = path
+        return found
+
+    def mask_path(self, name: str, class_id: int) -> Path:
+        """Give the place of the mask that shows a class in a photograph."""
+        inside = self.masks / self.class_names[class_id] if self.folders else self.masks
+        return inside / f"{name}.png"
+
+    def truth(self, name: str, class_id: int) -> Truth:
+        """Read where a class is in a photograph."""
+        path = self.mask_path(name, class_id)
+        if self.folders or self._is_one_object:
+            return read_bright_mask(path)
+        return pick_class(read_index_mask(path, range(len(self.class_names) + 1)), class_id + 1)
+
+    def classes_in(self, name: str) -> tuple[int, ...]:
+        """Give the ids of the classes in a photograph; none if it has no mask."""
+        if self.folders or self._is_one_object:
+            shown = [c for c in range(len(self.class_names)) if self.mask_path(name, c).exists()]
+            return tuple(c for c in shown if (self.truth(name, c) == 1).any())
+        path = self.masks / f"{name}.png"
+        if not path.exists():
+            return ()
+        values = values_in(read_index_mask(path, range(len(self.class_names) + 1)))
+        return tuple(value - 1 for value in values if value not in (0, IGNORE))
+
+    @cached_property
+    def _is_one_object(self) -> bool:
+        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE)
+
+    def _find_class_names(self) -> tuple[str, ...]:
+        if self.folders:
+            return tuple(self.folders)
+        listed = self.masks.parent / "classes.txt"
+        if listed.exists():
+            return tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+        highest = self._highest
+        if highest in (0, IGNORE):
+            return ("object",)
+        return tuple(f"class {number}" for number in range(1, highest + 1))
+
+    @cached_property
+    def _highest(self) -> int:
+        """Find the highest class number in the masks; 255 if they hold nothing else but 0."""
+        values: set[int] = set()
+        for path in self.masks.glob("*.png"):
+            with opened(path, MaskError) as picture:
+                if picture.mode in ("1", "L", "P"):
+                    values.update(values_in(np.array(picture, dtype=np.uint8)))
+        numbers = values - {0, IGNORE}
+        return max(numbers) if numbers else max(values, default=0)
+
+
+def read_mask_folders(root: Path) -> Annotations | None:
+    """Read a folder of masks beside a folder of photographs; None if it is none.
+
+    It has images/ and masks/, or VOC's layout, or two folders of pictures of which one holds masks only.
+    """
+    folders = _find(root)
+    if folders is None:
+        return None
+    photographs = [
+        Photograph(
+            path.name,
+            partial(Path, path),
+            None,
+            tuple(
+                Shape(folders.class_names[c], partial(_draw, folders, name, c))
+                for c in folders.classes_in(name)
+            ),
+        )
+        for name, path in folders.images.items()
+    ]
+    return gather(photographs, folders.class_names, root)
+
+
+def _find(root: Path) -> MaskFolders | None:
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return MaskFolders(root / "images", root / "masks")
+    images, masks = VOC
+    for name in masks:
+        if (root / images).is_dir() and (root / name).is_dir():
+            return MaskFolders(root / images, root / name, PASCAL_CLASSES)
+    inside = sorted(path for path in root.iterdir() if path.is_dir() and _pictures_in(path))
+    if len(inside) != 2 or any(path.suffix.lower() in (".json", ".xml") for path in root.iterdir()):
+        return None
+    are_masks = [_holds_masks(path) for path in inside]
+    if are_masks == [True, False]:
+        inside.reverse()
+    elif are_masks != [False, True]:
+        raise DataError(
+            f"Which of {inside[0]} and {inside[1]} holds the masks cannot be told: masks are palette or "
+            "greyscale PNGs, photographs are not. Call the folders images and masks."
+        )
+    return MaskFolders(inside[0], inside[1])
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Tell whether all pictures of a folder could be masks; their heads say so."""
+    for path in _pictures_in(folder):
+        with opened(path, MaskError, whole=False) as picture:
+            if path.suffix.lower() != ".png" or picture.mode not in ("1", "L", "P"):
+                return False
+    return True
+
+
+def _draw(folders: MaskFolders, name: str, class_id: int, size: Size) -> Mask:
+    truth = folders.truth(name, class_id)
+    if truth.shape != size:
+        raise MaskError(
+            f"The mask is {truth.shape[1]} x {truth.shape[0]} pixels, but the photograph is {size[1]} x "
+            f"{size[0]}."
+        )
+    return np.asarray(truth == 1)

@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_annotations import labelme_content, png_text, write_annotated
+from make_data import two_things
+from test_documents import answer, without_specks
+from test_outlines import unroll
+
+from kshot.annotations.documents import labelme_document
+from kshot.annotations.read import read_annotations
+from kshot.errors import DataError, ImageError, MaskError
+from kshot.images import read_image
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "labelme_shapes.json").read_text())
+
+
+def write(tmp_path, *shapes, **fields):
+    content = labelme_content() | {"shapes": [{"label": "a", **shape} for shape in shapes], **fields}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return tmp_path / "a.json"
+
+
+@pytest.mark.parametrize("shape", GOLDEN["shapes"], ids=lambda shape: shape["shape_type"])
+def test_shapes_are_drawn_as_by_labelme_itself(tmp_path, shape):
+    path = write(tmp_path, shape)
+    (photograph,) = read_annotations(path).photographs
+    size = GOLDEN["height"], GOLDEN["width"]
+    wanted = unroll(shape["counts"], size[0] * size[1]).reshape(size)
+    np.testing.assert_array_equal(photograph.shapes[0].draw(size), wanted)
+
+
+def test_what_we_write_is_read_back(tmp_path):
+    given = answer("table.png")
+    (tmp_path / "table.json").write_text(json.dumps(labelme_document(given)))
+    (photograph,) = read_annotations(tmp_path / "table.json").photographs
+    assert (photograph.name, photograph.size) == ("table.png", (60, 80))
+    for name in photograph.class_names:
+        found = photograph.only([name]).shapes
+        union = np.any([shape.draw((60, 80)) for shape in found], axis=0)
+        wanted = without_specks(given.masks[name])
+        assert (union & wanted).sum() / (union | wanted).sum() > 0.96
+
+
+def test_the_picture_inside_is_used_where_the_photograph_is_missing(tmp_path):
+    path = write_annotated(tmp_path, "labelme-embedded")
+    source, _ = read_annotations(path).photographs[0].read()
+    np.testing.assert_array_equal(np.asarray(source), np.asarray(two_things()[0]))
+    two_things(red=60)[0].save(tmp_path / "images" / "table.png")
+    source, _ = read_annotations(path).photographs[0].read()
+    np.testing.assert_array_equal(np.asarray(read_image(source)), np.asarray(two_things(red=60)[0]))
+    box = {"shape_type": "rectangle", "points": [[1, 1], [2, 2]]}
+    for data, reason in (("?", "no base64"), ("AAAA", r"a\.json's imageData' is not an image")):
+        with pytest.raises(ImageError, match=reason):
+            read_annotations(write(tmp_path, box, imagePath="gone.png", imageData=data)).photographs[0].find()
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ({"shape_type": "line", "points": [[1, 1], [2, 2]]}, "'line', which covers no area"),
+        ({"shape_type": "point", "points": [[1, 1]]}, "'point', which covers no area"),
+        ({"shape_type": "polygon", "points": [[1, 1], [2, 2]]}, "2 points; it needs 3"),
+        ({"shape_type": "rectangle", "points": [[1, 1], [2, 2], [3, 3]]}, "3 points; it needs 2"),
+        ({"shape_type": "circle", "points": [[1, 1], [1e7, 2]]}, "nowhere near"),
+        ({"shape_type": "mask", "points": [[1, 1], [2, 2]]}, "mask' is not an image"),
+        ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "!"}, "no base64"),
+        ({"shape_type": "mask", "points": [[1, 1], [3, 2]], "mask": "2x2"}, "does not fit its corners"),
+        ({"shape_type": "mask", "points": [[-1, 1], [0, 2]], "mask": "2x2"}, "does not fit its corners"),
+        ({"shape_type": "mask", "points": [[179, 1], [180, 2]], "mask": "2x2"}, "does not fit its corners"),
+    ],
+)
+def test_shapes_that_cannot_be_drawn_are_named(tmp_path, shape, reason):
+    if shape.get("mask") == "2x2":
+        shape = shape | {"mask": png_text(np.ones((2, 2), dtype=np.uint8))}
+    two_things()[0].save(tmp_path / "table.png")
+    (photograph,) = read_annotations(write(tmp_path, shape, imagePath="table.png")).photographs
+    with pytest.raises(MaskError, match=f"'table.png', class 'a': .*{reason}"):
+        photograph.read()
+
+
+def test_a_file_that_is_not_labelmes_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.json is no LabelMe file: shapes\.0\.points: Field required"):
+        read_annotations(write(tmp_path, {}))
