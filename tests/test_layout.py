@@ -80,6 +80,7 @@ ROOMS = [
     "web.server",
     "web.listen",
     "web.commands",
+    "export",
     "benchmark.framing",
     "benchmark.metrics",
     "benchmark.feature_store",

@@ -45,11 +45,20 @@ class Prototype(nn.Module):
 
     def forward(self, query_features: FeaturePyramid, supports: Sequence[Support]) -> Tensor:
         """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first."""
+        shots = [self.prototypes(support) for support in supports]
+        return self.compare(
+            query_features, [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots, strict=True)]
+        )
+
+    def prototypes(self, support: Support) -> list[Tensor]:
+        """Average a support over the background and over the object: (B, 2, C) for each of STAGES."""
+        return [prototypes(support.features.stages[stage][-1], support.mask) for stage in STAGES]
+
+    def compare(self, query_features: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
+        """Compare a query with prototypes (B, 2, C) for each of STAGES; see `forward`."""
         similarities = []
-        for stage in STAGES:
+        for stage, classes_B2C in zip(STAGES, classes, strict=True):
             query = query_features.stages[stage][-1]
-            shots = [prototypes(support.features.stages[stage][-1], support.mask) for support in supports]
-            classes_B2C = torch.stack(shots).mean(dim=0)
             cosine = F.cosine_similarity(query[:, None], classes_B2C[..., None, None], dim=2)
             similarities.append(resize(cosine, query_features.stages[STAGES[0]][-1].shape[-2:]))
         return COSINE_SCALE * torch.stack(similarities).mean(dim=0)

@@ -46,6 +46,8 @@ class CenterPivotConv4d(nn.Module):
         kernels = self.query_conv.weight, self.support_conv.weight
         assert self.query_conv.bias is not None
         assert self.support_conv.bias is not None
+        if isinstance(volume, Correlation) and torch.compiler.is_exporting():
+            volume = volume.volume()  # whole: a graph is made once, for every mask and any number of images
         if isinstance(volume, Correlation):
             convolved = convolve_correlation(volume, *kernels, support_stride)
         else:

@@ -105,7 +105,7 @@ def _axis_strides(deepest_size: int) -> list[list[int]]:
 def _resize_query_axes(volume_BHWUVC: Tensor, size: torch.Size) -> Tensor:
     image = volume_BHWUVC.flatten(3).permute(0, 3, 1, 2)
     resized = resize(image, size).permute(0, 2, 3, 1)
-    return resized.reshape(len(resized), *size, *volume_BHWUVC.shape[3:])
+    return resized.reshape(resized.shape[0], *size, *volume_BHWUVC.shape[3:])
 
 
 def _fit_support_axes(volume_BHWUVC: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,6 @@
+"""What a web server runs."""
+
+from label_studio_ml.api import init_app
+from model import KshotBackend
+
+app = init_app(model_class=KshotBackend)
