@@ -36,7 +36,7 @@ bench: setup
 	$(BIN)/python benchmarks/speed.py --into docs/performance.md
 
 docs: setup
-	$(BIN)/python demo/demo.py coins eye gland person --picture demo/out/readme.jpg
+	$(BIN)/python demo/demo.py coins eye gland motorcycle person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
 
 # make results COCO_MINI=DIR VOC=DIR: score what has no result file yet, then the table and charts in the documents.

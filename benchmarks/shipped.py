@@ -16,7 +16,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from ablation import RUNS, calibrate
+from ablation import RUNS
 from first_numbers import HERE, run
 
 from kshot.network.weights import read_state, state_sha256
@@ -74,7 +74,6 @@ def train(voc: Path) -> None:
                 f"runs/features/{out.name}",
             ]
             run("train", *settings, *base_learner, "--out", str(out), *resume)
-    calibrate(FINAL, voc)
 
 
 def ship(source: Path, folder: Path, base_learner: str, digest: str) -> None:

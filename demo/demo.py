@@ -8,7 +8,7 @@ Nothing is downloaded: photographs and weights come with installed packages.
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,36 +16,59 @@ from skimage import data
 
 from kshot import Segmenter
 from kshot.batch import sheet_row
-from kshot.pictures import contact_sheet, mask_picture, overlay, save_picture
+from kshot.pictures import Row, contact_sheet, mask_picture, overlay, save_picture
 
 HERE = Path(__file__).parent
-IMAGE_SIZE = 641  # coins are small; the finer the grid, the better they come out
 
-# An annotated photograph, and the photograph to segment. The last is a hard one: a woman in an orange
-# suit, in colour, to find a man in a black coat, in grey. Without training that works by halves.
+
+class Episode(NamedTuple):
+    """The photograph to segment, the model to do it with, and the side in pixels at which it works."""
+
+    query: str
+    model: str
+    image_size: int | None = None
+
+
+SMALL_THINGS = 641
+"""Coins are small: the finer the grid, the better they come out."""
+
+# Whole objects, like those that it was trained on, are for two-pass; parts, textures and small things for
+# prototypes, which know no objects. The last is a hard one: a woman in an orange suit, in colour, to find a
+# man in a black coat, in grey.
 EPISODES = {
-    "coins": "coins",
-    "motorcycle": "motorcycle_right",
-    "eye": "chelsea",
-    "gland": "immunohistochemistry",
-    "person": "camera",
+    "coins": Episode("coins", "prototype", SMALL_THINGS),
+    "eye": Episode("chelsea", "prototype", SMALL_THINGS),
+    "gland": Episode("immunohistochemistry", "prototype", SMALL_THINGS),
+    "motorcycle": Episode("motorcycle_right", "two-pass"),
+    "person": Episode("camera", "two-pass"),
 }
 
 
 def main(names: list[str], picture: Path) -> None:
     """Segment the named episodes; write masks and overlays beside one picture with all of them."""
-    segmenter = Segmenter.from_pretrained(image_size=IMAGE_SIZE)
-    rows = []
+    rows: dict[str, list[Row]] = {}
     for name in names:
+        query_name, model, image_size = EPISODES[name]
         support, mask = annotated(name)
-        query = photograph(EPISODES[name])
+        query = photograph(query_name)
+        segmenter = Segmenter.from_pretrained(model, image_size=image_size)
         explanation = segmenter.fit(support, mask).explain(query)
         save_picture(mask_picture(explanation.mask), picture.parent / f"{name}_mask.png")
         save_picture(overlay(query, explanation.mask), picture.parent / f"{name}_overlay.png")
-        rows.append(sheet_row(overlay(support, mask), query, explanation))
-        print(f"{name}: {100 * explanation.mask.mean():.1f} % of {EPISODES[name]} is foreground")
-    save_picture(contact_sheet(rows), picture)
+        rows.setdefault(model, []).append(sheet_row(overlay(support, mask), query, explanation))
+        print(f"{name}: {100 * explanation.mask.mean():.1f} % of {query_name} is foreground, by {model}")
+    save_picture(stacked([contact_sheet(found) for found in rows.values()]), picture)
     print(f"Look at {picture}")
+
+
+def stacked(sheets: list[Image.Image]) -> Image.Image:
+    """Put one model's sheet below another's."""
+    width, height = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
+    whole, top = Image.new("RGB", (width, height), "white"), 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
 
 
 def photograph(name: str) -> Image.Image:
