@@ -27,9 +27,10 @@ ablation: setup
 	$(BIN)/python benchmarks/ablation.py --coco-mini $(COCO_MINI) --voc $(VOC)
 	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json
 
-# make weights VOC=DIR: train the model that ships, on what the ablation has made, and put it into the package.
+# make weights VOC=DIR COCO_MINI=DIR: train what ships on what the ablation has made, put it into the package, score it.
 weights: setup
-	$(BIN)/python benchmarks/shipped.py --voc $(VOC)
+	$(BIN)/python benchmarks/shipped.py --voc $(VOC) --coco-mini $(COCO_MINI)
+	$(BIN)/kshot table list benchmarks/results/shipped_*.json --into docs/training.md
 
 # make bench: kshot against the plain computation, an hour on a machine that does nothing else; then the table.
 bench: setup

@@ -1,12 +1,14 @@
-"""Make the models that ship with kshot: `make weights VOC=DIR`, after `make ablation`.
+"""Make the models that ship with kshot: `make weights VOC=DIR COCO_MINI=DIR`, after
+`make ablation`.
 
-    python benchmarks/shipped.py --voc DIR
+    python benchmarks/shipped.py --voc DIR --coco-mini DIR
 
 Run it from the repository's root. The ablation's first two-pass row learns on, on all 15 base classes of
 PASCAL-5i's fold 0, with the base learner that has seen 12 of them; so the other three are to it what novel
 classes will be. It does so at 257 px first and then at 385, where small things can be seen: a second pass
 that never saw so fine a grid gains nothing from it. Then it and the ablation's rows go to
-`src/kshot/models`, where they share that base learner.
+`src/kshot/models`, where they share that base learner, and the result is scored beside prototypes of the
+same backbone.
 
 What ships was made by these commands with one difference: the first one's learning rate was to reach 0 at
 step 2,500, and it was stopped at 1,500.
@@ -17,7 +19,7 @@ import shutil
 from pathlib import Path
 
 from ablation import RUNS
-from first_numbers import HERE, run
+from first_numbers import HERE, coco_mini_manifest, run, voc_manifest
 
 from kshot.network.weights import read_state, state_sha256
 from kshot.pretrained import CONFIG_FILE, WEIGHTS_FILE, base_learner_names, load_model, save_model
@@ -46,7 +48,9 @@ def main() -> None:
     """Train what is missing, and write the shipped models' folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--voc", type=Path, required=True)
-    train(parser.parse_args().voc)
+    parser.add_argument("--coco-mini", type=Path, required=True)
+    places = parser.parse_args()
+    train(places.voc)
     base_learner = MODELS / "two-pass" / "base_learner"
     base_learner.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD):
@@ -59,6 +63,8 @@ def main() -> None:
             "base_learner" if name == "two-pass" else "../two-pass/base_learner",
             digest,
         )
+    score("voc-train_fold0_1shot", "pascal", places.voc, voc_manifest(0, 1, places.voc))
+    score("coco-mini-60_1shot", "coco-mini-60", places.coco_mini, coco_mini_manifest(1, 0))
 
 
 def train(voc: Path) -> None:
@@ -74,6 +80,15 @@ def train(voc: Path) -> None:
                 f"runs/features/{out.name}",
             ]
             run("train", *settings, *base_learner, "--out", str(out), *resume)
+
+
+def score(name: str, data: str, root: Path, manifest: Path) -> None:
+    """Score what ships, and prototypes of its backbone, on the same episodes unless it is done."""
+    for model in (["two-pass"], ["prototype", "--backbone", "efficientnet_lite2"]):
+        result = HERE / "results" / f"shipped_{model[0]}_{name}.json"
+        if not result.exists():
+            given = ["--manifest", str(manifest.relative_to(HERE.parent)), "--data", data]
+            run("evaluate", "--model", *model, *given, "--root", str(root), "--json", str(result))
 
 
 def ship(source: Path, folder: Path, base_learner: str, digest: str) -> None:

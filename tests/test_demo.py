@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from make_data import iou
 from PIL import Image
 
 # Centres of the 24 coins, and places between them, as (x, y) read off the photograph.
@@ -27,8 +28,10 @@ def test_annotations_lie_in_their_photographs(demo, name):
     assert 0.005 < mask.mean() < 0.6
 
 
-def test_the_demo_finds_all_coins_from_two(demo, tmp_path, capsys):
+def test_the_demo_finds_all_coins_from_two_and_a_motorcycle_from_its_other_side(demo, tmp_path, capsys):
     demo.main(list(demo.EPISODES), tmp_path / "demo.png")
+    with Image.open(tmp_path / "motorcycle_mask.png") as picture:  # a stereo pair: nearly in the same place
+        assert iou(np.asarray(picture) > 0, demo.annotated("motorcycle")[1]) > 0.55
     with Image.open(tmp_path / "coins_mask.png") as picture:
         mask = np.asarray(picture) > 0
     assert len(COINS) == 24
