@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results
+.PHONY: weights suggest-results pictures
 
 setup: $(VENV)/.kshot-ready
 
@@ -36,7 +36,13 @@ weights: setup
 bench: setup
 	$(BIN)/python benchmarks/speed.py --into docs/performance.md
 
+# The site, into site/: a warning is an error.
 docs: setup
+	$(BIN)/typer kshot.cli utils docs --name kshot --title "The command" --output docs/command.md
+	$(BIN)/mkdocs build --strict
+
+# The README's picture.
+pictures: setup
 	$(BIN)/python demo/demo.py coins eye gland motorcycle person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
 
