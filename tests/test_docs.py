@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 import uvicorn
+from conftest import load_module
 from make_data import colour_segmenter, scene, two_things
 from PIL import Image
 from safetensors.torch import save_file
@@ -172,6 +173,22 @@ def test_the_benchmarks_table_is_made_from_the_result_files():
         assert "--root PLACE" in result.provenance.command
         assert result.provenance.commit is not None
         assert "+" not in result.provenance.commit  # nothing but what is committed made a number
+
+
+def test_the_table_of_what_ships_is_made_from_its_result_files():
+    page = (ROOT / "docs/training.md").read_text()
+    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("shipped_*.json"))]
+    assert len(results) == 4
+    assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
+    assert not any("+" in str(result.provenance.commit) for result in results)
+
+
+def test_the_table_of_suggestions_is_made_from_its_result_file():
+    page = (ROOT / "docs/suggest.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/suggest.json").read_text())
+    table = load_module(ROOT / "benchmarks/suggest.py").table(found)
+    assert insert_between(page, "table-suggest", table) == page
+    assert "+" not in found["provenance"]["commit"]
 
 
 def test_the_table_of_speeds_is_made_from_its_result_file(speed):
