@@ -4,9 +4,9 @@
 
 Run it from the repository's root. Five methods with one backbone (EfficientNet-Lite2), trained on fold 0 of
 PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
-is about with two seeds. Each has a threshold of its own, chosen on classes that it was trained on, and is
-scored on held-out base classes and on coco-mini-60. Runs go to `runs/ablation` and are resumed; results to
-`benchmarks/results`, where what is there is kept. With --only, rows can be made two at a time.
+is about with two seeds. Each decides by argmax, as published, and is scored on held-out base classes and on
+coco-mini-60. Runs go to `runs/ablation` and are resumed; results to `benchmarks/results`, where what is there
+is kept. With --only, rows can be made two at a time.
 """
 
 import argparse
@@ -52,11 +52,9 @@ def main() -> None:
     for name, row in ROWS.items():
         if places.only in (None, name):
             train(name, row, places.voc)
-            calibrate(RUNS / name, places.voc)
             score(name, places)
     if places.only in (None, "prototype"):
         write_prototype()
-        calibrate(RUNS / "prototype", places.voc)
         score("prototype", places)
 
 
@@ -84,14 +82,6 @@ def write_prototype() -> None:
     out = RUNS / "prototype"
     if not (out / CONFIG_FILE).exists():
         Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE).save(out)
-
-
-def calibrate(model: Path, voc: Path) -> None:
-    """Choose a model's threshold unless it is done."""
-    done = model / "calibrated"
-    if not done.exists():
-        run("calibrate", str(model), "--data", "pascal", "--root", str(voc))
-        done.touch()
 
 
 def score(name: str, places: argparse.Namespace) -> None:
