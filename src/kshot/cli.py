@@ -15,6 +15,7 @@ from kshot.training.commands import add_to as add_training_verbs
 from kshot.web.commands import serve
 
 if TYPE_CHECKING:
+    from kshot.segmenter import Segmenter
     from kshot.supports import Supports
 
 app = typer.Typer(
@@ -107,19 +108,10 @@ def segment(
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
     from kshot.batch import Outputs, segment_all
-    from kshot.pretrained import DEFAULT_MODEL
-    from kshot.segmenter import Segmenter
 
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
     examples = _read_examples(support_pairs, support_file, support_images, classes)
-    segmenter = Segmenter.from_pretrained(
-        model or DEFAULT_MODEL,
-        image_size=image_size,
-        backbone=backbone,
-        backbone_weights=backbone_weights,
-        tile=tile,
-        device=device,
-    )
+    segmenter = _load(model, image_size, backbone, backbone_weights, device, tile)
     num_failed = segment_all(examples.fit(segmenter), examples, outputs)
     raise typer.Exit(1 if num_failed else 0)
 
@@ -144,20 +136,12 @@ def suggest(
     Exit status: 0 all were looked at, 1 some could not be read, 2 nothing could be done.
     """
     from kshot.images import list_images
-    from kshot.pretrained import DEFAULT_MODEL
-    from kshot.segmenter import Segmenter
     from kshot.suggest import suggest as find
 
     labelled = {path.resolve() for path in support_pairs or []}
     images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
     examples = _read_examples(support_pairs, support_file, support_images, classes)
-    segmenter = Segmenter.from_pretrained(
-        model or DEFAULT_MODEL,
-        image_size=image_size,
-        backbone=backbone,
-        backbone_weights=backbone_weights,
-        device=device,
-    )
+    segmenter = _load(model, image_size, backbone, backbone_weights, device)
     found = find(segmenter, examples.classes, images, count)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -208,11 +192,8 @@ def export(
     Exit status: 0 written, 2 not written: also if the graph differs from torch by more than 1e-4.
     """
     from kshot.export import export as write
-    from kshot.segmenter import Segmenter
 
-    segmenter = Segmenter.from_pretrained(
-        model, image_size=image_size, backbone=backbone, backbone_weights=backbone_weights, device="cpu"
-    )
+    segmenter = _load(model, image_size, backbone, backbone_weights, device="cpu")
     name = Path(model).resolve().name if Path(model).is_dir() else model
     difference = write(segmenter, name, out)
     typer.echo(f"{out} ({file_format}) differs from torch by {difference:.1e} at most, on one example.")
@@ -263,6 +244,28 @@ def _read_examples(
     if file is not None:
         return read_annotated(file, images, tuple(values) or None)
     return read_masks(list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values)
+
+
+def _load(
+    model: str | None,
+    image_size: int | None,
+    backbone: str | None,
+    backbone_weights: Path | None,
+    device: str,
+    tile: int | None = None,
+) -> "Segmenter":
+    """Load the named model, or the default one."""
+    from kshot.pretrained import DEFAULT_MODEL
+    from kshot.segmenter import Segmenter
+
+    return Segmenter.from_pretrained(
+        model or DEFAULT_MODEL,
+        image_size=image_size,
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        tile=tile,
+        device=device,
+    )
 
 
 def _words(text: str) -> list[str]:
