@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveInt
 
+from kshot.annotations.json_files import parse
 from kshot.annotations.outlines import Mask, Point, Size, coco_run_lengths, fill, unroll
 from kshot.annotations.photographs import Annotations, Photograph, Pictures, Shape, gather
-from kshot.errors import DataError, MaskError, fault_of
+from kshot.errors import DataError, MaskError
 
 
 class _Image(BaseModel):
@@ -43,10 +44,7 @@ def read_coco(content: dict[str, Any], path: Path, pictures: Pictures) -> Annota
 
     Raises DataError for a document that is not as it must be.
     """
-    try:
-        instances = _Instances.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{path} is no COCO instances file: {fault_of(error)}.") from error
+    instances = parse(_Instances, content, f"{path} is no COCO instances file")
     names = {category.id: category.name for category in instances.categories}
     shapes: dict[int | str, list[Shape]] = defaultdict(list)
     for found in instances.annotations:

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kshot.errors import DataError, reason_of
+from pydantic import BaseModel, ValidationError
+
+from kshot.errors import DataError, fault_of, reason_of
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 def read_json(path: Path) -> Any:
@@ -17,3 +21,11 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no JSON file ({reason_of(error)}).") from error
     except RecursionError:
         raise DataError(f"{path} is nested too deeply for an annotation file.") from None
+
+
+def parse(kind: type[Document], content: Any, what: str) -> Document:
+    """Check what a JSON file holds. Raises DataError with `what` and the first fault for another document."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{what}: {fault_of(error)}.") from error

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, FiniteFloat, PositiveInt
 
-from kshot.annotations.json_files import read_json
+from kshot.annotations.json_files import parse, read_json
 from kshot.annotations.outlines import Mask, Point, Size, checked
 from kshot.annotations.photographs import Photograph, Pictures, Shape
-from kshot.errors import DataError, ImageError, MaskError, fault_of
+from kshot.errors import ImageError, MaskError
 from kshot.images import ImageSource, opened, read_embedded
 
 POLYGONS = (None, "polygon", "oriented_rectangle")
@@ -41,10 +41,7 @@ def read_labelme(content: dict[str, Any], path: Path, pictures: Pictures) -> Pho
 
     Raises DataError for a document that is not as it must be.
     """
-    try:
-        document = _File.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{path} is no LabelMe file: {fault_of(error)}.") from error
+    document = parse(_File, content, f"{path} is no LabelMe file")
     height, width = document.imageHeight, document.imageWidth
     return Photograph(
         document.imagePath,
