@@ -78,7 +78,7 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise MaskError(f"Mask {name} is empty: all its pixels are 0. Mark the object with 1 or 255.")
     if len(objects) > 1:
         raise MaskError(
-            f"Mask {name} has {len(objects)} object values ({_first_few(objects)}), but a support mask marks "
+            f"Mask {name} has {len(objects)} object values ({first_few(objects)}), but a support mask marks "
             "one object class. Name the values with `classes`, or keep one; if the mask was blurred or saved "
             "as JPEG, threshold it first."
         )
@@ -102,7 +102,7 @@ def read_label_map(
     if unknown:
         known = ", ".join(f"{value} ({name})" for name, value in classes.items())
         raise MaskError(
-            f"Mask {name} has the value {_first_few(unknown)}, which no class has: there are 0, 255 and "
+            f"Mask {name} has the value {first_few(unknown)}, which no class has: there are 0, 255 and "
             f"{known}. Name it with the others, or set it to 0; if the mask was blurred or saved as JPEG, "
             "threshold it first."
         )
@@ -143,6 +143,11 @@ def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Pa
         else:
             raise ImageError(f"There is no file or folder {path}.")
     return found
+
+
+def first_few(values: list[int]) -> str:
+    """List the first five values, and say by "…" whether there are others."""
+    return ", ".join(map(str, values[:5])) + (" …" if len(values) > 5 else "")
 
 
 def _name(source: ImageSource) -> str:
@@ -221,10 +226,6 @@ def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArr
             f"{size[1]} x {size[0]}. Give a mask of the image's own size."
         )
     return values
-
-
-def _first_few(values: list[int]) -> str:
-    return ", ".join(map(str, values[:5])) + (" …" if len(values) > 5 else "")
 
 
 def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kshot.episode import IGNORE
 from kshot.errors import MaskError
-from kshot.images import opened
+from kshot.images import first_few, opened
 
 Truth = NDArray[np.uint8]
 """(H, W): 1 on the class, 0 elsewhere, 255 where nobody knows."""
@@ -25,8 +25,9 @@ def read_index_mask(path: Path, allowed: Container[int]) -> Truth:
     values = _read_grey(path)
     unknown = [value for value in values_in(values) if value not in allowed and value != IGNORE]
     if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (" …" if len(unknown) > 5 else "")
-        raise MaskError(f"Mask '{path}' has unknown values ({shown}): no class has such a number.")
+        raise MaskError(
+            f"Mask '{path}' has unknown values ({first_few(unknown)}): no class has such a number."
+        )
     return values
 
 

@@ -26,6 +26,7 @@ from kshot.data.folds import PASCAL_CLASSES
 from kshot.data.pascal import IMAGES, MASKS
 from kshot.episode import IGNORE
 from kshot.errors import DataError, reason_of
+from kshot.images import first_few
 from kshot.pictures import replacing
 
 
@@ -379,9 +380,8 @@ def _checked(values: NDArray[Any], *others: int) -> NDArray[np.uint8]:
     """Give a mask's values as bytes if all are classes, background or one of `others`."""
     wrong = np.setdiff1d(values, [*range(NUM_CLASSES + 1), *others])
     if wrong.size:
-        shown = ", ".join(map(str, wrong[:5])) + (" …" if wrong.size > 5 else "")
         allowed = " and ".join([f"0 to {NUM_CLASSES}", *map(str, others)])
-        raise DataError(f"the mask holds {shown}; allowed are {allowed}")
+        raise DataError(f"the mask holds {first_few(wrong.tolist())}; allowed are {allowed}")
     return values.astype(np.uint8)
 
 
