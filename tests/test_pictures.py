@@ -1,3 +1,5 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,7 @@ from kshot.images import read_mask
 from kshot.pictures import (
     BAND,
     contact_sheet,
+    encoded,
     heatmap,
     label_colour,
     label_picture,
@@ -26,6 +29,15 @@ def half_mask():
 def test_a_written_mask_reads_back(tmp_path):
     save_picture(mask_picture(half_mask()), tmp_path / "new" / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "new" / "mask.png", (10, 12)), half_mask())
+
+
+def test_an_encoded_picture_is_a_file_of_its_kind():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    with Image.open(BytesIO(encoded(noise, "PNG"))) as read:
+        assert (read.format, np.asarray(read).tobytes()) == ("PNG", noise.tobytes())
+    with Image.open(BytesIO(encoded(noise, "JPEG", quality=85))) as read:
+        assert (read.format, read.size) == ("JPEG", noise.size)
+    assert len(encoded(noise, "JPEG", quality=20)) < len(encoded(noise, "JPEG", quality=85))
 
 
 def test_an_overlay_tints_the_object_only():

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,13 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all."""
     with replacing(path) as temporary:
         picture.save(temporary)
+
+
+def encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
+    """Give the content of a picture's file; kind and options are those of PIL's `save`."""
+    content = BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
 
 
 def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ Each connected component of a class's mask becomes an object of its own; specks 
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 from kshot.annotations.components import Component, components, measures, outline, run_lengths
 from kshot.annotations.outlines import coco_masks
 from kshot.errors import KshotError
+from kshot.pictures import encoded
 
 LABELME_VERSION = "5.5.0"
 """Of the format that is written; LabelMe has read mask shapes since 5.3."""
@@ -151,6 +151,4 @@ def _labelme_shape(name: str, component: Component) -> dict[str, Any]:
 
 
 def _png(mask: NDArray[np.bool_]) -> str:
-    content = BytesIO()
-    Image.fromarray(mask.astype(np.uint8)).save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode("ascii")
+    return base64.b64encode(encoded(Image.fromarray(mask.astype(np.uint8)), "PNG")).decode("ascii")

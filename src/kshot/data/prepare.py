@@ -27,7 +27,7 @@ from kshot.data.pascal import IMAGES, MASKS
 from kshot.episode import IGNORE
 from kshot.errors import DataError, reason_of
 from kshot.images import first_few
-from kshot.pictures import replacing
+from kshot.pictures import encoded, replacing
 
 
 @dataclass(frozen=True)
@@ -411,10 +411,9 @@ COLOUR_MAP = _colour_map()
 
 
 def _palette_png(values: NDArray[np.uint8]) -> bytes:
-    picture, buffer = Image.fromarray(values), BytesIO()
+    picture = Image.fromarray(values)
     picture.putpalette(COLOUR_MAP)
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(picture, "PNG")
 
 
 def _write(path: Path, contents: bytes) -> None:

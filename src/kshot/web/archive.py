@@ -3,7 +3,6 @@
 import json
 import zipfile
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from kshot.annotations.documents import Instances, Segmented, labelme_document
 from kshot.batch import CLASSES_FILE, INSTANCES_FILE
-from kshot.pictures import label_picture, mask_picture, tint
+from kshot.pictures import encoded, label_picture, mask_picture, tint
 from kshot.segmenter import LabelMap
 from kshot.tiles import FloatMap
 from kshot.web.photographs import Photograph
@@ -37,9 +36,9 @@ def write_archive(session: Session, path: Path) -> None:
                 segmented = _segmented(session, photograph, name, labels)
             stem = PurePosixPath(name).stem
             kind = "mask" if len(classes) == 1 else "labels"
-            _add_picture(archive, f"{stem}_{kind}.png", answer_picture(session, labels))
+            archive.writestr(f"{stem}_{kind}.png", encoded(answer_picture(session, labels), "PNG"))
             tint(picture, labels, session.colour)
-            _add_picture(archive, f"{stem}_overlay.png", picture)
+            archive.writestr(f"{stem}_overlay.png", encoded(picture, "PNG"))
             _add_json(archive, f"{LABELME_FOLDER}/{stem}.json", labelme_document(segmented))
             instances.add(segmented)
         _add_json(archive, INSTANCES_FILE, instances.document())
@@ -75,12 +74,6 @@ def _named(photographs: list[Photograph]) -> Iterator[tuple[str, Photograph]]:
             stem = f"{name.stem}_{number}"
         taken.add(stem.lower())
         yield stem + name.suffix, photograph
-
-
-def _add_picture(archive: zipfile.ZipFile, name: str, picture: Image.Image) -> None:
-    data = BytesIO()
-    picture.save(data, "PNG")
-    archive.writestr(name, data.getvalue())
 
 
 def _add_json(archive: zipfile.ZipFile, name: str, document: dict[str, Any]) -> None:

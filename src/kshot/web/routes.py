@@ -3,7 +3,6 @@
 import asyncio
 import os
 import tempfile
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from starlette.background import BackgroundTask
 
 from kshot.errors import KshotError
+from kshot.pictures import encoded
 from kshot.web.archive import answer_picture, write_archive
 from kshot.web.jobs import Worker
 from kshot.web.limits import BusyError
@@ -229,6 +229,4 @@ def _check_queue(session: Session, worker: Worker) -> None:
 
 
 def _png(picture: Image.Image, headers: dict[str, str] | None = None) -> Response:
-    data = BytesIO()
-    picture.save(data, "PNG")
-    return Response(data.getvalue(), media_type="image/png", headers=headers)
+    return Response(encoded(picture, "PNG"), media_type="image/png", headers=headers)

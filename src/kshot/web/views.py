@@ -1,12 +1,11 @@
 """Pictures of a photograph to look at, in JPEG: itself, its result, the steps to it."""
 
-from io import BytesIO
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from kshot.pictures import tint
+from kshot.pictures import encoded, tint
 from kshot.web.photographs import Photograph, Step
 from kshot.web.session import Session
 
@@ -26,9 +25,7 @@ def view(session: Session, photograph: Photograph, kind: View, value: int, side:
     if kind == "overlay":
         labels = Image.fromarray(session.labels(photograph)).resize(picture.size, Image.Resampling.NEAREST)
         tint(picture, np.asarray(labels), session.colour)
-    data = BytesIO()
-    picture.save(data, "JPEG", quality=85)
-    return data.getvalue()
+    return encoded(picture, "JPEG", quality=85)
 
 
 def _shrunk(picture: Image.Image, side: int | None) -> Image.Image:
