@@ -194,8 +194,8 @@ def _segment_one(
         return True, f"{image}: failed: {error}"
     if row is not None:
         report.rows.append(row)
-    report.confidence[image] = explanation.confidence
-    return False, f"{image}: {_shares(explanation)}, confidence {explanation.confidence:.2f}"
+    report.confidence[image] = sure = explanation.confidence
+    return False, f"{image}: {_shares(explanation)}, confidence {sure:.2f}"
 
 
 def segmented(
