@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kshot import DataError, Segmenter
 from kshot.cli import main
 from kshot.images import read_image
-from kshot.suggest import Appearance, appearance, choose, in_turn, suggest
+from kshot.suggest import Appearance, choose, in_turn, suggest, summarise
 
 
 def looks(*objects, background=(1.0, 0.0, 0.0)):
@@ -59,14 +59,14 @@ def test_classes_take_turns():
 
 
 def test_a_photograph_with_the_object_is_preferred_to_one_without():
-    segmenter = Segmenter.from_pretrained("prototype", image_size=97)
-    support, mask = scene(left=10)
-    fitted = segmenter.fit(support, mask)
+    fitted = Segmenter.from_pretrained("prototype", image_size=97).fit(*scene(left=10))
     noise = np.random.default_rng(0).integers(90, 110, (96, 128, 3), dtype=np.uint8)
     pictures = [read_image(noise), read_image(scene(left=60, seed=1)[0]), read_image(noise // 2)]
-    seen = [appearance(fitted, picture, fitted.explain(picture).fused) for picture in pictures]
-    labelled = [appearance(segmenter, read_image(support), mask)]
-    assert labelled[0].likeness(seen[1]) > max(labelled[0].likeness(seen[0]), labelled[0].likeness(seen[2]))
+    probabilities = [torch.from_numpy(fitted.predict_proba(picture))[None, None] for picture in pictures]
+    queries = [fitted.read_query(picture) for picture in pictures]
+    seen = [summarise(*pair) for pair in zip(queries, probabilities, strict=True)]
+    labelled = summarise(*fitted.supports[0])
+    assert labelled.likeness(seen[1]) > max(labelled.likeness(seen[0]), labelled.likeness(seen[2]))
 
 
 def test_an_object_is_like_itself():

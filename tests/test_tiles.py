@@ -106,9 +106,9 @@ def test_what_fits_one_tile_is_read_whole(models):
 def test_several_classes_in_tiles_read_each_window_once(models, monkeypatch):
     picture, labels = two_things()
     fitted = models[90].fit({"disc": [(picture, labels == 1)], "square": [(picture, labels == 2)]})
-    read, original = [], Segmenter._read_query
+    read, original = [], Segmenter.read_query
     counted = lambda self, part: read.append(part.size) or original(self, part)  # noqa: E731
-    monkeypatch.setattr(Segmenter, "_read_query", counted)
+    monkeypatch.setattr(Segmenter, "read_query", counted)
     found = fitted.predict(picture)
     assert read == [(90, 90)] * 3
     for label in (1, 2):

@@ -188,6 +188,17 @@ class Segmenter:
             raise NotFittedError("The segmenter has no supports. Call fit(images, masks) first.")
         return _explain([self], read_image(image))[0]
 
+    def read_query(self, picture: Image.Image) -> Any:
+        """Read a picture whole: its features, which `match` takes; they are the same for all supports."""
+        with torch.inference_mode():
+            return cast(Method, self.method).features(self._to_batch(picture))
+
+    def match(self, query: Any, picture: Image.Image) -> Explanation:
+        """Segment a picture whose features are read; see `explain`."""
+        with torch.inference_mode():
+            answer = cast(Method, self.method).segment(query, self.supports, (picture.height, picture.width))
+        return _to_explanation(answer)
+
     def save(self, folder: str | Path) -> None:
         """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
         whole = {"base_learner": None, "base_learner_sha256": None}
@@ -203,15 +214,6 @@ class Segmenter:
                 raise ImageError(f"Class '{name}' has no support images. Give at least one with its mask.")
             fitted[name] = replace(self, supports=supports)
         return fitted
-
-    def _read_query(self, picture: Image.Image) -> Any:
-        with torch.inference_mode():
-            return cast(Method, self.method).features(self._to_batch(picture))
-
-    def _match(self, query: Any, picture: Image.Image) -> Explanation:
-        with torch.inference_mode():
-            answer = cast(Method, self.method).segment(query, self.supports, (picture.height, picture.width))
-        return _to_explanation(answer)
 
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)
@@ -269,8 +271,8 @@ def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Expl
     """Segment a picture with segmenters of one model, reading each of its windows once for all of them."""
 
     def match(part: Image.Image) -> list[Explanation]:
-        query = segmenters[0]._read_query(part)
-        return [segmenter._match(query, part) for segmenter in segmenters]
+        query = segmenters[0].read_query(part)
+        return [segmenter.match(query, part) for segmenter in segmenters]
 
     size = picture.height, picture.width
     windows = cut(size, segmenters[0].tile)

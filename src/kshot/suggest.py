@@ -6,24 +6,24 @@ does: docs/suggest.md has the measurement.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.errors import DataError, ImageError
-from kshot.images import MaskSource, image_tensor, read_image, read_mask
+from kshot.images import read_image
+from kshot.methods.hsnet import BackboneFeatures
 from kshot.methods.prototype import STAGES, prototypes
-from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.progress import make_bar
-from kshot.segmenter import LabelledImages, Segmenter
+from kshot.network.backbones import FeaturePyramid
+from kshot.progress import progress
+from kshot.segmenter import LabelExplanation, LabelledImages, Segmenter, decide_labels
 
 CANDIDATES = 4
 """Photographs among which each suggestion is chosen, those likeliest to show the object."""
@@ -67,6 +67,13 @@ class Appearance(NamedTuple):
         return torch.cat([stage.flatten() for stage in self.stages])
 
 
+class Look(NamedTuple):
+    """What is kept of an unlabelled photograph: the answer's confidence, and each class's object in it."""
+
+    confidence: float
+    appearances: dict[str, Appearance]
+
+
 def suggest(
     segmenter: Segmenter, classes: Mapping[str, LabelledImages], images: Sequence[Path], count: int
 ) -> Suggestions:
@@ -75,49 +82,44 @@ def suggest(
     segmenter: not fitted. Several classes choose in turn. Images are read whole, also if they are large.
     Raises DataError for a count below 1, ImageError or MaskError for a support that cannot be used.
     """
-    examples = {name: [(read_image(image), mask) for image, mask in pairs] for name, pairs in classes.items()}
-    fitted = segmenter.fit(examples)
-    looks: dict[str, list[Appearance]] = {name: [] for name in examples}
-    confidence, failures = dict[Path, float](), dict[Path, str]()
-    with make_bar(Console(stderr=True)) as progress:
-        for image in progress.track(list(dict.fromkeys(images)), description="Looking"):
+    fitted = replace(segmenter, tile=None).fit(classes).segmenters
+    seen, failures = dict[Path, Look](), dict[Path, str]()
+    unlabelled = list(dict.fromkeys(images))
+    with progress("Looking", "photographs") as on_progress:
+        for done, image in enumerate(unlabelled, 1):
             try:
-                picture = read_image(image)
+                seen[image] = _look(fitted, read_image(image))
             except ImageError as error:
                 failures[image] = str(error)
-                continue
-            explanation = fitted.explain(picture)
-            confidence[image] = explanation.confidence
-            for name, one in explanation.classes.items():
-                looks[name].append(appearance(segmenter, picture, one.fused))
-    seen = list(confidence)
-    chosen = in_turn(
-        [choose(_appearances(segmenter, examples[name]), looks[name], count) for name in examples], count
-    )
-    ranked = sorted(confidence.items(), key=lambda item: item[1])
+            on_progress(done, len(unlabelled))
+    rankings = []
+    for name, one in fitted.items():
+        labelled = [summarise(*support) for support in one.supports]
+        rankings.append(choose(labelled, [look.appearances[name] for look in seen.values()], count))
+    names = list(seen)
+    ranked = sorted(seen, key=lambda image: seen[image].confidence)
     return Suggestions(
-        label_next=[seen[place] for place in chosen], confidence=dict(ranked), failures=failures
+        label_next=[names[place] for place in in_turn(rankings, count)],
+        confidence={image: seen[image].confidence for image in ranked},
+        failures=failures,
     )
 
 
-def _appearances(segmenter: Segmenter, pairs: Iterable[tuple[Image.Image, MaskSource]]) -> list[Appearance]:
-    return [
-        appearance(segmenter, picture, read_mask(mask, (picture.height, picture.width)))
-        for picture, mask in pairs
-    ]
+def _look(fitted: Mapping[str, Segmenter], picture: Image.Image) -> Look:
+    """Segment a picture, reading it once for all classes."""
+    model = next(iter(fitted.values()))
+    query = model.read_query(picture)
+    found = {name: one.match(query, picture) for name, one in fitted.items()}
+    appearances = {
+        name: summarise(query, torch.from_numpy(one.fused)[None, None].to(model.device))
+        for name, one in found.items()
+    }
+    return Look(LabelExplanation(decide_labels(list(found.values())), found).confidence, appearances)
 
 
-def appearance(segmenter: Segmenter, picture: Image.Image, mask: NDArray[np.generic]) -> Appearance:
-    """Read what the object of a mask or probability map (H, W) looks like to the model's frozen backbone."""
-    backbone, size = _backbone(segmenter), segmenter.config.image_size
-    weight = torch.from_numpy(np.asarray(mask, dtype=np.float32))[None, None]
-    with torch.inference_mode():
-        pyramid = backbone(image_tensor(picture, size)[None].to(segmenter.device))
-        return summarise(pyramid, weight.to(segmenter.device))
-
-
-def summarise(pyramid: FeaturePyramid, weight: Tensor) -> Appearance:
+def summarise(features: FeaturePyramid | BackboneFeatures, weight: Tensor) -> Appearance:
     """Average an image's features over its background and its object; weight: (1, 1, H, W) in [0, 1]."""
+    pyramid = features.pyramid() if isinstance(features, BackboneFeatures) else features
     each = [prototypes(pyramid.stages[stage][-1], weight)[0] for stage in STAGES]
     return Appearance(tuple(F.normalize(stage, dim=-1).float().cpu() for stage in each))
 
@@ -156,11 +158,3 @@ def in_turn(rankings: Iterable[Sequence[int]], count: int) -> list[int]:
     depth = max(map(len, columns), default=0)
     turns = [column[row] for row in range(depth) for column in columns if row < len(column)]
     return list(dict.fromkeys(turns))[:count]
-
-
-def _backbone(segmenter: Segmenter) -> Backbone:
-    method = segmenter.method
-    if method.cls_backbone is not None:
-        return method.cls_backbone
-    assert isinstance(method.sem_backbone, Backbone)  # hsnet has one of the two
-    return method.sem_backbone

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
-from kshot.network.backbones import Backbone
+from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.decoder import Decoder
 from kshot.network.encoder import CHANNELS, Encoder
 from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
@@ -28,6 +28,12 @@ class BackboneFeatures(NamedTuple):
     cls: Descriptors | None
     sem: Descriptors | None
     base_logits: Tensor | None = None
+
+    def pyramid(self) -> FeaturePyramid:
+        """Give the features of B_cls back, or of B_sem if that is the only one."""
+        described = self.sem if self.cls is None else self.cls
+        assert described is not None  # hsnet has one of the two
+        return FeaturePyramid(described.stages(), None)
 
 
 class HSNet(nn.Module):

@@ -16,7 +16,6 @@ from kshot.episode import Method, Segmentation, Support
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import FeaturePyramid
 from kshot.training.episodes import FeatureReader
 from kshot.training.recipes import TrainConfig
 
@@ -50,7 +49,7 @@ class Validation:
         """Score prototypes of B_cls on the same episodes: what is there without training."""
         if method.cls_backbone is None:
             return {}
-        found = self._score(Prototype(method.cls_backbone), _cls_pyramid, limit)
+        found = self._score(Prototype(method.cls_backbone), BackboneFeatures.pyramid, limit)
         return {"prototype_miou": found["miou"]}
 
     def _score(self, method: Method, choose: Callable[[BackboneFeatures], Any], limit: int | None) -> Scores:
@@ -67,11 +66,6 @@ class Validation:
         class_ids = np.array([episode.class_id for episode in episodes])
         classes = sorted(set(class_ids.tolist()))
         return {name: score(np.array(found), class_ids, classes).miou for name, found in counts.items()}
-
-
-def _cls_pyramid(features: BackboneFeatures) -> FeaturePyramid:
-    assert features.cls is not None
-    return FeaturePyramid(features.cls.stages(), None)
 
 
 def _masks(answer: Segmentation) -> dict[str, Any]:
