@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from make_data import HELD_OUT, NOVEL, TRAINED, write_folder, write_pascal, write_training_photographs
+from PIL import Image
 
-from kshot.benchmark.selection import selection_fold
+from kshot.benchmark.selection import check_held_out, selection_fold
 from kshot.data.base_classes import (
     base_labels,
     can_hold_out,
@@ -16,6 +19,7 @@ from kshot.data.base_classes import (
     without_unseen,
 )
 from kshot.data.benchmarks import read_fold
+from kshot.data.folder import Folder
 from kshot.data.folds import base_classes, held_out_classes, novel_classes
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
@@ -57,6 +61,23 @@ def test_every_fifth_class_of_a_folder_is_held_out(tmp_path):
     assert set(selection_fold(data, 0, "base").images) == {2, 7}
     with pytest.raises(DataError, match="no novel classes"):
         selection_fold(data, 0, "novel")
+
+
+def test_a_folder_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(Folder, "fold", lambda self, fold=Folder.fold: read.append(self) or fold(self))
+    data = folder_of(tmp_path, 5)
+    for _ in range(3):
+        assert held_out(data, 0) == (2,)
+        assert len(train_fold(data, 0, hold_out=True).images) == 4
+    check_held_out(data, 0, ("class0",))
+    assert len(read) == 1
+    mask = next((Path(data) / "masks").rglob("im40.png"))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(mask)
+    assert len(train_fold(data, 0, hold_out=False).images[4]) == 1
+    next((Path(data) / "masks").rglob("im41.png")).unlink()
+    assert not can_hold_out(data, 0)
+    assert len(read) == 3
 
 
 def test_a_folder_of_few_classes_keeps_them_all(tmp_path):

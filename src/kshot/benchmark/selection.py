@@ -44,7 +44,7 @@ def selection_manifest(
 
 def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
     """Raise DataError if a model's base learner was trained on the classes that it is to be chosen on."""
-    names = read_fold(benchmark, fold).class_names
+    names = train_fold(benchmark, fold, hold_out=False).class_names
     seen = [names[c] for c in held_out(benchmark, fold) if names[c] in base_classes]
     if seen:
         raise DataError(

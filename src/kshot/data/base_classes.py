@@ -1,10 +1,12 @@
 """What a fold trains on: its base classes' photographs, and label maps with novel classes out of sight.
 
-Pure but for `base_labels`, which reads a photograph's masks.
+Pure but for `base_labels`, which reads a photograph's masks, and for folders of one's own, whose masks are
+their lists.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,12 +38,13 @@ def held_out(data: str, fold: int) -> tuple[int, ...]:
     """
     if data in FOLDED:
         return held_out_classes(data, fold)
-    if not can_hold_out(data, fold):
+    shown = tuple(_training_pairs(data, fold).images)
+    if len(shown) < MIN_CLASSES:
         raise DataError(
-            f"{data} shows {len(_training_pairs(data, fold).images)} classes; from {MIN_CLASSES} on some can "
-            "be held out to choose on. Train with --select-on nothing, pretrain with --no-hold-out."
+            f"{data} shows {len(shown)} classes; from {MIN_CLASSES} on some can be held out to choose on. "
+            "Train with --select-on nothing, pretrain with --no-hold-out."
         )
-    return tuple(_training_pairs(data, fold).images)[2::5]
+    return shown[2::5]
 
 
 def can_hold_out(data: str, fold: int) -> bool:
@@ -57,16 +60,29 @@ def train_fold(data: str, fold: int, *, hold_out: bool) -> Fold:
     """
     kept_out = set(held_out(data, fold)) if hold_out else set()
     if data not in FOLDED:
-        return _training_pairs(data, fold).only(set(_training_pairs(data, fold).images) - kept_out)
+        pairs = _training_pairs(data, fold)
+        return pairs.only(set(pairs.images) - kept_out)
     wanted = set(base_classes(data, fold)) - kept_out
     return join(fold, [read_fold(data, n, "train") for n in range(NUM_FOLDS) if n != fold]).only(wanted)
 
 
-@lru_cache(maxsize=2)  # a training asks several times, and a folder's masks are all read for it
 def _training_pairs(data: str, fold: int) -> Fold:
     """Give all training pairs of what has no folds, without classes that no photograph shows."""
+    return _read_training_pairs(data, fold, _stamp(Path(data)))
+
+
+@lru_cache(maxsize=2)  # a training asks several times, and a folder's masks are all read for it
+def _read_training_pairs(data: str, fold: int, stamp: int) -> Fold:
     pairs = read_fold(data, fold, "train" if data == "fss1000" else None)
     return pairs.only(class_id for class_id, names in pairs.images.items() if names)
+
+
+def _stamp(folder: Path) -> int:
+    """Tell one state of a folder from another, as far as its pairs go, without opening a mask."""
+    masks = folder / "masks"
+    files = [folder / "classes.txt", folder / "images", masks, *masks.glob("*"), *masks.glob("*/*")]
+    found = [(file, file.stat()) for file in files if file.exists()]
+    return hash(frozenset((file, about.st_size, about.st_mtime_ns) for file, about in found))
 
 
 def join(number: int, parts: Sequence[Fold]) -> Fold:
