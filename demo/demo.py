@@ -7,6 +7,7 @@ Nothing is downloaded: photographs and weights come with installed packages.
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,12 +48,12 @@ EPISODES = {
 def main(names: list[str], picture: Path) -> None:
     """Segment the named episodes; write masks and overlays beside one picture with all of them."""
     rows: dict[str, list[Row]] = {}
+    load = cache(Segmenter.from_pretrained)
     for name in names:
         query_name, model, image_size = EPISODES[name]
         support, mask = annotated(name)
         query = photograph(query_name)
-        segmenter = Segmenter.from_pretrained(model, image_size=image_size)
-        explanation = segmenter.fit(support, mask).explain(query)
+        explanation = load(model, image_size=image_size).fit(support, mask).explain(query)
         save_picture(mask_picture(explanation.mask), picture.parent / f"{name}_mask.png")
         save_picture(overlay(query, explanation.mask), picture.parent / f"{name}_overlay.png")
         rows.setdefault(model, []).append(sheet_row(overlay(support, mask), query, explanation))
