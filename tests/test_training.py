@@ -20,6 +20,7 @@ from kshot import DataError, ModelError, Segmenter, WeightsError
 from kshot.base_learners import load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
+from kshot.network.weights import read_state, state_sha256
 from kshot.training.loop import Machine
 from kshot.training.meta_train import Matching, build, groups, rate, size_at, train
 from kshot.training.pretrain import poly, pretrain
@@ -92,6 +93,10 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def card_of(run):
+    return (run / "README.md").read_text()
+
+
 SMALL_STEPS = 1e-4
 """Learning rate of runs that are compared: sums in another order differ by a rounding error, of which a ReLU
 that is just at its kink makes a step; large steps would then drive the two apart."""
@@ -115,7 +120,7 @@ def test_a_base_learner_learns_and_is_written_whole(base_learner):
     assert {entry["phase"] for entry in log} == {0, 1}
     with Image.open(base_learner / "curves.png") as curves:
         assert curves.width > 1000
-    assert "PSPNet, test_resnet, pascal, fold 0" in (base_learner / "README.md").read_text()
+    assert "PSPNet, test_resnet, pascal, fold 0" in card_of(base_learner)
     stored = load_file(base_learner / "model.safetensors")
     assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
 
@@ -156,7 +161,7 @@ def test_every_method_trains_and_its_run_is_a_model(
     mask = np.zeros((36, 48), dtype=bool)
     mask[6:28, 2:44] = True
     assert segmenter.fit(photograph, mask).predict(photograph).shape == (36, 48)
-    assert method in (run / "README.md").read_text()
+    assert method in card_of(run)
 
 
 def test_the_fusion_has_a_learning_rate_of_its_own(files, base_learner):
@@ -228,6 +233,9 @@ def test_a_training_can_start_from_another_models_meta_learner(files, tmp_path, 
     still = config.model_copy(update={"lr": 0.0, "seed": 5})
     second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=first)
     assert digest(first / "model.safetensors") == digest(second / "model.safetensors")
+    start = state_sha256(read_state(first / "model.safetensors"))
+    assert f"- Started from another model's weights (`--start-from`, sha256 {start}).\n" in card_of(second)
+    assert "- Started from random weights.\n" in card_of(first)
     other = still.model_copy(update={"channels": (4, 4, 8)})
     with pytest.raises(WeightsError, match=r"model\.safetensors don't fit"):
         train_tiny(files, tmp_path / "third", other, base_learner, start_from=first)
