@@ -90,7 +90,7 @@ def coco_run_lengths(text: str) -> list[int]:
     """Read the run lengths of COCO's compressed strings: five bits a character, the lowest first.
 
     From the fourth number on, each is the difference to the one before the last. Raises MaskError for a
-    damaged string; pycocotools' own decoder reads beyond its end.
+    damaged string.
     """
     counts: list[int] = []
     value = shift = 0
