@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from kshot import cli
+from kshot.benchmark.compare import compare
 from kshot.benchmark.results import read_result
 from kshot.benchmark.table_writers import insert_between, to_markdown
 from kshot.benchmark.tables import list_table
@@ -181,6 +182,18 @@ def test_the_table_of_what_ships_is_made_from_its_result_files():
     assert len(results) == 4
     assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
     assert not any("+" in str(result.provenance.commit) for result in results)
+
+
+def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():
+    page = " ".join((ROOT / "docs/training.md").read_text().split())
+    paths = [
+        ROOT / f"benchmarks/results/shipped_{m}_coco-mini-60_1shot.json" for m in ("prototype", "two-pass")
+    ]
+    miou = compare(*map(read_result, paths))[0]
+    assert miou.name == "miou"
+    ahead, low, high = (f"{100 * value:.1f}" for value in (miou.difference, *miou.interval))
+    told = f"On coco-mini-60 it is {ahead} points ahead of prototypes of the same frozen backbone"
+    assert f"{told}, each at its own size (95 % interval {low} to {high})" in page
 
 
 def test_the_table_of_suggestions_is_made_from_its_result_file():
