@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from kshot.benchmark.feature_store import CACHE_GB
 from kshot.errors import DataError
 
 DATA_HELP = "pascal, coco, fss1000, coco-mini-60, or a folder of your own."
@@ -97,7 +98,7 @@ def evaluate(
     backbone_weights: BackboneWeights = None,
     device: Device = "auto",
     workers: Workers = 0,
-    cache_gb: CacheGB = 4.0,
+    cache_gb: CacheGB = CACHE_GB,
 ) -> None:
     """Score a model: mIoU, FB-IoU and each class's IoU, with 95 % intervals."""
     from kshot.benchmark.results import check_place, summary, write_result
@@ -182,7 +183,7 @@ def choose(
     backbone_weights: BackboneWeights = None,
     device: Device = "auto",
     workers: Workers = 0,
-    cache_gb: CacheGB = 4.0,
+    cache_gb: CacheGB = CACHE_GB,
 ) -> None:
     """Choose the best of several checkpoints, and write down in the model what it was chosen on."""
     from kshot.benchmark.results import NOTES

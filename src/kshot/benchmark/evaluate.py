@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kshot.annotations.label_pictures import Truth
-from kshot.benchmark.feature_store import FeatureStore
+from kshot.benchmark.feature_store import CACHE_GB, FeatureStore
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.metrics import Counts, IntArray, count_pixels
 from kshot.data.manifest import Manifest
@@ -20,8 +20,6 @@ from kshot.episode import Method, Support
 from kshot.errors import DataError
 from kshot.images import read_image
 from kshot.segmenter import Segmenter
-
-CACHE_GB = 4.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CACHE_GB = 4.0
+"""Memory for features in GiB, unless told otherwise."""
 
 
 class FeatureStore:
@@ -51,7 +55,9 @@ def num_bytes(features: Any) -> int:
     return sum({t.data_ptr(): t.nbytes for t in _tensors(features)}.values())
 
 
-def _tensors(features: Any) -> Iterable[Tensor]:
+def _tensors(features: Any) -> "Iterable[Tensor]":
+    from torch import Tensor  # not above: the command takes CACHE_GB from here, and shall start at once
+
     if isinstance(features, Tensor):
         yield features
     elif isinstance(features, tuple):

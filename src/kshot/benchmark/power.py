@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.annotations.label_pictures import Truth
-from kshot.benchmark.evaluate import CACHE_GB, EpisodeReader, names_of
-from kshot.benchmark.feature_store import FeatureStore
+from kshot.benchmark.evaluate import EpisodeReader, names_of
+from kshot.benchmark.feature_store import CACHE_GB, FeatureStore
 from kshot.benchmark.provenance import Provenance
 from kshot.benchmark.results import read_record
 from kshot.data.manifest import Manifest

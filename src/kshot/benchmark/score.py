@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from kshot.benchmark.evaluate import CACHE_GB, evaluate
+from kshot.benchmark.evaluate import evaluate
+from kshot.benchmark.feature_store import CACHE_GB
 from kshot.benchmark.framing import Frame
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.results import Result, make_result, make_run, record_model
