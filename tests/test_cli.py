@@ -122,6 +122,32 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
         assert "names and values such as cat=1,dog=2" in capsys.readouterr().err
 
 
+def test_results_for_other_classes_are_not_mixed(tmp_path, capsys):
+    picture, labels = two_things()
+    picture.save(tmp_path / "things.png")
+    label_picture(labels).save(tmp_path / "labels.png")
+    label_picture((labels == 1).astype(np.uint8)).save(tmp_path / "disc.png")
+
+    def segmented(mask, classes, out):
+        support = ["--support", tmp_path / "things.png", tmp_path / mask, "--classes", classes]
+        return run("segment", *support, tmp_path / "things.png", "--out", tmp_path / out, "--image-size", 97)
+
+    assert segmented("labels.png", "disc=1,square=2", "several") == 0
+    assert segmented("disc.png", "disc", "one") == 0
+    capsys.readouterr()
+    for case in (
+        ("disc.png", "disc", "several"),
+        ("labels.png", "square=2,disc=1", "several"),
+        ("labels.png", "disc=1,square=2", "one"),
+    ):
+        assert segmented(*case) == 2
+        assert "earlier run's results for other classes" in capsys.readouterr().err
+    assert json.loads((tmp_path / "several" / "classes.json").read_text()) == {"disc": 1, "square": 2}
+    assert not (tmp_path / "several" / "things_mask.png").exists()
+    assert not (tmp_path / "one" / "classes.json").exists()
+    assert segmented("labels.png", "disc=1,square=2", "several") == 0  # the same ones again
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from operator import itemgetter
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from kshot.annotations.documents import Instances, Segmented, check_libraries, labelme_document
+from kshot.annotations.json_files import read_json
 from kshot.errors import KshotError
 from kshot.images import list_images, read_image
 from kshot.pictures import (
@@ -91,6 +93,22 @@ class Outputs:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
         return cls(folder, queries, also)
 
+    def number(self, class_names: Sequence[str]) -> None:
+        """Write down each class's label, if there are several.
+
+        Raises KshotError if an earlier run's answers here are for other classes: they would seem to be new.
+        """
+        numbers = {name: label for label, name in enumerate(class_names, 1)} if len(class_names) > 1 else {}
+        path = self.folder / CLASSES_FILE
+        masks = (self.folder / f"{stem}_mask.png" for _, stem in self.queries)
+        if (path.exists() and read_json(path) != numbers) or (numbers and any(m.exists() for m in masks)):
+            raise KshotError(
+                f"{self.folder} holds an earlier run's results for other classes, and the new ones would lie "
+                "among them. Choose another --out, or delete that folder."
+            )
+        if numbers:
+            write_text(json.dumps(numbers, indent=2) + "\n", path)
+
     def write(self, stem: Path, picture: Image.Image, explanation: Explanation | LabelExplanation) -> None:
         """Write one query's mask or labels, overlay and, if wanted, probability; draws on the picture."""
         place = self.folder / stem
@@ -145,9 +163,7 @@ def segment_all(segmenter: Segmenter | LabelSegmenter, supports: Supports, outpu
     A bad image is noted in `failures.jsonl` and does not stop the others.
     """
     console, report, start = Console(), Report(Instances(tuple(supports.classes))), time.monotonic()
-    if isinstance(segmenter, LabelSegmenter):
-        numbers = {name: label for label, name in enumerate(segmenter.class_names, 1)}
-        write_text(json.dumps(numbers, indent=2) + "\n", outputs.folder / CLASSES_FILE)
+    outputs.number(tuple(supports.classes))
     with make_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
