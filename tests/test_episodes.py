@@ -18,6 +18,7 @@ from make_data import (
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
 from kshot.images import image_tensor, read_image
+from kshot.methods.hsnet import HSNet
 from kshot.network.base_learner import PSPNet, base_map
 from kshot.training.episodes import FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
@@ -44,7 +45,9 @@ def networks():
 
 @pytest.fixture
 def reader(voc, networks, tmp_path):
-    return FeatureReader(voc, *networks, SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+    cls, base_learner = networks
+    matcher = HSNet(cls, base_learner.backbone)
+    return FeatureReader(voc, matcher, base_learner, SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
 
 
 def episodes_of(voc, **changes):
@@ -127,9 +130,11 @@ def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
     budget = Budget(tmp_path, 2**30)
     cpu = torch.device("cpu")
     name = next(iter(episodes_of(voc).fold.images[8]))
-    only_cls = FeatureReader(voc, networks[0], None, SIZE, budget, cpu).read_one(name)
+    only_cls = FeatureReader(voc, HSNet(networks[0]), None, SIZE, budget, cpu).read_one(name)
     assert only_cls.sem is only_cls.base_logits is None
-    only_sem = FeatureReader(voc, None, networks[1], SIZE, budget, cpu).read_one(name)
+    only_sem = FeatureReader(voc, HSNet(None, networks[1].backbone), networks[1], SIZE, budget, cpu).read_one(
+        name
+    )
     assert only_sem.cls is None
     assert only_sem.base_logits.dtype == torch.float32
 

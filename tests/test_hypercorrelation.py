@@ -6,7 +6,7 @@ from make_data import random_pyramid
 
 from kshot.errors import ModelError
 from kshot.network.backbones import FeaturePyramid
-from kshot.network.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize
+from kshot.network.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize, tap_means
 from kshot.network.hypercorrelation import hypercorrelation as correlations
 
 
@@ -43,6 +43,21 @@ def test_descriptors_give_their_features_back():
                 direction.norm(dim=-1), torch.ones(direction.shape[:-1]), rtol=0, atol=1e-4
             )
             torch.testing.assert_close(again, feature)
+
+
+def test_means_are_taken_from_the_features_first():
+    pyramid = random_pyramid(batch=3)
+    shifted = FeaturePyramid(tuple(tuple(tap + 5 for tap in taps) for taps in pyramid.stages), None)
+    means = tap_means(shifted)
+    assert means.shape == (sum(tap.shape[1] for taps in pyramid.stages for tap in taps),)
+    centred = describe(shifted, means).stages()
+    flat = torch.cat([tap.mean(dim=(0, 2, 3)) for taps in centred for tap in taps])
+    torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-5)
+    by_hand = pyramid.stages[1][1] - pyramid.stages[1][1].mean(dim=(0, 2, 3), keepdim=True)
+    torch.testing.assert_close(centred[1][1], by_hand, rtol=1e-4, atol=1e-4)
+    none = torch.zeros_like(means)
+    for bare, found in zip(describe(pyramid).directions, describe(pyramid, none).directions, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(bare, found, strict=True))
 
 
 def test_volumes_are_stacked_per_stage_deepest_first():

@@ -20,7 +20,10 @@ from kshot import DataError, ModelError, Segmenter, WeightsError
 from kshot.base_learners import load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
+from kshot.images import image_tensor, read_image
+from kshot.network.hypercorrelation import tap_means
 from kshot.network.weights import read_state, state_sha256
+from kshot.training.episodes import TrainingEpisodes
 from kshot.training.loop import Machine
 from kshot.training.meta_train import Matching, build, groups, rate, size_at, train
 from kshot.training.pretrain import poly, pretrain
@@ -239,6 +242,23 @@ def test_a_training_can_start_from_another_models_meta_learner(files, tmp_path, 
     other = still.model_copy(update={"channels": (4, 4, 8)})
     with pytest.raises(WeightsError, match=r"model\.safetensors don't fit"):
         train_tiny(files, tmp_path / "third", other, base_learner, start_from=first)
+
+
+def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(files, tmp_path, base_learner):
+    short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True}
+    run = train_tiny(files, tmp_path / "run", TRAIN.model_copy(update=short), base_learner)
+    segmenter = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
+    matcher = segmenter.method.matcher
+    dataset = Pascal(files[0])
+    shown = TrainingEpisodes(TRAIN, dataset, ()).photographs
+    pictures = [image_tensor(read_image(dataset.image_path(name)), 65)[None] for name in shown]
+    for means, backbone in zip((matcher.cls_means, matcher.sem_means), matcher.backbones, strict=True):
+        expected = torch.stack([tap_means(backbone(picture)) for picture in pictures]).mean(dim=0)
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(means, expected, rtol=1e-2, atol=1e-2)  # the cache is in half precision
+    still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
+    second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=run)
+    assert digest(run / "model.safetensors") == digest(second / "model.safetensors")
 
 
 def test_learning_rates_rise_and_fall():

@@ -54,6 +54,8 @@ class ModelConfig(BaseModel):
     """Side in pixels to which images are squashed (paper: 400)."""
     mask_position: MaskPosition = "after"
     """Where the support mask enters the correlation; see `hypercorrelation`."""
+    centred: bool = False
+    """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -80,6 +82,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 mask_position=config.mask_position,
                 channels=config.channels,
                 threshold=config.threshold,
+                centred=config.centred,
             )
         case "two-pass":
             base_learner = PSPNet(config.backbone, len(config.base_classes))
@@ -90,6 +93,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 mask_position=config.mask_position,
                 channels=config.channels,
                 threshold=config.threshold,
+                centred=config.centred,
             )
         case _:
             assert_never(config.method)

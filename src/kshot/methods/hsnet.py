@@ -44,7 +44,12 @@ class HSNet(nn.Module):
     mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
     channels: the encoder's width; see `encoder.CHANNELS`. threshold: the probability above which a pixel is
     foreground; 0.5 is the paper's argmax.
+    centred: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps together,), are
+    taken from its features; part of the weights, and 0 until training measures them. Not in the paper.
     """
+
+    cls_means: Tensor | None
+    sem_means: Tensor | None
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class HSNet(nn.Module):
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
@@ -64,6 +70,9 @@ class HSNet(nn.Module):
         self.decoder = Decoder(self.encoder.out_channels)
         both = cls_backbone is not None and sem_backbone is not None
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
+        for name, backbone in zip(("cls_means", "sem_means"), self.backbones, strict=True):
+            means = torch.zeros(backbone.num_tap_channels) if centred and backbone is not None else None
+            self.register_buffer(name, means)
 
     @property
     def backbones(self) -> tuple[Backbone | None, Backbone | None]:
@@ -77,13 +86,18 @@ class HSNet(nn.Module):
 
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with each backbone."""
-        cls, sem = (None if b is None else describe(b(images)) for b in self.backbones)
-        return BackboneFeatures(cls, sem)
+        return self.describe(*(None if b is None else b(images) for b in self.backbones))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
         """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them."""
-        cls, sem = (None if b is None else describe(b.support_pyramid(images)) for b in self.backbones)
-        return BackboneFeatures(cls, sem)
+        return self.describe(*(None if b is None else b.support_pyramid(images) for b in self.backbones))
+
+    def describe(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
+        """Make what the backbones have read ready to be matched."""
+        return BackboneFeatures(
+            None if cls is None else describe(cls, self.cls_means),
+            None if sem is None else describe(sem, self.sem_means),
+        )
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""

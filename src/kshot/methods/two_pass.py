@@ -18,7 +18,7 @@ from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PyramidPoolingHead, base_map
 from kshot.network.encoder import CHANNELS
 from kshot.network.fusion import Fusion
-from kshot.network.hypercorrelation import MaskPosition, describe
+from kshot.network.hypercorrelation import MaskPosition
 
 
 class TwoPass(nn.Module):
@@ -38,10 +38,13 @@ class TwoPass(nn.Module):
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
-        self.matcher = HSNet(cls_backbone, sem_backbone, mask_position=mask_position, channels=channels)
+        self.matcher = HSNet(
+            cls_backbone, sem_backbone, mask_position=mask_position, channels=channels, centred=centred
+        )
         self.base_head = base_head
         self.fusion = None if base_head is None else Fusion()
 
@@ -74,11 +77,8 @@ class TwoPass(nn.Module):
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
         sem: FeaturePyramid = self.sem_backbone(images)
-        return BackboneFeatures(
-            cls=describe(self.cls_backbone(images)),
-            sem=describe(sem),
-            base_logits=None if self.base_head is None else self.base_head(sem.last),
-        )
+        features = self.matcher.describe(self.cls_backbone(images), sem)
+        return features._replace(base_logits=None if self.base_head is None else self.base_head(sem.last))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
         """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them, without the base map."""

@@ -103,6 +103,12 @@ class Backbone(nn.Module):
         """Number of taps at strides 8, 16 and 32."""
         return tuple(len(stage) for stage in self.taps)
 
+    @property
+    def num_tap_channels(self) -> int:
+        """Channels of all taps together; computes the pyramid of a tiny image to count them."""
+        pyramid = self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device))
+        return sum(tap.shape[1] for stage in pyramid.stages for tap in stage)
+
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training mode, which a frozen backbone refuses: its BatchNorm is fixed."""
         return super().train(mode and self.trainable)

@@ -31,23 +31,37 @@ class Descriptors(NamedTuple):
     norms: tuple[tuple[Tensor, ...], ...]
 
     def stages(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Give the features back that these are of, each (B, C, H, W)."""
+        """Give the features back that these are of, each (B, C, H, W), centred if they were."""
         return tuple(
             tuple((d * n[..., None]).permute(0, 3, 1, 2) for d, n in zip(*stage, strict=True))
             for stage in zip(self.directions, self.norms, strict=True)
         )
 
 
-def describe(pyramid: FeaturePyramid) -> Descriptors:
-    """Divide each feature of a pyramid by its norm."""
-    norms = tuple(tuple(tap.norm(dim=1) + NORM_EPS for tap in taps) for taps in pyramid.stages)
+def describe(pyramid: FeaturePyramid, means: Tensor | None = None) -> Descriptors:
+    """Divide each feature of a pyramid by its norm.
+
+    means: (C of all taps together,), taken from the features first; None: features stay as they are (paper).
+    """
+    stages = pyramid.stages if means is None else _centred(pyramid.stages, means)
+    norms = tuple(tuple(tap.norm(dim=1) + NORM_EPS for tap in taps) for taps in stages)
     directions = tuple(
         tuple(
             (tap / norm[:, None]).permute(0, 2, 3, 1).contiguous() for tap, norm in zip(*stage, strict=True)
         )
-        for stage in zip(pyramid.stages, norms, strict=True)
+        for stage in zip(stages, norms, strict=True)
     )
     return Descriptors(directions, norms)
+
+
+def tap_means(pyramid: FeaturePyramid) -> Tensor:
+    """Average each channel over the pyramid's images and positions: (C of all taps together,)."""
+    return torch.cat([tap.float().mean(dim=(0, 2, 3)) for taps in pyramid.stages for tap in taps])
+
+
+def _centred(stages: tuple[tuple[Tensor, ...], ...], means: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    of_tap = iter(torch.split(means, [tap.shape[1] for taps in stages for tap in taps]))
+    return tuple(tuple(tap - next(of_tap)[:, None, None] for tap in taps) for taps in stages)
 
 
 class Box(NamedTuple):

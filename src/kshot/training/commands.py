@@ -167,6 +167,13 @@ def train(
             "base map's sum.",
         ),
     ] = None,
+    centred: Annotated[
+        bool | None,
+        typer.Option(
+            "--centred/--not-centred",
+            help="Take training photographs' mean features from all features, or match them as they are.",
+        ),
+    ] = None,
     select_on: Annotated[
         Literal["base", "novel", "nothing"] | None,
         typer.Option(
@@ -203,6 +210,7 @@ def train(
         "lr": lr,
         "fusion_lr": fusion_lr,
         "unlearn_own": unlearn_own,
+        "centred": centred,
         "validate_every": validate_every,
         "validate_episodes": validate_episodes,
         "precision": precision,

@@ -16,10 +16,9 @@ from kshot.data.truth import Dataset
 from kshot.episode import IGNORE, Support
 from kshot.errors import DataError
 from kshot.images import read_image
-from kshot.methods.hsnet import BackboneFeatures
+from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PSPNet, unlearn
-from kshot.network.hypercorrelation import Descriptors, describe
 from kshot.network.weights import weights_sha256
 from kshot.training.feature_cache import (
     Budget,
@@ -57,23 +56,25 @@ class Stored(NamedTuple):
 class FeatureReader:
     """Reads both backbones' features of a photograph, from the cache or anew.
 
-    cls_backbone, base_learner: None for what the method does not match with.
+    matcher: whose B_cls reads, and which makes features ready to be matched. base_learner: None if it does
+    not match with B_sem.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        cls_backbone: Backbone | None,
+        matcher: HSNet,
         base_learner: PSPNet | None,
         size: int,
         budget: Budget,
         device: torch.device,
     ) -> None:
         self.dataset, self.frame, self.device = dataset, Frame(size, "squash"), device
+        self.matcher = matcher
         self.cls = self.sem = None
-        if cls_backbone is not None:
-            key = f"{weights_sha256(cls_backbone)} {size} squash"
-            self.cls = FeatureCache(partial(_cls_features, cls_backbone), key, budget)
+        if matcher.cls_backbone is not None:
+            key = f"{weights_sha256(matcher.cls_backbone)} {size} squash"
+            self.cls = FeatureCache(partial(_cls_features, matcher.cls_backbone), key, budget)
         if base_learner is not None:
             key = f"{weights_sha256(base_learner)} {size} squash"
             self.sem = FeatureCache(partial(_sem_features, base_learner), key, budget)
@@ -93,7 +94,31 @@ class FeatureReader:
 
     def read_one(self, name: str) -> BackboneFeatures:
         """Give a photograph's features as a batch of one, ready for a method."""
-        return _join([self.read(name)], self.device)
+        return self.join([self.read(name)])
+
+    def read_pyramid(self, name: str) -> FeaturePyramid | None:
+        """Give what B_cls reads in a photograph as a batch of one, as it is; None without B_cls."""
+        return self._batch([self.read(name).cls])
+
+    def join(self, photographs: Sequence[Stored]) -> BackboneFeatures:
+        """Make photographs' features one batch, ready to be matched, on the device."""
+        cls, sem = ([one.cls for one in photographs], [one.sem for one in photographs])
+        features = self.matcher.describe(self._batch(cls), self._batch(sem))
+        logits = [one.base_logits for one in photographs if one.base_logits is not None]
+        return features._replace(base_logits=self._together(logits) if logits else None)
+
+    def _batch(self, pyramids: Sequence[FeaturePyramid | None]) -> FeaturePyramid | None:
+        found = [pyramid.stages for pyramid in pyramids if pyramid is not None]
+        if not found:
+            return None
+        stages = (
+            tuple(self._together(taps) for taps in zip(*stage, strict=True))
+            for stage in zip(*found, strict=True)
+        )
+        return FeaturePyramid(tuple(stages), None)
+
+    def _together(self, tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([tensor.to(self.device).float() for tensor in tensors])
 
     def _image(self, path: Path) -> Tensor:
         return self.frame.image(read_image(path)).to(self.device)
@@ -111,6 +136,7 @@ class TrainingEpisodes:
         self.fold = fold.large_enough(1)
         if not self.fold.queries:
             raise DataError(f"No class has enough photographs to train on: {needed_images(1)}. Check --root.")
+        self.photographs = sorted({name for names in self.fold.images.values() for name in names})
         places = {name: index for index, name in enumerate(base_classes)}
         self.places = {c: places.get(fold.class_names[c], -1) for c in self.fold.images}
 
@@ -133,14 +159,14 @@ class TrainingEpisodes:
             support_masks.append((truth == 1).float()[None])
             places.append(self.places[class_id])
         to = partial(torch.Tensor.to, device=reader.device)
-        query_features = _join(queries, reader.device)
+        query_features = reader.join(queries)
         if self.config.unlearn_own and query_features.base_logits is not None:
             query_features = query_features._replace(
                 base_logits=unlearn(query_features.base_logits, to(torch.tensor(places)))
             )
         return Batch(
             query_features,
-            Support(_join(supports, reader.device), to(torch.stack(support_masks))),
+            Support(reader.join(supports), to(torch.stack(support_masks))),
             to(torch.stack(query_masks).long()),
             to(torch.tensor(places)),
         )
@@ -168,25 +194,6 @@ def _cls_features(backbone: Backbone, image: Tensor) -> Features:
 def _sem_features(base_learner: PSPNet, image: Tensor) -> Features:
     pyramid = base_learner.backbone(image)
     return {**pyramid_to_features(pyramid), "base_logits": base_learner.head(pyramid.last)}
-
-
-def _join(features: list[Stored], device: torch.device) -> BackboneFeatures:
-    def together(tensors: list[Tensor]) -> Tensor:
-        return torch.cat([tensor.to(device).float() for tensor in tensors])
-
-    def descriptors(found: list[FeaturePyramid | None]) -> Descriptors | None:
-        if found[0] is None:
-            return None
-        stages = zip(*(pyramid.stages for pyramid in found if pyramid is not None), strict=True)
-        joined = (tuple(together(list(taps)) for taps in zip(*stage, strict=True)) for stage in stages)
-        return describe(FeaturePyramid(tuple(joined), None))
-
-    logits = [one.base_logits for one in features if one.base_logits is not None]
-    return BackboneFeatures(
-        descriptors([one.cls for one in features]),
-        descriptors([one.sem for one in features]),
-        together(logits) if logits else None,
-    )
 
 
 def _flip(mask: Tensor, flipped: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import timm_name
 from kshot.network.base_learner import PSPNet
+from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256
 from kshot.pretrained import WEIGHTS_FILE, ModelConfig, base_learner_names, build_method, save_model
@@ -36,6 +37,9 @@ FROZEN = tuple(
 """What a meta-learner holds, but never learns."""
 
 FUSION = "method.fusion."
+
+CENTRED_ON = 200
+"""Photographs at most whose mean features are measured."""
 
 LOOK = 20
 """Episodes that are scored before the first step, so that a broken run shows at once."""
@@ -74,14 +78,17 @@ def train(
         given = {k: v for k, v in read_state(path).items() if not f"method.{k}".startswith(FROZEN)}
         fill(method, own | given, what=f"Weights in {path}")
     method.to(accelerator.device)
+    matcher = method.matcher if isinstance(method, TwoPass) else method
     budget = Budget(cache, int(cache_gb * 2**30))
     readers = {
         stage.image_size: FeatureReader(
-            dataset, method.cls_backbone, network, stage.image_size, budget, accelerator.device
+            dataset, matcher, network, stage.image_size, budget, accelerator.device
         )
         for stage in config.sizes
     }
     episodes = TrainingEpisodes(config, dataset, model.base_classes)
+    if config.centred and start_from is None and checkpoint is None:
+        centre(matcher, readers[model.image_size], episodes.photographs)
     validation = Validation(config, dataset, readers[model.image_size], accelerator)
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
@@ -159,6 +166,7 @@ def build(
         backbone=config.backbone,
         matched_by=config.matched_by,
         channels=config.channels,
+        centred=config.centred,
         base_classes=() if about is None else about.base_classes,
         image_size=config.sizes[-1].image_size,
         selected_on=config.select_on,
@@ -168,6 +176,19 @@ def build(
         state = network.state_dict()
         method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)
     return model, method, network
+
+
+def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
+    """Measure the mean features of some of the training photographs, and give them to the matcher."""
+    some = photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
+    read = [reader.read(name) for name in some]
+    for means, pyramids in (
+        (matcher.cls_means, [one.cls for one in read]),
+        (matcher.sem_means, [one.sem for one in read]),
+    ):
+        if means is not None:
+            of_each = [tap_means(pyramid) for pyramid in pyramids if pyramid is not None]
+            means.copy_(torch.stack(of_each).mean(dim=0))
 
 
 class Matching(nn.Module):

@@ -89,6 +89,9 @@ class TrainConfig(BaseModel):
     unknown_pixels: UnknownPixels = "background"
     class_cap: int | None = None
     """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
+    centred: bool = False
+    """Whether the mean features of training photographs are taken from all features; not in the paper. Where
+    a backbone's features all point one way, cosines tell little apart."""
     flip: bool = False
     """Whether queries and supports are mirrored, each half of the time."""
     sizes: tuple[SizeStage, ...]
@@ -209,6 +212,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             novel_pixels="ignore",
             unknown_pixels="ignore",
             class_cap=60,
+            centred=True,
             flip=True,
             fusion_lr=2e-2,
             unlearn_own=True,

@@ -13,7 +13,7 @@ from kshot.data.base_classes import train_fold
 from kshot.data.folds import FOLDED
 from kshot.data.truth import Dataset
 from kshot.episode import Method, Segmentation, Support
-from kshot.methods.hsnet import BackboneFeatures, HSNet
+from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.training.episodes import FeatureReader
@@ -43,24 +43,24 @@ class Validation:
         """Score a method, and its passes, on the first `limit` episodes, or on all: mIoU from 0 to 1."""
         method.eval()
         with self.accelerator.autocast():
-            return self._score(cast(Method, method), lambda features: features, limit)
+            return self._score(cast(Method, method), self.reader.read_one, limit)
 
     def prototype(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
         """Score prototypes of B_cls on the same episodes: what is there without training."""
         if method.cls_backbone is None:
             return {}
-        found = self._score(Prototype(method.cls_backbone), BackboneFeatures.pyramid, limit)
+        found = self._score(Prototype(method.cls_backbone), self.reader.read_pyramid, limit)
         return {"prototype_miou": found["miou"]}
 
-    def _score(self, method: Method, choose: Callable[[BackboneFeatures], Any], limit: int | None) -> Scores:
+    def _score(self, method: Method, read: Callable[[str], Any], limit: int | None) -> Scores:
         episodes = self.manifest.episodes[:limit]
         counts: dict[str, list[Any]] = {}
         for class_id, query, (support,) in episodes:
             truth = self.dataset.truth(query, class_id)
             mask = self.reader.frame.support_mask(self.dataset.truth(support, class_id))
-            shown = Support(choose(self.reader.read_one(support)), mask.to(self.reader.device))
+            shown = Support(read(support), mask.to(self.reader.device))
             with torch.inference_mode():
-                answer = method.segment(choose(self.reader.read_one(query)), [shown], truth.shape)
+                answer = method.segment(read(query), [shown], truth.shape)
             for name, found in _masks(answer).items():
                 counts.setdefault(name, []).append(count_pixels(found, truth))
         class_ids = np.array([episode.class_id for episode in episodes])
