@@ -14,7 +14,7 @@ from kshot.errors import ImageError, KshotError, MaskError, reason_of
 from kshot.pictures import replacing
 from kshot.rasters.view import Levels, View, integers
 
-CACHE_MB = 64
+CACHE_BYTES = 64 * 2**20
 """Memory in which GDAL keeps blocks; its own default grows with the machine."""
 
 BLOCK = 512
@@ -155,7 +155,7 @@ def rasterio() -> Any:
 def _opened(path: Path, error: type[ImageError | MaskError]) -> Iterator[Any]:
     library = rasterio()
     try:
-        with library.Env(GDAL_CACHEMAX=CACHE_MB), library.open(path, driver="GTiff") as dataset:
+        with library.Env(GDAL_CACHEMAX=CACHE_BYTES), library.open(path, driver="GTiff") as dataset:
             yield dataset
     except library.errors.RasterioError as problem:
         raise error(f"GDAL can't go on with '{path}': {reason_of(problem)}.") from problem
