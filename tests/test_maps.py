@@ -134,3 +134,14 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
     with pytest.raises(KshotError, match=r"pip install 'kshot\[geo\]'"):
         read_all(complex_path)
+
+
+def test_a_thing_has_one_colour_in_maps_of_the_same_sensor(tmp_path):
+    """Were bands stretched by themselves, the green would be black where there is little else."""
+    greens = []
+    for name, place in {"support": (20, 20), "query": (20, 58)}.items():
+        mask = discs(SIZE, [place])
+        path = write_map(tmp_path / f"{name}.tif", red_on_green(mask, 9000).astype(np.uint16))
+        greens.append(read_all(path)[0][0, 0].astype(int))
+    assert np.abs(greens[0] - greens[1]).max() < 9
+    assert greens[0][1] > 100 + greens[0][0]

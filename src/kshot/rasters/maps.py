@@ -28,12 +28,13 @@ SAMPLE = 1000
 class Map:
     """An open GeoTIFF, as red, green and blue.
 
-    bands: one or three. levels: of each band; None where it has 8 bits. colours: (256, 3), of a palette.
+    bands: one or three. levels: of all bands together, which keeps their proportions, so that a thing has
+    one colour in a support and in a query; None where they have 8 bits. colours: (256, 3), of a palette.
     """
 
     dataset: Any
     bands: tuple[int, ...]
-    levels: tuple[Levels, ...] | None
+    levels: Levels | None
     colours: NDArray[np.uint8] | None
 
     @property
@@ -53,7 +54,7 @@ class Map:
 
     def _to_picture(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> Image.Image:
         if self.levels is not None:
-            values = np.stack([one.to_grey(band) for one, band in zip(self.levels, values, strict=True)])
+            values = self.levels.to_grey(values)
         values[:, ~valid] = 0
         if self.colours is not None:
             values = self.colours[values[0]].transpose(2, 0, 1) * valid
@@ -185,9 +186,9 @@ def _colours(dataset: Any, band: int) -> NDArray[np.uint8] | None:
     return colours
 
 
-def _levels(dataset: Any, bands: Sequence[int]) -> tuple[Levels, ...]:
+def _levels(dataset: Any, bands: Sequence[int]) -> Levels:
     values, valid = _sampled(dataset, bands, max(1, -(-max(dataset.shape) // SAMPLE)))
-    return tuple(Levels.of(band[valid]) for band in values)
+    return Levels.of(values[:, valid])
 
 
 def _sampled(dataset: Any, bands: Sequence[int], step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
