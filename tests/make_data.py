@@ -216,6 +216,8 @@ def write_folder(root, pairs, layout="numbers", class_names=()):
 class ColourMethod(nn.Module):
     """A method whose answers can be reckoned: pixels are foreground if they have the support's colour."""
 
+    threshold = 0.7
+
     def features(self, images):
         return images
 

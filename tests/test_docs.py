@@ -89,6 +89,7 @@ def verbs(command=None, words=()):
         "README.md",
         "docs/annotations.md",
         "docs/benchmarks.md",
+        "docs/rasters.md",
         "docs/server.md",
         "docs/training.md",
     ],

@@ -4,12 +4,16 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from make_data import iou, randomise_norms, scene
+from make_rasters import write_map
 from PIL import Image, ImageOps
+from rasterio.transform import from_origin
 
 from kshot.episode import Support
 from kshot.images import image_tensor, mask_tensor
@@ -19,7 +23,9 @@ from kshot.network.base_learner import PSPNet
 from kshot.network.losses import losses
 from kshot.network.weights import load_backbone
 from kshot.pretrained import ModelConfig
-from kshot.segmenter import Segmenter
+from kshot.rasters.maps import opened_map
+from kshot.rasters.view import View
+from kshot.segmenter import Segmenter, explain_strips
 
 pytestmark = pytest.mark.slow
 
@@ -78,18 +84,59 @@ def test_resnet50_at_the_published_size():
 def test_a_hundred_megapixels_fit_into_2_gigabytes(tmp_path):
     pixels = np.tile(np.asarray(scene(width=250, height=250)[0]), (40, 40, 1))
     Image.fromarray(pixels).save(tmp_path / "large.jpg")
+    peak = peak_of_segmenting(tmp_path, "large.jpg")
+    assert peak < 2 * 2**20
+    with Image.open(tmp_path / "out" / "large_mask.png") as found:
+        assert found.size == (10000, 10000)
+
+
+def peak_of_segmenting(folder, image):
+    """Segment one image of a folder in tiles; give the process's peak in kB."""
     picture, mask = scene()
-    picture.save(tmp_path / "support.png")
-    Image.fromarray(mask).save(tmp_path / "mask.png")
+    picture.save(folder / "support.png")
+    Image.fromarray(mask).save(folder / "mask.png")
     program = (
         "import sys; from kshot.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: print(open('/proc/self/status').read())"
     )
-    options = ["--support", "support.png", "mask.png", "large.jpg", "--out", "out", "--tile", "1000"]
+    options = ["--support", "support.png", "mask.png", image, "--out", "out", "--tile", "1000"]
+    options += ["--also", "probability"] if image.endswith(".tif") else []
     command = [sys.executable, "-W", "ignore", "-c", program, "segment", *options]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
-    assert int(peak) < 2 * 2**20
-    with Image.open(tmp_path / "out" / "large_mask.png") as found:
-        assert found.size == (10000, 10000)
+    return int(peak)
+
+
+def test_a_map_of_a_hundred_megapixels_fits_into_2_gigabytes(tmp_path):
+    """Written and read by windows; what is found is what the same disc is found as, 1600 times."""
+    place = from_origin(500_000, 5_400_000, 0.5, 0.5)
+    profile = {"crs": "EPSG:32633", "transform": place, "tiled": True, "compress": "deflate", "nodata": 0}
+    size = {"width": 10000, "height": 10000, "count": 3, "dtype": "uint16"}
+    disc = np.asarray(scene(width=250, height=250)[0]).transpose(2, 0, 1).astype(np.uint16) * 100 + 1
+    with rasterio.open(tmp_path / "large.tif", "w", driver="GTiff", **profile, **size) as large:
+        for top in range(0, 10000, 250):
+            large.write(np.tile(disc, (1, 1, 40)), window=((top, top + 250), (0, 10000)))
+    assert peak_of_segmenting(tmp_path, "large.tif") < 2 * 2**20
+    for kind in ("mask", "probability"):
+        with rasterio.open(tmp_path / "out" / f"large_{kind}.tif") as found:
+            assert (found.crs.to_epsg(), found.transform, found.shape) == (32633, place, (10000, 10000))
+
+
+@pytest.mark.parametrize("name", ["gland", "person"])
+def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name):
+    """Both see a pixel at the same scale: two thirds of the image at two thirds of the network's side."""
+    picture, mask = demo.annotated(name)
+    side = max(picture.size)
+    picture = picture.resize((side, side))
+    mask = np.asarray(Image.fromarray(mask).resize((side, side)))
+    path = write_map(tmp_path / "map.tif", np.asarray(picture).transpose(2, 0, 1))
+    fitted = Segmenter.from_pretrained(image_size=385).fit(picture, mask)
+    whole = fitted.explain(picture)
+    tiled = Segmenter.from_pretrained(image_size=257, tile=2 * side // 3)
+    with opened_map(path, View()) as source:
+        strips = list(explain_strips(replace(tiled, supports=fitted.supports), source.size, source.read))
+    assert len(strips) > 1
+    assert iou(np.concatenate([strip.mask for strip in strips]), whole.mask) > 0.9
+    fused = np.concatenate([strip.fused for strip in strips])
+    assert np.abs(fused - whole.fused).mean() < 0.05

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from operator import itemgetter
@@ -20,7 +20,7 @@ from rich.console import Console
 from kshot.annotations.documents import Instances, Segmented, check_libraries, labelme_document
 from kshot.annotations.json_files import read_json
 from kshot.errors import KshotError
-from kshot.images import list_images, read_image
+from kshot.images import read_image
 from kshot.pictures import (
     Row,
     contact_sheet,
@@ -34,6 +34,12 @@ from kshot.pictures import (
     write_text,
 )
 from kshot.progress import make_bar
+from kshot.rasters.answer import Answer, Tally
+from kshot.rasters.kinds import kind_of
+from kshot.rasters.queries import list_queries
+from kshot.rasters.segment_map import segment_map
+from kshot.rasters.segment_scan import segment_scan
+from kshot.rasters.view import View
 from kshot.segmenter import Explanation, LabelExplanation, LabelMap, LabelSegmenter, Segmenter
 from kshot.supports import CELL, Supports
 
@@ -70,7 +76,7 @@ class Outputs:
 
     @classmethod
     def plan(cls, paths: list[Path], folder: Path, also: frozenset[str] = frozenset()) -> "Outputs":
-        """List the images and name their results; earlier results, in `folder`, are no images.
+        """List images, maps and scans, and name their results; earlier results, in `folder`, are none.
 
         Raises ImageError for what does not exist, KshotError for names that collide, for a folder that
         cannot be made or holds the images themselves, and for what cannot be written also.
@@ -83,7 +89,12 @@ class Outputs:
             raise KshotError(
                 f"{folder} holds the images, so it can't take the results. Choose another --out."
             )
-        queries = _name_results(list_images(paths, results=folder), folder)
+        queries = _name_results(list_queries(paths, folder), folder)
+        if also & {"coco", "labelme"} and (others := [q for q, _ in queries if kind_of(q) != "picture"]):
+            raise KshotError(
+                f"--also coco,labelme are for photographs, and {others[0]} is none. Leave them out: the mask "
+                "of a map or a scan knows where it lies."
+            )
         taken = {Path(name).with_suffix("") for name in (CLASSES_FILE, INSTANCES_FILE)}
         if "labelme" in also and (clash := [image for image, stem in queries if stem in taken]):
             raise KshotError(f"{clash[0]} has a name that the results need for another file. Rename it.")
@@ -92,6 +103,11 @@ class Outputs:
         except OSError as error:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
         return cls(folder, queries, also)
+
+    @property
+    def holds_maps(self) -> bool:
+        """Whether there are maps among the queries."""
+        return any(kind_of(image) == "map" for image, _ in self.queries)
 
     def number(self, class_names: Sequence[str]) -> None:
         """Write down each class's label, if there are several.
@@ -157,7 +173,9 @@ class Report:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
-def segment_all(segmenter: Segmenter | LabelSegmenter, supports: Supports, outputs: Outputs) -> int:
+def segment_all(
+    segmenter: Segmenter | LabelSegmenter, supports: Supports, outputs: Outputs, view: View
+) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     A bad image is noted in `failures.jsonl` and does not stop the others.
@@ -167,7 +185,7 @@ def segment_all(segmenter: Segmenter | LabelSegmenter, supports: Supports, outpu
     with make_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(outputs.queries))
         for index, (image, stem) in enumerate(outputs.queries):
-            has_failed, line = _segment_one(segmenter, supports, image, stem, outputs, report)
+            has_failed, line = _segment_one(segmenter, supports, image, stem, outputs, report, view)
             progress.advance(task)
             if not console.is_terminal:
                 rate = (time.monotonic() - start) / (index + 1)
@@ -190,28 +208,46 @@ def _segment_one(
     stem: Path,
     outputs: Outputs,
     report: Report,
+    view: View,
 ) -> tuple[bool, str]:
     """Segment one query and note it in the report; return whether it failed, and a line about it."""
     try:
-        picture = read_image(image)
-        explanation = segmenter.explain(picture)
+        if (kind := kind_of(image)) == "picture":
+            answer = _segment_picture(segmenter, image)
+        else:
+            segment = segment_map if kind == "map" else segment_scan
+            place, names = outputs.folder / stem, tuple(supports.classes)
+            answer = segment(segmenter, image, place, names, view, "probability" in outputs.also)
         row = None
         if len(report.rows) < SHEET_ROWS:  # first, for what is written is drawn on the picture
-            row = sheet_row(supports.picture, picture, explanation)
-        outputs.write(stem, picture, explanation)
-        if outputs.also & {"coco", "labelme"}:
-            answer = segmented((stem.parent / image.name).as_posix(), explanation, tuple(supports.classes))
-            if "labelme" in outputs.also:
-                outputs.write_labelme(stem, image, answer)
-            if "coco" in outputs.also:
-                report.instances.add(answer)
+            row = sheet_row(supports.picture, answer.picture, answer.explanation)
+        if kind == "picture":
+            _write_picture(image, stem, answer, outputs, report)
     except (KshotError, OSError) as error:
         report.failures.append({"image": str(image), "reason": str(error)})
         return True, f"{image}: failed: {error}"
     if row is not None:
         report.rows.append(row)
-    report.confidence[image] = sure = explanation.confidence
-    return False, f"{image}: {_shares(explanation)}, confidence {sure:.2f}"
+    report.confidence[image] = answer.confidence
+    return False, f"{image}: {_told(answer.shares)}, confidence {answer.confidence:.2f}"
+
+
+def _segment_picture(segmenter: Segmenter | LabelSegmenter, image: Path) -> Answer:
+    picture, tally = read_image(image), Tally()
+    explanation = segmenter.explain(picture)
+    tally.add(explanation)
+    return tally.answer(picture, explanation)
+
+
+def _write_picture(image: Path, stem: Path, answer: Answer, outputs: Outputs, report: Report) -> None:
+    outputs.write(stem, answer.picture, answer.explanation)
+    if outputs.also & {"coco", "labelme"}:
+        file_name, names = (stem.parent / image.name).as_posix(), tuple(report.instances.categories)
+        found = segmented(file_name, answer.explanation, names)
+        if "labelme" in outputs.also:
+            outputs.write_labelme(stem, image, found)
+        if "coco" in outputs.also:
+            report.instances.add(found)
 
 
 def segmented(
@@ -281,16 +317,11 @@ def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] 
     return explanation.labels if isinstance(explanation, LabelExplanation) else explanation.mask
 
 
-def _shares(explanation: Explanation | LabelExplanation) -> str:
+def _told(shares: Mapping[str, float]) -> str:
     """Say how much of the picture each class covers; of many classes, the largest."""
-    if isinstance(explanation, Explanation):
-        return f"{100 * explanation.mask.mean():.1f} % foreground"
-    shares = {
-        name: 100 * np.mean(explanation.labels == label) for label, name in enumerate(explanation.classes, 1)
-    }
     told = (
         sorted(shares, key=shares.__getitem__, reverse=True)[:MAX_SHARES]
         if len(shares) > MAX_SHARES
         else shares
     )
-    return ", ".join(f"{shares[name]:.1f} % {name}" for name in told)
+    return ", ".join(f"{100 * shares[name]:.1f} % {name}" for name in told)

@@ -15,6 +15,7 @@ from kshot.training.commands import add_to as add_training_verbs
 from kshot.web.commands import serve
 
 if TYPE_CHECKING:
+    from kshot.rasters.view import View
     from kshot.segmenter import Segmenter
     from kshot.supports import Supports
 
@@ -35,7 +36,8 @@ SupportPairs = Annotated[
     list[Path] | None,
     typer.Option(
         "--support",
-        help="A labelled image and its mask: 0 background, another value the object. Repeat for more.",
+        help="A labelled image, map or scan and its mask: 0 background, another value the object. Repeat for "
+        "more.",
         metavar="IMAGE MASK",
     ),
 ]
@@ -94,25 +96,41 @@ def segment(
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
     device: Device = "auto",
+    bands: Annotated[
+        str,
+        typer.Option(
+            help="Of GeoTIFFs: the bands for red, green and blue, or one. Default: the first three.",
+            metavar="R,G,B",
+        ),
+    ] = "",
+    plane: Annotated[
+        Literal["axial", "coronal", "sagittal"] | None,
+        typer.Option(help="Of NIfTI and DICOM: whose slices are segmented. Default: those of the file."),
+    ] = None,
     also: Annotated[
         str,
         typer.Option(
-            help="Write also: probability (float16 NumPy files in [0, 1]), coco (one instances.json), "
-            "labelme (a JSON file for each image).",
+            help="Write also: probability (in [0, 1]: float16 NumPy files, of a GeoTIFF or a scan its own "
+            "kind), coco (one instances.json), labelme (a JSON file for each image).",
             metavar="KIND,…",
         ),
     ] = "",
 ) -> None:
     """Segment images like the supports: a mask or labels, and an overlay, for each, and one contact sheet.
 
+    Images are also GeoTIFFs, whose masks are GeoTIFFs, and NIfTI volumes and DICOM, whose masks are NIfTI.
+
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
     from kshot.batch import Outputs, segment_all
+    from kshot.rasters.view import MAP_TILE, View, parse_bands
 
+    view = View(parse_bands(bands), plane, tile or MAP_TILE)
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
-    examples = _read_examples(support_pairs, support_file, support_images, classes)
+    examples = _read_examples(support_pairs, support_file, support_images, classes, view)
+    tile = MAP_TILE if tile is None and outputs.holds_maps else tile
     segmenter = _load(model, image_size, backbone, backbone_weights, device, tile)
-    num_failed = segment_all(examples.fit(segmenter), examples, outputs)
+    num_failed = segment_all(examples.fit(segmenter), examples, outputs, view)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -229,9 +247,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _read_examples(
-    pairs: list[Path] | None, file: Path | None, images: Path | None, classes: str
+    pairs: list[Path] | None,
+    file: Path | None,
+    images: Path | None,
+    classes: str,
+    view: "View | None" = None,
 ) -> "Supports":
     """Read the supports that either way of giving them names."""
+    from kshot.rasters.view import View
     from kshot.supports import read_annotated, read_masks
 
     if bool(pairs) == (file is not None):
@@ -243,7 +266,7 @@ def _read_examples(
     values = _class_values(classes, has_masks=bool(pairs))
     if file is not None:
         return read_annotated(file, images, tuple(values) or None)
-    return read_masks(list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values)
+    return read_masks(list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values, view or View())
 
 
 def _load(

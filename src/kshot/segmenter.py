@@ -1,7 +1,7 @@
 """The public API: load a model, show it a few labelled images, segment others."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast, overload
@@ -24,12 +24,15 @@ from kshot.images import (
     read_mask,
 )
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
-from kshot.tiles import FloatMap, around, check_tile, cut
+from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile
 
 LabelMap = NDArray[np.uint8]
 
 LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
 """Images of one class, each with its mask."""
+
+ReadPart = Callable[[Box], tuple[Image.Image, NDArray[np.bool_] | None]]
+"""Reads a part of an image: the picture, and where it shows anything, (height, width); None: everywhere."""
 
 MAX_CLASSES = IGNORE - 1
 """Of a label map, where 0 is the background and 255 means "ignore"."""
@@ -267,24 +270,65 @@ class LabelSegmenter:
         return LabelExplanation(decide_labels(found), dict(zip(self.segmenters, found, strict=True)))
 
 
+def explain_strips(
+    segmenter: Segmenter | LabelSegmenter, size: tuple[int, int], read: ReadPart
+) -> Iterator[Explanation | LabelExplanation]:
+    """Segment an image of `size` that is read part by part; its answer comes in strips, from the top down.
+
+    Where the image shows nothing its probability is NaN, and nothing is found. The strips, put together, are
+    what `explain` gives for the same pixels, but no more than a few rows of tiles are ever in memory.
+    """
+    if isinstance(segmenter, Segmenter):
+        yield from (strip for (strip,) in _explain_strips([segmenter], size, read))
+        return
+    names = segmenter.class_names
+    for strips in _explain_strips(list(segmenter.segmenters.values()), size, read):
+        yield LabelExplanation(decide_labels(strips), dict(zip(names, strips, strict=True)))
+
+
 def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Explanation]:
     """Segment a picture with segmenters of one model, reading each of its windows once for all of them."""
-
-    def match(part: Image.Image) -> list[Explanation]:
-        query = segmenters[0].read_query(part)
-        return [segmenter.match(query, part) for segmenter in segmenters]
-
     size = picture.height, picture.width
-    windows = cut(size, segmenters[0].tile)
-    if len(windows) == 1:
-        return match(picture)
-    fused = [np.zeros(size, np.float32) for _ in segmenters]
-    for window in windows:
-        weights = window.weights
-        for blend, one in zip(fused, match(picture.crop(window.box)), strict=True):
-            blend[window.place] += one.fused * weights
-    threshold = segmenters[0].method.threshold
-    return [Explanation(blend > threshold, blend.clip(0, 1, out=blend), None, None, None) for blend in fused]
+    strips = _explain_strips(segmenters, size, lambda box: (picture.crop(box), None))
+    found = next(strips)
+    if len(found[0].mask) == size[0]:
+        return found
+    whole = [
+        Explanation(np.empty(size, bool), np.empty(size, np.float32), None, None, None) for _ in segmenters
+    ]
+    top = 0
+    while found:
+        rows = slice(top, top + len(found[0].mask))
+        for one, strip in zip(whole, found, strict=True):
+            one.mask[rows], one.fused[rows] = strip.mask, strip.fused
+        top, found = rows.stop, next(strips, [])
+    return whole
+
+
+def _explain_strips(
+    segmenters: Sequence[Segmenter], size: tuple[int, int], read: ReadPart
+) -> Iterator[list[Explanation]]:
+    tile, threshold = segmenters[0].tile or max(size), segmenters[0].method.threshold
+    if max(size) <= tile:
+        yield _explain_part(segmenters, *read((0, 0, size[1], size[0])))
+        return
+
+    def answer(window: Window) -> list[FloatMap]:
+        return [one.fused for one in _explain_part(segmenters, *read(window.box))]
+
+    for maps in blend(size, tile, len(segmenters), answer):
+        yield [Explanation(one > threshold, one.clip(0, 1, out=one), None, None, None) for one in maps]
+
+
+def _explain_part(
+    segmenters: Sequence[Segmenter], picture: Image.Image, shows: NDArray[np.bool_] | None
+) -> list[Explanation]:
+    query = segmenters[0].read_query(picture)
+    found = [segmenter.match(query, picture) for segmenter in segmenters]
+    if shows is not None and not shows.all():
+        for one in found:
+            one.mask[~shows], one.fused[~shows] = False, np.nan
+    return found
 
 
 def decide_labels(explanations: Sequence[Explanation]) -> LabelMap:

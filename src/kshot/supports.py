@@ -11,8 +11,10 @@ from PIL import Image, ImageOps
 from kshot.annotations.photographs import MAX_SUPPORTS
 from kshot.annotations.read import read_annotations
 from kshot.errors import DataError
-from kshot.images import read_image, read_label_map, read_mask
+from kshot.images import read_image
 from kshot.pictures import captioned, label_colour, montage, overlay
+from kshot.rasters.labelled import read_labelled
+from kshot.rasters.view import View
 from kshot.segmenter import MAX_CLASSES, LabelledImages, LabelSegmenter, Segmenter
 
 CELL = 240
@@ -41,24 +43,21 @@ class Supports:
         return fitted if len(self.classes) > 1 else next(iter(fitted.segmenters.values()))
 
 
-def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None]) -> Supports:
-    """Read pictures and masks.
+def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: View) -> Supports:
+    """Read pictures, maps or scans, and masks.
 
     values: each class's value in the masks. None where there is one class, whose value the masks show.
     Raises ImageError or MaskError for what cannot be used.
     """
-    names = tuple(values) or (UNNAMED,)
-    classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in names}
+    values = values or {UNNAMED: None}
+    classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in values}
     shown = []
     for image, mask in pairs:
-        picture = read_image(image)
-        size = picture.height, picture.width
-        known = {name: value for name, value in values.items() if value is not None}
-        masks = read_label_map(mask, size, known) if known else {names[0]: read_mask(mask, size)}
-        for name, found in masks.items():
-            classes[name].append((picture, found))
-        shown.append(_thumbnail(picture, masks, names))
-    return Supports(classes, _arrange(shown[:SHOWN], names))
+        for picture, masks in read_labelled(image, mask, values, view):
+            for name, found in masks.items():
+                classes[name].append((picture, found))
+            shown.append(_thumbnail(picture, masks, tuple(values)))
+    return Supports(classes, _arrange(shown[:SHOWN], tuple(values)))
 
 
 def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] | None) -> Supports:

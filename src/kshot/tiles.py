@@ -1,6 +1,9 @@
 """Large images: windows that overlap, and answers that are blended where they meet."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,9 @@ MIN_TILE = 33
 """Smallest side of a tile in pixels: that of the smallest image that a network matches well."""
 
 FloatMap = NDArray[np.float32]
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels, as pictures are cropped."""
 
 
 class Window(NamedTuple):
@@ -39,7 +45,7 @@ class Window(NamedTuple):
         return slice(self.top, self.top + len(self.down)), slice(self.left, self.left + len(self.across))
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
+    def box(self) -> Box:
         """Left, top, right and bottom, as pictures are cropped."""
         rows, columns = self.place
         return columns.start, rows.start, columns.stop, rows.stop
@@ -54,7 +60,30 @@ def cut(size: tuple[int, int], tile: int | None) -> list[Window]:
     return [Window(top, left, down, across) for top, down in rows for left, across in columns]
 
 
-def around(mask: NDArray[np.bool_], tile: int | None) -> tuple[int, int, int, int]:
+def blend(
+    size: tuple[int, int], tile: int, count: int, answer: Callable[[Window], Sequence[FloatMap]]
+) -> Iterator[FloatMap]:
+    """Answer an image window by window; give `count` blended maps in strips, from the top down.
+
+    answer: gives a window's maps, each of the window's size. A strip is (count, rows, width): those rows that
+    no further window touches, so that no more than two rows of windows are kept.
+    """
+    rows = [(top, list(row)) for top, row in groupby(cut(size, tile), attrgetter("top"))]
+    ends = [top for top, _ in rows[1:]] + [size[0]]
+    begun = np.zeros((count, min(tile, size[0]), size[1]), np.float32)
+    for (top, row), end in zip(rows, ends, strict=True):
+        for window in row:
+            _, columns = window.place
+            weights = window.weights
+            for one, answered in zip(begun, answer(window), strict=True):
+                one[:, columns] += answered * weights
+        following = np.zeros_like(begun)
+        following[:, : top - end] = begun[:, end - top :]
+        yield begun[:, : end - top]
+        begun = following
+
+
+def around(mask: NDArray[np.bool_], tile: int | None) -> Box:
     """Choose the window of a support, as pictures are cropped: `tile` pixels a side around its object.
 
     The object is then seen as large as in the tiles of a query. mask: (H, W), not empty. None: all of it.
@@ -62,11 +91,10 @@ def around(mask: NDArray[np.bool_], tile: int | None) -> tuple[int, int, int, in
     height, width = mask.shape
     if tile is None:
         return 0, 0, width, height
-    rows, columns = np.nonzero(mask)
-    middle = (rows.min() + rows.max() + 1) / 2, (columns.min() + columns.max() + 1) / 2
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    middle = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
     if max(np.ptp(rows), np.ptp(columns)) >= tile:  # too large: so that some of it is seen
-        nearest = np.argmin((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2)
-        middle = float(rows[nearest]), float(columns[nearest])
+        middle = _nearest(mask, rows, middle)
     (top, bottom), (left, right) = (
         _place(float(m), n, tile) for m, n in zip(middle, mask.shape, strict=True)
     )
@@ -97,6 +125,18 @@ def _ramp(tile: int, fades_in: bool, fades_out: bool, over: int) -> NDArray[np.f
     position = np.arange(tile)
     rise = np.minimum((position + 1) / (over + 1), 1.0)
     return (rise if fades_in else 1.0) * (rise[::-1] if fades_out else np.ones(tile))
+
+
+def _nearest(
+    mask: NDArray[np.bool_], rows: NDArray[np.intp], middle: tuple[float, float]
+) -> tuple[float, float]:
+    """Find the object's pixel that is nearest to a position, row by row: a large mask has many."""
+
+    def in_row(row: int) -> tuple[float, float]:
+        columns = np.flatnonzero(mask[row])
+        return float(row), float(columns[np.abs(columns - middle[1]).argmin()])
+
+    return min(map(in_row, rows), key=lambda place: math.dist(place, middle))
 
 
 def _place(middle: float, length: int, tile: int) -> tuple[int, int]:
