@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kshot.episode import IGNORE
 from kshot.errors import MaskError
-from kshot.images import opened
+from kshot.image_files import opened
 
 Truth = NDArray[np.uint8]
 """(H, W): 1 on the class, 0 elsewhere, 255 where nobody knows."""
