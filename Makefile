@@ -57,7 +57,7 @@ suggest-results: setup
 
 # make small-objects COCO_MINI=DIR: whether tiles find small objects better; an hour or two, and a stopped run goes on.
 small-objects: setup
-	$(BIN)/python benchmarks/small_objects.py --coco-mini $(COCO_MINI) --into docs/small.md
+	$(BIN)/python benchmarks/small_objects.py --coco-mini $(COCO_MINI) --into docs/photographs.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md

@@ -90,6 +90,13 @@ def segment(
         int | None,
         typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
     ] = None,
+    long_side: Annotated[
+        int | None,
+        typer.Option(
+            help="See larger images as if their longer side had so many pixels, in windows of --tile, or of "
+            "the model's own size without it. Masks keep the images' size."
+        ),
+    ] = None,
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
     device: Device = "auto",
@@ -118,6 +125,7 @@ def segment(
         backbone=backbone,
         backbone_weights=backbone_weights,
         tile=tile,
+        long_side=long_side,
         device=device,
     )
     num_failed = segment_all(examples.fit(segmenter), examples, outputs)

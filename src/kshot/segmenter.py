@@ -24,7 +24,7 @@ from kshot.images import (
     read_mask,
 )
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
-from kshot.tiles import FloatMap, around, check_tile, cut
+from kshot.tiles import FloatMap, around, check_tile, cut, tile_for
 
 LabelMap = NDArray[np.uint8]
 
@@ -92,6 +92,8 @@ class Segmenter:
     supports: tuple[Support, ...] = ()
     tile: int | None = None
     """Side in pixels of the windows in which large images are read; None: images are read whole."""
+    long_side: int | None = None
+    """Pixels that the longer side of a large image has when it is cut into windows; None: its own."""
 
     @classmethod
     def from_pretrained(
@@ -102,6 +104,7 @@ class Segmenter:
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
         tile: int | None = None,
+        long_side: int | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
@@ -111,15 +114,19 @@ class Segmenter:
         backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
         tile: side in pixels of the windows in which images are read that are larger; small things are found
         better in them. Supports are then cropped to a window around the object. None reads images whole.
+        long_side: images with a longer side than this are seen as if it had so many pixels, in windows of
+        `tile`, or else of the network's own size: so that things look as large whatever the camera. Answers
+        are in the image's own size all the same.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
         config, method = load_model(name_or_dir, backbone, backbone_weights)
         if image_size is not None:
             config = _with_image_size(config, image_size)
-        check_tile(tile)
+        tile = config.image_size if tile is None and long_side is not None else tile
+        check_tile(tile, long_side)
         chosen = choose_device(device)
-        return cls(config, method.to(chosen).eval(), chosen, tile=tile)
+        return cls(config, method.to(chosen).eval(), chosen, tile=tile, long_side=long_side)
 
     @overload
     def fit(
@@ -216,8 +223,9 @@ class Segmenter:
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)
         foreground = read_mask(mask, (picture.height, picture.width))
-        left, top, right, bottom = box = around(foreground, self.tile)
-        picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
+        left, top, right, bottom = box = around(foreground, self._tile_for(picture))
+        if box != (0, 0, picture.width, picture.height):  # a copy of all would cost much
+            picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
         squashed = mask_tensor(foreground, self.config.image_size)
         if not squashed.any():
             of_which = f" of '{image}'" if isinstance(image, str | os.PathLike) else ""
@@ -229,6 +237,9 @@ class Segmenter:
         with torch.inference_mode():
             features = self.method.support_features(self._to_batch(picture))
         return Support(features, squashed.unsqueeze(0).to(self.device))
+
+    def _tile_for(self, picture: Image.Image) -> int | None:
+        return tile_for((picture.height, picture.width), self.tile, self.long_side)
 
     def _to_batch(self, picture: Image.Image) -> Tensor:
         return image_tensor(picture, self.config.image_size).unsqueeze(0).to(self.device)
@@ -273,7 +284,7 @@ def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Expl
         return [segmenter._match(query, part) for segmenter in segmenters]
 
     size = picture.height, picture.width
-    windows = cut(size, segmenters[0].tile)
+    windows = cut(size, segmenters[0]._tile_for(picture))
     if len(windows) == 1:
         return match(picture)
     fused = [np.zeros(size, np.float32) for _ in segmenters]
