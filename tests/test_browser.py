@@ -172,7 +172,7 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
 
     page.set_input_files("#query-files", [coins / "coins.png", coins / "broken.jpg", coins / "mirrored.png"])
     expect(page.locator("#problem-list li")).to_have_text(
-        "broken.jpg: The file is not a picture that can be read (JPEG, PNG, WEBP, BMP, TIFF)."
+        "broken.jpg: The file is not an image in a format that can be read (JPEG, PNG, WEBP, BMP, TIFF)."
     )
     wait_for_results(page, 2)
     before = labels(page, "mirrored.png", "query") > 0

@@ -233,3 +233,20 @@ def test_a_folder_that_cannot_be_made_is_named(photos, capsys):
     (photos / "file").touch()
     assert run("segment", *support_options(photos), photos / "queries", "--out", photos / "file" / "out") == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_masks_of_the_thinnest_pictures_have_their_size(photos):
+    thin, sizes = photos / "thin", [(1, 1), (1, 40), (40, 1), (3, 700)]
+    thin.mkdir()
+    for width, height in sizes:
+        Image.new("RGB", (width, height), (220, 40, 30)).save(thin / f"{width}x{height}.png")
+    options = [*support_options(photos), thin, "--image-size", 97]
+    for out, tiles in {"whole": [], "tiled": ["--tile", 40, "--long-side", 100]}.items():
+        assert run("segment", *options, "--out", photos / out, *tiles) == 0
+        for width, height in sizes:
+            for kind in ("mask", "overlay"):
+                with Image.open(photos / out / f"{width}x{height}_{kind}.png") as picture:
+                    assert picture.size == (width, height)
+    Image.new("1", (1, 40), 1).save(photos / "mask.png")
+    own = ["--support", thin / "1x40.png", photos / "mask.png", thin / "1x1.png"]
+    assert run("segment", *own, "--out", photos / "own", "--image-size", 97) == 0

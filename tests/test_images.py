@@ -52,6 +52,10 @@ def test_exif_orientations_are_undone_for_images_and_masks(tmp_path, orientation
     drawn = Image.fromarray(mask)
     (drawn.transpose(undo[orientation]) if orientation > 1 else drawn).save(tmp_path / "mask.png", exif=exif)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (20, 30)), mask == 1)
+    np.testing.assert_array_equal(read_mask(drawn, (20, 30)), mask == 1)  # drawn on the upright photograph
+    if orientation > 4:
+        with pytest.raises(MaskError, match=r"20 x 30 pixels.*as it is stored, lying on its side \(EXIF\)"):
+            read_mask(drawn.transpose(undo[orientation]), (20, 30))
 
 
 def test_sixteen_bits_keep_their_grey_levels():
@@ -59,9 +63,11 @@ def test_sixteen_bits_keep_their_grey_levels():
     assert len(np.unique(np.asarray(read_image(Image.fromarray(levels))))) >= 200
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"]
+)
 def test_modes_become_rgb(mode):
-    assert read_image(Image.fromarray(gradient()).convert(mode)).mode == "RGB"
+    assert read_image(Image.new(mode, (4, 3))).mode == "RGB"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_a_truncated_image_is_refused_whole(tmp_path):
         (torch.zeros(4, 4), r"must be \(3, H, W\)"),
         (torch.full((3, 4, 4), 1.5), r"outside \[0, 1\]"),
         (torch.full((3, 4, 4), float("nan")), r"outside \[0, 1\]"),
-        (Image.new("F", (4, 4)), "32-bit levels"),
+        (Image.new("F", (4, 4), float("nan")), "none of its levels is a number"),
     ],
 )
 def test_arrays_that_are_no_images_are_refused(source, reason):

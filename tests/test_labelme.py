@@ -51,7 +51,7 @@ def test_the_picture_inside_is_used_where_the_photograph_is_missing(tmp_path):
     source, _ = read_annotations(path).photographs[0].read()
     np.testing.assert_array_equal(np.asarray(read_image(source)), np.asarray(two_things(red=60)[0]))
     box = {"shape_type": "rectangle", "points": [[1, 1], [2, 2]]}
-    for data, reason in (("?", "no base64"), ("AAAA", r"a\.json's imageData' is not an image")):
+    for data, reason in (("?", "no base64"), ("AAAA", r"a\.json's imageData is not an image")):
         with pytest.raises(ImageError, match=reason):
             read_annotations(write(tmp_path, box, imagePath="gone.png", imageData=data)).photographs[0].find()
 
@@ -64,7 +64,7 @@ def test_the_picture_inside_is_used_where_the_photograph_is_missing(tmp_path):
         ({"shape_type": "polygon", "points": [[1, 1], [2, 2]]}, "2 points; it needs 3"),
         ({"shape_type": "rectangle", "points": [[1, 1], [2, 2], [3, 3]]}, "3 points; it needs 2"),
         ({"shape_type": "circle", "points": [[1, 1], [1e7, 2]]}, "nowhere near"),
-        ({"shape_type": "mask", "points": [[1, 1], [2, 2]]}, "mask' is not an image"),
+        ({"shape_type": "mask", "points": [[1, 1], [2, 2]]}, "mask is not an image"),
         ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "!"}, "no base64"),
         ({"shape_type": "mask", "points": [[1, 1], [3, 2]], "mask": "2x2"}, "does not fit its corners"),
         ({"shape_type": "mask", "points": [[-1, 1], [0, 2]], "mask": "2x2"}, "does not fit its corners"),

@@ -13,6 +13,8 @@ SOURCE = Path(kshot.__file__).parent
 ROOMS = [
     "errors",
     "episode",
+    "rgb",
+    "image_files",
     "images",
     "pictures",
     "progress",

@@ -139,7 +139,7 @@ def test_a_bad_file_is_refused_with_its_reason_and_leaves_nothing(client, path):
     for where in ("supports", "queries"):
         answer = client.post(f"{path}/{where}", files={"photo": ("notes.txt", b"not a picture")})
         assert answer.status_code == 422
-        assert "not a picture that can be read (JPEG" in answer.json()["detail"]
+        assert "not an image in a format that can be read (JPEG" in answer.json()["detail"]
     wrong = {**SUPPORT, "mask": ("m.png", encoded(Image.new("L", (5, 5), 1)))}
     answer = client.post(f"{path}/supports", files=wrong)
     assert answer.status_code == 422

@@ -80,7 +80,7 @@ def test_resnet50_at_the_published_size():
     assert all(step.isfinite().all() for step in prediction if step is not None)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # of the test itself
 def test_a_hundred_megapixels_fit_into_2_gigabytes(tmp_path):
     pixels = np.tile(np.asarray(scene(width=250, height=250)[0]), (40, 40, 1))
     Image.fromarray(pixels).save(tmp_path / "large.jpg")
@@ -102,7 +102,7 @@ def peak_of_segmenting(folder, image):
     )
     options = ["--support", "support.png", "mask.png", image, "--out", "out", "--tile", "1000"]
     options += ["--also", "probability"] if image.endswith(".tif") else []
-    command = [sys.executable, "-W", "ignore", "-c", program, "segment", *options]
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", program, "segment", *options]
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
     return int(peak)

@@ -4,7 +4,7 @@ from make_data import iou, scene, two_things
 from PIL import Image
 
 from kshot import ImageError, Segmenter
-from kshot.tiles import OVERLAP, around, cut
+from kshot.tiles import OVERLAP, around, cut, tile_for
 
 SIZES = [(1, 1), (40, 40), (64, 64), (65, 64), (100, 230), (333, 77), (1000, 129)]
 
@@ -118,3 +118,33 @@ def test_several_classes_in_tiles_read_each_window_once(models, monkeypatch):
 def test_tiles_that_are_too_small_are_refused():
     with pytest.raises(ImageError, match="tile is 32; it must be at least 33 pixels"):
         Segmenter.from_pretrained(tile=32)
+    with pytest.raises(ImageError, match="long_side is 80, but one tile is 90 pixels"):
+        Segmenter.from_pretrained(tile=90, long_side=80)
+
+
+def test_a_long_side_sets_the_scale_of_larger_images_only():
+    assert tile_for((3000, 4000), 400, 1000) == 1600
+    assert tile_for((4000, 300), 400, 1000) == 1600
+    assert tile_for((750, 1000), 400, 1000) == 400
+    assert tile_for((20, 30), 400, 1000) == 400
+    assert tile_for((3000, 4000), 400, None) == 400
+    assert tile_for((3000, 4000), None, None) is None
+
+
+def test_with_a_long_side_an_enlarged_photograph_gets_the_same_answer_enlarged():
+    """The oracle: the photograph itself, read in tiles of the same part of it."""
+    picture, mask = wide_scene([80])
+    query, _ = wide_scene([30, 200, 370, 470, 660], seed=1)
+    three = (query.width * 3, query.height * 3)
+    small = Segmenter.from_pretrained(tile=90, image_size=193).fit(picture, mask)
+    large = Segmenter.from_pretrained(tile=90, long_side=720, image_size=193).fit(
+        picture.resize(three, Image.Resampling.BICUBIC), np.kron(mask, np.ones((3, 3))) > 0
+    )
+    answer = large.explain(query.resize(three, Image.Resampling.BICUBIC))
+    assert answer.mask.shape == (270, 2160)
+    assert iou(answer.mask[1::3, 1::3], small.predict(query)) > 0.9
+
+
+def test_windows_of_a_long_side_are_of_the_networks_size_unless_said():
+    assert Segmenter.from_pretrained(long_side=2000, image_size=193).tile == 193
+    assert Segmenter.from_pretrained(long_side=2000, tile=300, image_size=193).tile == 300

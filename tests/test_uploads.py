@@ -33,18 +33,18 @@ def test_a_photograph_is_turned_upright():
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_what_is_no_photograph_is_refused(data):
-    with pytest.raises(ImageError, match="not a picture that can be read"):
+    with pytest.raises(ImageError, match="not an image in a format that can be read"):
         read_photograph(data, 10**6)
 
 
 def test_other_formats_are_not_even_tried():
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         read_photograph(encoded(scene()[0], "PPM"), 10**6)
 
 
 def test_half_a_file_is_refused():
     data = encoded(scene()[0])
-    with pytest.raises(ImageError, match="cannot be read as a picture"):
+    with pytest.raises(ImageError, match="cannot be read as an image"):
         read_photograph(data[: len(data) // 2], 10**6)
 
 

@@ -93,6 +93,13 @@ def segment(
         int | None,
         typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
     ] = None,
+    long_side: Annotated[
+        int | None,
+        typer.Option(
+            help="See larger images as if their longer side had so many pixels, in windows of --tile, or of "
+            "the model's own size without it. Masks keep the images' size."
+        ),
+    ] = None,
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
     device: Device = "auto",
@@ -128,8 +135,9 @@ def segment(
     view = View(parse_bands(bands), plane, tile or MAP_TILE)
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
     examples = _read_examples(support_pairs, support_file, support_images, classes, view)
-    tile = MAP_TILE if tile is None and outputs.holds_maps else tile
-    segmenter = _load(model, image_size, backbone, backbone_weights, device, tile)
+    if tile is None and long_side is None and outputs.holds_maps:
+        tile = MAP_TILE
+    segmenter = _load(model, image_size, backbone, backbone_weights, device, tile, long_side)
     num_failed = segment_all(examples.fit(segmenter), examples, outputs, view)
     raise typer.Exit(1 if num_failed else 0)
 
@@ -276,6 +284,7 @@ def _load(
     backbone_weights: Path | None,
     device: str,
     tile: int | None = None,
+    long_side: int | None = None,
 ) -> "Segmenter":
     """Load the named model, or the default one."""
     from kshot.pretrained import DEFAULT_MODEL
@@ -287,6 +296,7 @@ def _load(
         backbone=backbone,
         backbone_weights=backbone_weights,
         tile=tile,
+        long_side=long_side,
         device=device,
     )
 

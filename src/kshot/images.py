@@ -1,11 +1,10 @@
-"""Pictures in: every kind of image and mask that kshot accepts is read here, and only here.
+"""Pictures in: every kind of image and mask that kshot accepts is read here, by way of `image_files`.
 
 Sizes are (height, width) in pixels. Nothing that a user gives is resized or thresholded in silence.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from kshot.episode import IGNORE
 from kshot.errors import ImageError, MaskError
+from kshot.image_files import opened
+from kshot.rgb import choose_lower_bytes, stretched, to_rgb
 
 ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
-"""A path, a PIL image, a (H, W, 3) or (H, W) uint8 array, or a (3, H, W) uint8 or [0, 1] float tensor."""
+"""A path, a PIL image, a (H, W, 3) or (H, W) uint8 or uint16 array, or a (3, H, W) uint8 or [0, 1] float
+tensor."""
 
 MaskSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A path, a PIL image, or a (H, W) array or tensor of bools or integers."""
@@ -29,9 +31,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 
 def read_image(source: ImageSource) -> Image.Image:
-    """Read any accepted image as an upright RGB picture; a picture that is one already is given back.
+    """Read any accepted image as an upright 8-bit RGB picture; a picture that is one already is given back.
 
-    Raises ImageError, which names the file, for what is not an image or cannot be decoded whole.
+    `kshot.rgb.to_rgb` says what becomes of other modes. Of a file with several pictures it is the first, with
+    a warning. Raises ImageError, which names the file, for what is not an image, cannot be decoded whole, or
+    has more pixels than MAX_PIXELS.
     """
     name = _name(source)
     if isinstance(source, Tensor):
@@ -40,15 +44,20 @@ def read_image(source: ImageSource) -> Image.Image:
         return _picture_of_array(source, name)
     if isinstance(source, Image.Image):
         is_upright = source.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return source if is_upright and source.mode == "RGB" else _to_rgb(source.copy(), name)
-    with opened(source, ImageError) as picture:
-        return _to_rgb(picture, name)
+        if is_upright and source.mode == "RGB" and not source.has_transparency_data:
+            return source
+        try:
+            return to_rgb(ImageOps.exif_transpose(source))
+        except ValueError as problem:
+            raise ImageError(f"Image {name} cannot be used: {problem}.") from problem
+    return _read_file(source)
 
 
-def read_embedded(content: bytes, name: str) -> Image.Image:
-    """Read an image file's content as an upright RGB picture. Raises ImageError, which says `name`."""
-    with opened(BytesIO(content), ImageError, name) as picture:
-        return _to_rgb(picture, f"'{name}'")
+def read_embedded(
+    content: bytes, name: str, *, max_pixels: int | None = None, formats: tuple[str, ...] | None = None
+) -> Image.Image:
+    """Read an image file's content as `read_image` does. Raises ImageError, which says `name`."""
+    return _read_file(BytesIO(content), name, max_pixels, formats)
 
 
 def read_size(source: ImageSource) -> tuple[int, int]:
@@ -58,6 +67,8 @@ def read_size(source: ImageSource) -> tuple[int, int]:
         return picture.height, picture.width
     with opened(source, ImageError, whole=False) as picture:
         is_on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        if picture.format == "TIFF":
+            is_on_its_side = False  # Pillow has turned these itself
         return (picture.width, picture.height) if is_on_its_side else (picture.height, picture.width)
 
 
@@ -66,7 +77,8 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
 
     A mask holds 0 for background and one other value for the object; 255 beside it marks pixels to
     ignore, which then count as background. A mask of 0 and 255 only has 255 for its object. Palette
-    pictures are read as their indices. A file is turned upright, as its photograph is.
+    pictures are read as their indices. A file is turned upright by its own EXIF orientation, as photographs
+    are; without one it was drawn on the upright photograph.
     Raises MaskError for another size, several object values, no object at all, or colour.
     """
     name = _name(source)
@@ -156,45 +168,21 @@ def _name(source: ImageSource) -> str:
     return f"({type(source).__name__})"
 
 
-@contextmanager
-def opened(
+def _read_file(
     source: str | os.PathLike[str] | BytesIO,
-    error: type[ImageError | MaskError],
     name: str = "",
-    *,
-    whole: bool = True,
-) -> Iterator[Image.Image]:
-    """Open a picture, or raise `error` with its name and what is wrong.
-
-    name: of what is no file. whole: decode it all, which finds what is wrong with it.
-    """
-    name = name if isinstance(source, BytesIO) else os.fspath(source)
-    try:
-        with Image.open(source) as picture:
-            if whole:
-                picture.load()
-            yield picture
-    except (ImageError, MaskError):
-        raise  # from the block that uses the picture, and already in our words
-    except FileNotFoundError:
-        raise error(f"There is no file '{name}'.") from None
-    except UnidentifiedImageError:
-        raise error(f"'{name}' is not an image in a format that can be read.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        raise error(f"'{name}' cannot be read as an image: {problem}.") from problem
-
-
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    ImageOps.exif_transpose(picture, in_place=True)  # of our own: a copy of a large one costs much
-    if picture.mode.startswith("I;16"):
-        # PIL would clip 16-bit levels at 255; keep their upper eight bits.
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        raise ImageError(
-            f"Image {name} has 32-bit levels (mode {picture.mode}), whose range is unknown. "
-            "Scale it to 8 or 16 bits first."
-        )
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    max_pixels: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> Image.Image:
+    with opened(source, ImageError, name, max_pixels=max_pixels, formats=formats) as picture:
+        ImageOps.exif_transpose(picture, in_place=True)  # of our own: a copy of a large one costs much
+        if picture.format not in ("PNG", "TIFF") or picture.mode not in ("RGB", "RGBA"):
+            return to_rgb(picture)
+        with opened(source, ImageError, name, whole=False, max_pixels=max_pixels) as again:
+            if not choose_lower_bytes(again):
+                return to_rgb(picture)
+            ImageOps.exif_transpose(again, in_place=True)
+            return to_rgb(picture, again)
 
 
 def _array_of_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
@@ -210,20 +198,27 @@ def _array_of_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
 
 def _picture_of_array(array: NDArray[Any], name: str) -> Image.Image:
     is_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if not is_shape or array.dtype != np.uint8 or 0 in array.shape:
+    if not is_shape or array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
         raise ImageError(
             f"Image {name} has shape {array.shape} and type {array.dtype}; "
-            "an array must be (H, W, 3) or (H, W), uint8, not empty."
+            "an array must be (H, W, 3) or (H, W), uint8 or uint16, not empty."
         )
+    array = stretched(array) if array.dtype == np.uint16 else array
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
 def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArray[Any]:
     values = _mask_values(source, name)
     if values.shape != size:
+        turned = (
+            " If it was drawn on the photograph as it is stored, lying on its side (EXIF), turn it as the "
+            "photograph is turned."
+            if values.shape == size[::-1]
+            else ""
+        )
         raise MaskError(
             f"Mask {name} is {values.shape[1]} x {values.shape[0]} pixels, but its image is "
-            f"{size[1]} x {size[0]}. Give a mask of the image's own size."
+            f"{size[1]} x {size[0]}. Give a mask of the image's own size.{turned}"
         )
     return values
 

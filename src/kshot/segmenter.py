@@ -24,7 +24,7 @@ from kshot.images import (
     read_mask,
 )
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
-from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile
+from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile, tile_for
 
 LabelMap = NDArray[np.uint8]
 
@@ -95,6 +95,8 @@ class Segmenter:
     supports: tuple[Support, ...] = ()
     tile: int | None = None
     """Side in pixels of the windows in which large images are read; None: images are read whole."""
+    long_side: int | None = None
+    """Pixels that the longer side of a large image has when it is cut into windows; None: its own."""
 
     @classmethod
     def from_pretrained(
@@ -105,6 +107,7 @@ class Segmenter:
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
         tile: int | None = None,
+        long_side: int | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
@@ -114,15 +117,19 @@ class Segmenter:
         backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
         tile: side in pixels of the windows in which images are read that are larger; small things are found
         better in them. Supports are then cropped to a window around the object. None reads images whole.
+        long_side: images with a longer side than this are seen as if it had so many pixels, in windows of
+        `tile`, or else of the network's own size: so that things look as large whatever the camera. Answers
+        are in the image's own size all the same.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
         config, method = load_model(name_or_dir, backbone, backbone_weights)
         if image_size is not None:
             config = _with_image_size(config, image_size)
-        check_tile(tile)
+        tile = config.image_size if tile is None and long_side is not None else tile
+        check_tile(tile, long_side)
         chosen = choose_device(device)
-        return cls(config, method.to(chosen).eval(), chosen, tile=tile)
+        return cls(config, method.to(chosen).eval(), chosen, tile=tile, long_side=long_side)
 
     @overload
     def fit(
@@ -221,8 +228,9 @@ class Segmenter:
     def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
         picture = read_image(image)
         foreground = read_mask(mask, (picture.height, picture.width))
-        left, top, right, bottom = box = around(foreground, self.tile)
-        picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
+        left, top, right, bottom = box = around(foreground, self.tile_for((picture.height, picture.width)))
+        if box != (0, 0, picture.width, picture.height):  # a copy of all would cost much
+            picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
         squashed = mask_tensor(foreground, self.config.image_size)
         if not squashed.any():
             of_which = f" of '{image}'" if isinstance(image, str | os.PathLike) else ""
@@ -234,6 +242,10 @@ class Segmenter:
         with torch.inference_mode():
             features = self.method.support_features(self._to_batch(picture))
         return Support(features, squashed.unsqueeze(0).to(self.device))
+
+    def tile_for(self, size: tuple[int, int]) -> int | None:
+        """Give the side in pixels of the windows in which an image of `size` is read; None: whole."""
+        return tile_for(size, self.tile, self.long_side)
 
     def _to_batch(self, picture: Image.Image) -> Tensor:
         return image_tensor(picture, self.config.image_size).unsqueeze(0).to(self.device)
@@ -308,7 +320,7 @@ def _explain(segmenters: Sequence[Segmenter], picture: Image.Image) -> list[Expl
 def _explain_strips(
     segmenters: Sequence[Segmenter], size: tuple[int, int], read: ReadPart
 ) -> Iterator[list[Explanation]]:
-    tile, threshold = segmenters[0].tile or max(size), segmenters[0].method.threshold
+    tile, threshold = segmenters[0].tile_for(size) or max(size), segmenters[0].method.threshold
     if max(size) <= tile:
         yield _explain_part(segmenters, *read((0, 0, size[1], size[0])))
         return

@@ -101,10 +101,25 @@ def around(mask: NDArray[np.bool_], tile: int | None) -> Box:
     return left, top, right, bottom
 
 
-def check_tile(tile: int | None) -> None:
-    """Raise ImageError for tiles that are too small."""
+def tile_for(size: tuple[int, int], tile: int | None, long_side: int | None) -> int | None:
+    """Give the side of an image's windows in its own pixels, `tile` of them if it were `long_side` long.
+
+    An image that is no longer than that is not enlarged. None: the image is read whole, or as it is.
+    """
+    if tile is None or long_side is None:
+        return tile
+    return round(tile * max(1, max(size) / long_side))
+
+
+def check_tile(tile: int | None, long_side: int | None = None) -> None:
+    """Raise ImageError for tiles that are too small, or images that are not longer than one."""
     if tile is not None and tile < MIN_TILE:
         raise ImageError(f"tile is {tile}; it must be at least {MIN_TILE} pixels.")
+    if tile is not None and long_side is not None and long_side < tile:
+        raise ImageError(
+            f"long_side is {long_side}, but one tile is {tile} pixels; it must be at least as many, or else "
+            "leave it out: images are then read whole."
+        )
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -16,7 +16,8 @@ from kshot.annotations.photographs import Annotations, Photograph, Shape, gather
 from kshot.annotations.voc import PASCAL_CLASSES
 from kshot.episode import IGNORE
 from kshot.errors import DataError, MaskError
-from kshot.images import IMAGE_SUFFIXES, opened
+from kshot.image_files import opened
+from kshot.images import IMAGE_SUFFIXES
 
 VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
 """VOC's photographs, and its masks: with SBD's where they are, else its own."""

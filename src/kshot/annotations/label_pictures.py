@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from kshot.episode import IGNORE
 from kshot.errors import MaskError
-from kshot.images import first_few, opened
+from kshot.image_files import opened
+from kshot.images import first_few
 
 Truth = NDArray[np.uint8]
 """(H, W): 1 on the class, 0 elsewhere, 255 where nobody knows."""

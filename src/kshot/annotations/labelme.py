@@ -16,7 +16,8 @@ from kshot.annotations.json_files import parse, read_json
 from kshot.annotations.outlines import Mask, Point, Size, checked
 from kshot.annotations.photographs import Photograph, Pictures, Shape
 from kshot.errors import ImageError, MaskError
-from kshot.images import ImageSource, opened, read_embedded
+from kshot.image_files import opened
+from kshot.images import ImageSource, read_embedded
 
 POLYGONS = (None, "polygon", "oriented_rectangle")
 

@@ -1,18 +1,21 @@
 """What strangers send: photographs and masks as bytes, checked before they are decoded."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from kshot.errors import ImageError, KshotError, MaskError
-from kshot.images import read_image, read_label_map, read_mask
+from kshot.errors import MaskError
+from kshot.image_files import opened
+from kshot.images import read_embedded, read_label_map, read_mask
 from kshot.segmenter import LabelMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow reads dozens more, and each is a way in."""
+
+THE_FILE = "The file"
+"""What messages call it: the page shows its name beside them."""
 
 
 def read_photograph(data: bytes, max_pixels: int) -> Image.Image:
@@ -20,8 +23,7 @@ def read_photograph(data: bytes, max_pixels: int) -> Image.Image:
 
     Raises ImageError for what is no photograph, or has more pixels than are allowed.
     """
-    with _decoded(data, max_pixels, ImageError) as picture:
-        return read_image(picture)
+    return read_embedded(data, THE_FILE, max_pixels=max_pixels, formats=FORMATS)
 
 
 def read_labels(data: bytes, size: tuple[int, int], values: Sequence[int]) -> LabelMap:
@@ -30,7 +32,7 @@ def read_labels(data: bytes, size: tuple[int, int], values: Sequence[int]) -> La
     Of a single class any mask will do that `kshot.images.read_mask` reads; of several, it has their values.
     Raises MaskError for what is no such mask, or an empty one.
     """
-    with _decoded(data, size[0] * size[1], MaskError) as picture:
+    with opened(BytesIO(data), MaskError, THE_FILE, max_pixels=size[0] * size[1], formats=FORMATS) as picture:
         if len(values) == 1:
             return read_mask(picture, size).astype(np.uint8) * np.uint8(values[0])
         labels = np.zeros(size, np.uint8)
@@ -41,22 +43,3 @@ def read_labels(data: bytes, size: tuple[int, int], values: Sequence[int]) -> La
             "The mask is empty: all its pixels are 0. Mark the objects with their classes' values."
         )
     return labels
-
-
-@contextmanager
-def _decoded(data: bytes, max_pixels: int, error: type[KshotError]) -> Iterator[Image.Image]:
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                raise error(
-                    f"The picture is {picture.width} x {picture.height} pixels; at most {max_pixels:,} "
-                    "are taken. Make it smaller, or use `kshot segment --tile`."
-                )
-            picture.load()
-            yield picture
-    except UnidentifiedImageError:
-        raise error(f"The file is not a picture that can be read ({', '.join(FORMATS)}).") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        if isinstance(problem, KshotError):
-            raise
-        raise error(f"The file cannot be read as a picture: {problem}.") from problem

@@ -1,0 +1,162 @@
+"""Are small objects found better in tiles? And what becomes of larger ones?
+
+    python benchmarks/small_objects.py --coco-mini DIR [--into docs/photographs.md]
+
+Run it from the repository's root. An episode is a photograph that shows a class, and a labelled one that
+shows it too; in both the largest object is small, or in both it is larger. Each is segmented whole and in
+tiles, by each method, so that all are compared on the same episodes. What is counted is kept after every
+episode: a stopped run goes on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kshot.benchmark.metrics import bootstrap, count_pixels, interval, score
+from kshot.benchmark.provenance import record_provenance
+from kshot.benchmark.table_writers import insert_between
+from kshot.data.benchmarks import open_dataset
+from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
+from kshot.data.sampling import shuffled
+from kshot.data.truth import Dataset
+from kshot.pictures import write_text
+from kshot.segmenter import Segmenter
+
+RESULT = Path("benchmarks/results/small_objects.json")
+METHODS = ("prototype", "two-pass")
+TILE = 320
+"""Half of the longer side of most of coco-mini's photographs."""
+MIN_IMAGES = 5
+"""Photographs of a class and size, with fewer of which it is left out."""
+
+
+class Size(NamedTuple):
+    """A part of the photograph that the largest object of a class may cover, from `least` to below `most`.
+
+    episodes: of each class.
+    """
+
+    least: float
+    most: float
+    episodes: int
+
+
+SIZES = {"0.1 to 1 %": Size(0.001, 0.01, 8), "1 % and more": Size(0.01, 1.1, 4)}
+
+
+def main() -> None:
+    """Measure what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--coco-mini", type=Path)
+    parser.add_argument("--into", type=Path)
+    given = parser.parse_args()
+    if given.coco_mini is not None:
+        measure(given.coco_mini)
+    if given.into is not None:
+        made = table(json.loads(RESULT.read_text()))
+        write_text(insert_between(given.into.read_text(), "table-small-objects", made), given.into)
+
+
+def measure(coco_mini: Path) -> None:
+    """Segment the episodes that the result file does not have yet."""
+    dataset = open_dataset("coco-mini-60", coco_mini)
+    if RESULT.exists():
+        found = json.loads(RESULT.read_text())
+    else:
+        provenance = record_provenance([]).model_dump() | {"command": "make small-objects"}
+        found = {"provenance": provenance, "tile": TILE, "sizes": {}}
+        for name, size in SIZES.items():
+            found["sizes"][name] = {"episodes": draw(coco_mini, size), "counts": {}}
+    for method in METHODS:
+        models = {tile: Segmenter.from_pretrained(method, tile=tile) for tile in (None, TILE)}
+        for name, one in found["sizes"].items():
+            counts = one["counts"].setdefault(method, [])
+            for number, episode in enumerate(one["episodes"][len(counts) :], len(counts) + 1):
+                counts.append([count for model in models.values() for count in run(model, dataset, *episode)])
+                write_text(json.dumps(found) + "\n", RESULT)
+                print(f"{method}, {name}: {number}/{len(one['episodes'])}", flush=True)
+
+
+def draw(coco_mini: Path, size: Size) -> list[tuple[int, str, str]]:
+    """Draw class, query and support, as many of each class that VOC lacks and enough photographs show."""
+    episodes = []
+    for class_id, names in photographs(coco_mini, size).items():
+        if len(names) < MIN_IMAGES:
+            continue
+        queries = shuffled(names, 0, class_id)
+        for index in range(size.episodes):
+            query = queries[index % len(queries)]
+            support = shuffled([name for name in names if name != query], 0, class_id, index)[0]
+            episodes.append((class_id, query, support))
+    return episodes
+
+
+def photographs(coco_mini: Path, size: Size) -> dict[int, list[str]]:
+    """Find the photographs in which a class's largest object has a size, and that hold no crowds of it."""
+    annotated = json.loads((coco_mini / "instances.json").read_text())
+    classes = {category["id"]: COCO_CLASSES.index(category["name"]) for category in annotated["categories"]}
+    images = {image["id"]: image for image in annotated["images"]}
+    largest: dict[tuple[int, str], float] = {}
+    for thing in annotated["annotations"]:
+        image = images[thing["image_id"]]
+        key = classes[thing["category_id"]], Path(image["file_name"]).stem
+        share = 2.0 if thing["iscrowd"] else thing["area"] / (image["width"] * image["height"])
+        largest[key] = max(share, largest.get(key, 0.0))
+    found: dict[int, list[str]] = {}
+    for (class_id, name), share in sorted(largest.items()):
+        if size.least <= share < size.most and COCO_CLASSES[class_id] not in VOC_CLASSES_OF_COCO:
+            found.setdefault(class_id, []).append(name)
+    return found
+
+
+def run(model: Segmenter, dataset: Dataset, class_id: int, query: str, support: str) -> tuple[int, ...]:
+    """Segment one query with one support, and count."""
+    support_mask = dataset.truth(support, class_id) == 1
+    mask = model.fit(dataset.image_path(support), support_mask).predict(dataset.image_path(query))
+    return count_pixels(mask, dataset.truth(query, class_id))
+
+
+def compared(one: dict[str, Any], method: str) -> dict[str, Any]:
+    """Score a method whole and in tiles on the same episodes: mIoU, and the gain with its interval."""
+    counts = np.array(one["counts"][method])
+    class_ids = np.array([class_id for class_id, _, _ in one["episodes"]])
+    classes = sorted(set(class_ids.tolist()))
+    whole, tiled = (score(counts[:, part], class_ids, classes) for part in (slice(4), slice(4, 8)))
+    resampled = bootstrap(counts, class_ids, classes)[..., 0]
+    return {
+        "classes": len(classes),
+        "episodes": len(counts),
+        "whole": whole.miou,
+        "tiled": tiled.miou,
+        "gain": tiled.miou - whole.miou,
+        "interval": interval(resampled[1] - resampled[0]),
+        "better": int(sum(tiled.class_iou[c] > whole.class_iou[c] for c in classes)),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Write the result as a table."""
+    lines = [
+        "| largest object, of its photograph | method | classes, episodes | whole | tiles | "
+        "gain (95 %) | classes that gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found["sizes"].items():
+        for method, counts in one["counts"].items():
+            if len(counts) < len(one["episodes"]):
+                continue
+            scores = compared(one, method)
+            low, high = (100 * x for x in scores["interval"])
+            lines.append(
+                f"| {name} | {method} | {scores['classes']}, {scores['episodes']} | "
+                f"{100 * scores['whole']:.1f} | {100 * scores['tiled']:.1f} | "
+                f"{100 * scores['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {scores['better']} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
