@@ -62,6 +62,8 @@ ROOMS = [
     "base_learners",
     "description",
     "tiles",
+    "openvino_reader",
+    "engine",
     "segmenter",
     "supports",
     "batch",
