@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -57,9 +59,9 @@ def test_what_is_summed_up_or_compared_is_fp32_under_bf16(with_units):
     assert {step.dtype for step in prediction} == {torch.float32}
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_openvino_segments_as_torch_does(with_units, precision):
-    pytest.importorskip("openvino")
     method = tiny_method("two-pass")
     fast = accelerate(method, "openvino", precision, CPU)
     query, image, mask = torch.rand(1, 3, 65, 65), torch.rand(1, 3, 65, 65), square_mask(size=(65, 65))

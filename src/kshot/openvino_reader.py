@@ -53,7 +53,7 @@ class OpenVinoReader:
             if key not in self._graphs:
                 try:
                     self._graphs[key] = make_graph(self._read, shape, self._precision)
-                except RuntimeError as error:
+                except Exception as error:  # its translator has no kind of error of its own
                     raise ModelError(
                         f"OpenVINO cannot run this model ({reason_of(error)}). Use the engine torch."
                     ) from error
@@ -62,7 +62,7 @@ class OpenVinoReader:
 
 def make_graph(read: Read, shape: torch.Size, precision: Literal["fp32", "bf16"]) -> Graph:
     """Translate a function of images of one shape, and compile it."""
-    openvino = import_openvino()
+    openvino, make_decoder = import_openvino()
     structures: list[tuple[pytree.TreeSpec, tuple[int, ...]]] = []
 
     def flat(images: Tensor) -> tuple[Tensor, ...]:
@@ -74,7 +74,11 @@ def make_graph(read: Read, shape: torch.Size, precision: Literal["fp32", "bf16"]
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # that shapes become constants, as they are meant to
         traced = torch.jit.trace(flat, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
-        model = openvino.convert_model(traced, input=list(shape))
+        # Not openvino.convert_model: it tells its makers, if the user has imported OpenVINO before.
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        decoder = make_decoder(traced)  # the front end keeps no reference to it
+        model = frontend.convert(frontend.load(decoder))
+        model.reshape(list(shape))
     options = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -83,14 +87,18 @@ def make_graph(read: Read, shape: torch.Size, precision: Literal["fp32", "bf16"]
     return Graph(openvino.compile_model(model, "CPU", options), *structures[0])
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which calls its makers and leaves files in the home folder."""
+def import_openvino() -> tuple[Any, Any]:
+    """Import OpenVINO, and what shows it torch's graphs.
+
+    Its telemetry stays out, which calls its makers and leaves files in the home folder.
+    """
     is_ours = TELEMETRY not in sys.modules
     if is_ours:
         sys.modules[TELEMETRY] = cast(Any, None)  # as though it were not installed
     try:
         import openvino
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     finally:
         if is_ours:
             del sys.modules[TELEMETRY]
-    return openvino
+    return openvino, TorchScriptPythonDecoder
