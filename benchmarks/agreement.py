@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py --coco-mini DIR [--into FILE.md]
 
-Run it from the repository's root. The shipped two-pass model segments the first episodes of a frozen manifest,
-photographs and masks in their own sizes.
+Run it from the repository's root. The shipped two-pass model segments the first episodes of a frozen
+manifest, photographs and masks in their own sizes.
 """
 
 import argparse
@@ -109,8 +109,8 @@ def table(found: dict[str, Any]) -> Table:
         tuple(("", head) for head in heads),
         tuple(rows),
         (
-            f"{found['episodes']} one-shot episodes of `{found['manifest']}`, masks in the photographs' sizes. "
-            f"Δ probability: the largest of all pixels. {found['provenance']['machine']}.",
+            f"{found['episodes']} one-shot episodes of `{found['manifest']}`, masks in the photographs' "
+            f"sizes. Δ probability: the largest of all pixels. {found['provenance']['machine']}.",
         ),
         num_texts=1,
     )

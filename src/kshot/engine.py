@@ -2,7 +2,7 @@
 
 With engine="openvino" OpenVINO reads images, all that `features` does. With precision="bf16" what takes long
 computes with numbers of 16 bits: reading, the 4-D encoder, the decoders. Their sums, GroupNorm's statistics,
-and all else, softmaxes above all, stay in fp32. Both are for CPUs; docs/performance.md says what they are worth.
+and all else, softmaxes above all, stay in fp32. Both are for CPUs; docs/performance.md says what they give.
 """
 
 import copy
