@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -93,3 +94,18 @@ def test_a_hundred_megapixels_fit_into_2_gigabytes(tmp_path):
     assert int(peak) < 2 * 2**20
     with Image.open(tmp_path / "out" / "large_mask.png") as found:
         assert found.size == (10000, 10000)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
+def test_openvino_and_torch_agree_with_the_shipped_network(demo):
+    support, support_mask = demo.annotated("person")
+    query = ImageOps.mirror(support)
+    plain, fast = (
+        Segmenter.from_pretrained("two-pass", device="cpu", engine=engine)
+        .fit(support, support_mask)
+        .explain(query)
+        for engine in ("torch", "openvino")
+    )
+    for step in ("fused", "first_pass", "second_pass", "base_map"):
+        np.testing.assert_allclose(getattr(fast, step), getattr(plain, step), rtol=0, atol=1e-4)
+    assert (fast.mask == plain.mask).mean() > 0.9999
