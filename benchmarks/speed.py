@@ -5,7 +5,8 @@
 Run it from the repository's root. Each case runs `benchmarks/naive.py` and kshot in alternation, with the
 same weights and inputs, in one process with one thread, and takes the processor's time; then with two threads
 and the clock. Peak memory is that of a process that does nothing else (Linux only). The floor is what the
-operations of kshot's way cost at the rate at which the machine multiplies large matrices. What is in
+operations of kshot's way cost at the rate at which the machine multiplies large matrices, of bf16 where
+kshot's side computes in it. What is in
 `benchmarks/results/speed.json` is kept, so that an interrupted run goes on. Nothing else may run meanwhile.
 """
 
@@ -25,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.table_writers import MISSING, Cell, Table, insert_between, to_markdown
+from kshot.engine import Accelerated, Engine, Precision
 from kshot.episode import Prediction, Support
 from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
@@ -35,6 +37,9 @@ from kshot.pretrained import ModelConfig, build_method
 RESULT = Path("benchmarks/results/speed.json")
 BASE_CLASSES = 15
 WARM_UPS, CLOCKED = 1, 3
+RATES = {"fp32": "gigaflops", "bf16": "gigaflops_bf16"}
+"""Where the rates of matrix products are noted."""
+
 STEPS = ("cls", "sem", "combined", "second", "final")
 
 
@@ -53,7 +58,9 @@ class Case(NamedTuple):
     trains: bool = False
     """Whether it is a step of meta-training."""
     autocast: bool = False
-    """Whether kshot's side of it runs under bf16."""
+    """Whether kshot's side of a training step runs under bf16."""
+    engine: Engine = "torch"
+    precision: Precision = "fp32"
 
 
 LITE_STEP = Case("efficientnet_lite2", 257, batch=8, channels=(16, 32, 64), trains=True)
@@ -70,6 +77,15 @@ CASES = {
     "EfficientNet-Lite2, 1 shot": Case(backbone="efficientnet_lite2"),
     "EfficientNet-Lite2, 1 shot, fitted": Case(backbone="efficientnet_lite2", fitted=True),
     "EfficientNet-Lite2, 5 shots, fitted": Case(backbone="efficientnet_lite2", shots=5, fitted=True),
+    "1 shot, bf16": Case(precision="bf16"),
+    "1 shot, OpenVINO": Case(engine="openvino"),
+    "1 shot, OpenVINO, bf16": Case(engine="openvino", precision="bf16"),
+    "1 shot, fitted, OpenVINO": Case(fitted=True, engine="openvino"),
+    "1 shot, fitted, OpenVINO, bf16": Case(fitted=True, engine="openvino", precision="bf16"),
+    "EfficientNet-Lite2, 1 shot, OpenVINO": Case("efficientnet_lite2", engine="openvino"),
+    "EfficientNet-Lite2, 1 shot, OpenVINO, bf16": Case(
+        "efficientnet_lite2", engine="openvino", precision="bf16"
+    ),
     "batch of 8, 256 px": Case(batch=8, size=256),
     "training step of 8, 256 px": Case(batch=8, size=256, trains=True),
     "training step, recipe lite": LITE_STEP,
@@ -104,10 +120,9 @@ def main() -> None:
     for name in CASES if options.only is None else [options.only]:
         if name not in found.get("cases", {}):
             found["provenance"] = record_provenance([]).model_dump() | {"command": "make bench"}
-            found["gigaflops"] = found.get("gigaflops", matmul_rate() / 1e9)
-            found.setdefault("cases", {})[name] = measure(
-                CASES[name], options.pairs, found["gigaflops"] * 1e9
-            )
+            found |= {rate: matmul_rate(p) / 1e9 for p, rate in RATES.items() if rate not in found}
+            rate = found[RATES[CASES[name].precision]] * 1e9
+            found.setdefault("cases", {})[name] = measure(CASES[name], options.pairs, rate)
             write_text(json.dumps(found, indent=2) + "\n", RESULT)
             print(name, json.dumps(found["cases"][name]), flush=True)
     text = to_markdown(table(found))
@@ -123,8 +138,9 @@ def measure(case: Case, pairs: int, rate: float) -> dict[str, float | None]:
     method, inputs = prepare(case)
     sides = arrange(case, method, inputs)
     difference = largest_difference(sides)
+    plain = case._replace(engine="torch", precision="fp32")  # torch can only count its own operations
     with FlopCounterMode(display=False) as counter:
-        sides.kshot()
+        arrange(plain, method, inputs).kshot()
     for _ in range(WARM_UPS):
         sides.naive(), sides.kshot()
     cpu = alternate(sides, pairs, time.process_time)
@@ -175,12 +191,14 @@ def arrange(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
     naive = Naive(method)
     if case.trains:
         return arrange_step(case, method, naive, inputs)
+    fast = Accelerated(method, case.engine, case.precision)
     shots = list(zip(inputs.supports.unbind(1), inputs.masks.unbind(1), strict=True))
 
     def fit() -> list[Support]:
-        return [Support(method.support_features(image), mask) for image, mask in shots]
+        return [Support(fast.support_features(image), mask) for image, mask in shots]
 
-    known = fit() if case.fitted else None
+    with torch.inference_mode():
+        known = fit() if case.fitted else None
 
     @torch.inference_mode()
     def plainly() -> list[Prediction]:
@@ -189,13 +207,13 @@ def arrange(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
         return found
 
     @torch.inference_mode()
-    def fast() -> list[Prediction]:
-        features = method.features(inputs.query)
-        found = method.match_each(features, fit() if known is None else known)
+    def quickly() -> list[Prediction]:
+        features = fast.features(inputs.query)
+        found = fast.matching.match_each(features, fit() if known is None else known)
         segment_by_vote(found, (case.size, case.size), method.threshold)
         return found
 
-    return Sides(plainly, fast)
+    return Sides(plainly, quickly)
 
 
 def arrange_step(case: Case, method: TwoPass, naive: Naive, inputs: Inputs) -> Sides:
@@ -263,10 +281,11 @@ def _peak_memory(case: Case, side: str) -> float:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
-def matmul_rate() -> float:
+def matmul_rate(precision: Precision) -> float:
     """Measure operations a second of large matrix products, with one thread; the best of several."""
     torch.set_num_threads(1)
-    matrix, taken = torch.rand(2048, 2048), []
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    matrix, taken = torch.rand(2048, 2048).to(dtype), []
     for _ in range(7):
         start = time.process_time()
         matrix @ matrix
@@ -307,11 +326,17 @@ def table(found: dict[str, Any]) -> Table:
             "weights. 400 px and a mask of 20 % unless said.",
             "naive and kshot: processor seconds, one thread, medians; ratio: median of the pairs' ratios. "
             "2 threads: seconds of the clock.",
-            f"floor: kshot's operations at {found['gigaflops']:.0f} Gflop/s, this machine's rate of large "
+            f"floor: kshot's operations at {rates(found)}, this machine's rate of large "
             "matrix products. MB: peak of the whole process, MiB. Δ logits: the largest difference.",
         ),
         num_texts=1,
     )
+
+
+def rates(found: dict[str, Any]) -> str:
+    """Say how fast the machine multiplies, in each precision that was measured."""
+    fp32 = f"{found['gigaflops']:.0f} Gflop/s"
+    return f"{fp32} ({found[bf16]:.0f} in bf16)" if (bf16 := RATES["bf16"]) in found else fp32
 
 
 if __name__ == "__main__":

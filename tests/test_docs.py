@@ -214,6 +214,17 @@ def test_the_table_of_speeds_is_made_from_its_result_file(speed):
     assert "+" not in found["provenance"]["commit"]
 
 
+def test_the_table_of_agreement_is_made_from_its_result_file():
+    page = (ROOT / "docs/performance.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/agreement.json").read_text())
+    agreement = load_module(ROOT / "benchmarks/agreement.py")
+    assert insert_between(page, "table-agreement", to_markdown(agreement.table(found))) == page
+    assert found["episodes"] >= 50
+    assert "+" not in found["provenance"]["commit"]
+    for each in found["ways"].values():
+        assert sum(one["different"] for one in each) < 0.005 * sum(one["pixels"] for one in each)
+
+
 def test_both_sides_of_a_timed_case_compute_the_same(speed):
     for case in (
         speed.Case("efficientnet_lite0", 65, shots=2),

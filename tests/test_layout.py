@@ -70,6 +70,8 @@ ROOMS = [
     "base_learners",
     "description",
     "tiles",
+    "openvino_reader",
+    "engine",
     "segmenter",
     "rasters.labelled",
     "rasters.answer",

@@ -140,3 +140,17 @@ def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name)
     assert iou(np.concatenate([strip.mask for strip in strips]), whole.mask) > 0.9
     fused = np.concatenate([strip.fused for strip in strips])
     assert np.abs(fused - whole.fused).mean() < 0.05
+
+
+def test_openvino_and_torch_agree_with_the_shipped_network(demo):
+    support, support_mask = demo.annotated("person")
+    query = ImageOps.mirror(support)
+    plain, fast = (
+        Segmenter.from_pretrained("two-pass", device="cpu", engine=engine)
+        .fit(support, support_mask)
+        .explain(query)
+        for engine in ("torch", "openvino")
+    )
+    for step in ("fused", "first_pass", "second_pass", "base_map"):
+        np.testing.assert_allclose(getattr(fast, step), getattr(plain, step), rtol=0, atol=1e-4)
+    assert (fast.mask == plain.mask).mean() > 0.9999

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from kshot.engine import Engine, Precision, accelerate
 from kshot.episode import IGNORE, Method, Segmentation, Support
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
 from kshot.images import (
@@ -97,6 +98,13 @@ class Segmenter:
     """Side in pixels of the windows in which large images are read; None: images are read whole."""
     long_side: int | None = None
     """Pixels that the longer side of a large image has when it is cut into windows; None: its own."""
+    accelerated: Method | None = None
+    """What computes in the method's place, if anything."""
+
+    @property
+    def runner(self) -> Method:
+        """What computes: the method itself, or what `kshot.engine` made of it."""
+        return cast(Method, self.method) if self.accelerated is None else self.accelerated
 
     @classmethod
     def from_pretrained(
@@ -109,6 +117,8 @@ class Segmenter:
         tile: int | None = None,
         long_side: int | None = None,
         device: str = "auto",
+        engine: Engine = "torch",
+        precision: Precision = "fp32",
     ) -> Self:
         """Load a model that ships with kshot, a model's folder, or OWNER/NAME on the hub.
 
@@ -121,6 +131,8 @@ class Segmenter:
         `tile`, or else of the network's own size: so that things look as large whatever the camera. Answers
         are in the image's own size all the same.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
+        engine: "openvino" reads images faster, on a CPU, with the same results. precision: "bf16" computes
+        with 16 bits what takes long, on a CPU that can; a few pixels in a thousand then come out otherwise.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
         config, method = load_model(name_or_dir, backbone, backbone_weights)
@@ -129,7 +141,9 @@ class Segmenter:
         tile = config.image_size if tile is None and long_side is not None else tile
         check_tile(tile, long_side)
         chosen = choose_device(device)
-        return cls(config, method.to(chosen).eval(), chosen, tile=tile, long_side=long_side)
+        method = method.to(chosen).eval()
+        accelerated = accelerate(method, engine, precision, chosen)
+        return cls(config, method, chosen, tile=tile, long_side=long_side, accelerated=accelerated)
 
     @overload
     def fit(
@@ -201,12 +215,12 @@ class Segmenter:
     def read_query(self, picture: Image.Image) -> Any:
         """Read a picture whole: its features, which `match` takes; they are the same for all supports."""
         with torch.inference_mode():
-            return cast(Method, self.method).features(self._to_batch(picture))
+            return self.runner.features(self._to_batch(picture))
 
     def match(self, query: Any, picture: Image.Image) -> Explanation:
         """Segment a picture whose features are read; see `explain`."""
         with torch.inference_mode():
-            answer = cast(Method, self.method).segment(query, self.supports, (picture.height, picture.width))
+            answer = self.runner.segment(query, self.supports, (picture.height, picture.width))
         return _to_explanation(answer)
 
     def save(self, folder: str | Path) -> None:
@@ -240,7 +254,7 @@ class Segmenter:
                 f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
             )
         with torch.inference_mode():
-            features = self.method.support_features(self._to_batch(picture))
+            features = self.runner.support_features(self._to_batch(picture))
         return Support(features, squashed.unsqueeze(0).to(self.device))
 
     def tile_for(self, size: tuple[int, int]) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ def evaluate(
     episodes = tuple(episode for manifest in manifests for episode in manifest.episodes)
     owner = np.repeat(np.arange(len(manifests)), [len(manifest.episodes) for manifest in manifests])
     reader = EpisodeReader(dataset, episodes, frame)
-    method = cast(Method, segmenter.method)
+    method = segmenter.runner
     fresh: dict[str, Tensor] = {}
 
     def compute(name: str) -> Any:

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from make_data import tiny_method
+from torch.utils import _pytree as pytree
+
+from kshot.errors import ModelError
+from kshot.openvino_reader import OpenVinoReader
+
+# Not importorskip: it would import it with its telemetry.
+pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
+
+
+@pytest.mark.parametrize("reads", ["features", "support_features"])
+def test_openvino_reads_what_torch_reads(reads):
+    method = tiny_method("two-pass")
+    read = getattr(method, reads)
+    reader = OpenVinoReader(read, "fp32")
+    with torch.inference_mode():
+        for images in torch.rand(2, 1, 3, 65, 65):
+            expected, found = read(images), reader(images)
+            assert pytree.tree_structure(found) == pytree.tree_structure(expected)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_other_shapes_get_graphs_of_their_own():
+    reader = OpenVinoReader(lambda images: (images.mean(dim=1), None), "fp32")
+    for shape in ((1, 3, 8, 9), (2, 3, 5, 5), (1, 3, 8, 9)):
+        images = torch.rand(shape)
+        mean, nothing = reader(images)
+        torch.testing.assert_close(mean, images.mean(dim=1))
+        assert nothing is None
+    assert len(reader._graphs) == 2
+
+
+def test_what_openvino_cannot_run_is_a_model_error():
+    def read(images):
+        return torch.linalg.qr(images)[0]
+
+    with pytest.raises(ModelError, match=r"OpenVINO cannot run this model .*Use the engine torch"):
+        OpenVinoReader(read, "fp32")(torch.rand(1, 3, 4, 4))
+
+
+def test_openvinos_telemetry_stays_out():
+    check = "import sys; from kshot.openvino_reader import import_openvino; import_openvino()[0].Core()\n"
+    check += "assert not [name for name in sys.modules if 'openvino_telemetry' in name]"
+    subprocess.run([sys.executable, "-c", check], check=True)
