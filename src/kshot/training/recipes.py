@@ -127,6 +127,11 @@ class TrainConfig(BaseModel):
     validate_episodes: int = Field(default=200, ge=1)
     seed: int = 0
 
+    @property
+    def needs_base_learner(self) -> bool:
+        """Whether it matches with B_sem."""
+        return self.method == "two-pass" or self.matched_by != "cls"
+
 
 class Recipe(NamedTuple):
     """Both trainings' settings."""
