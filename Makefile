@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results pictures
+.PHONY: weights suggest-results mistakes-results pictures
 
 setup: $(VENV)/.kshot-ready
 
@@ -54,6 +54,11 @@ results: setup
 # make suggest-results COCO_MINI=DIR VOC=DIR: whether suggested supports beat random ones; ten minutes.
 suggest-results: setup
 	$(BIN)/python benchmarks/suggest.py --coco-mini $(COCO_MINI) --voc $(VOC) --into docs/suggest.md
+
+# make mistakes-results COCO_MINI=DIR: what negatives are worth, and a look at one's own support; ten minutes.
+mistakes-results: setup
+	$(BIN)/python benchmarks/negatives.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
+	$(BIN)/python benchmarks/self_check.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md

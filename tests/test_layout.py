@@ -63,6 +63,7 @@ ROOMS = [
     "description",
     "tiles",
     "segmenter",
+    "self_check",
     "supports",
     "batch",
     "suggest",

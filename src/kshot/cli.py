@@ -51,6 +51,15 @@ SupportImages = Annotated[
     Path | None,
     typer.Option(help="Where the photographs of --supports are, if not beside it.", metavar="FOLDER"),
 ]
+Negatives = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--negative",
+        help="An image without the object, in which the model finds it none the less: not this. Repeat for "
+        "more. For prototype.",
+        metavar="IMAGE",
+    ),
+]
 Classes = Annotated[
     str,
     typer.Option(
@@ -83,6 +92,7 @@ def segment(
     support_pairs: SupportPairs = None,
     support_file: SupportFile = None,
     support_images: SupportImages = None,
+    negatives: Negatives = None,
     classes: Classes = "",
     model: Model = None,
     image_size: ImageSize = None,
@@ -112,6 +122,7 @@ def segment(
 
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
     examples = _read_examples(support_pairs, support_file, support_images, classes)
+    examples = examples.with_negatives(negatives or [])
     segmenter = Segmenter.from_pretrained(
         model or DEFAULT_MODEL,
         image_size=image_size,

@@ -101,10 +101,11 @@ def suggest(
 
 
 def _appearances(segmenter: Segmenter, pairs: Iterable[tuple[Image.Image, MaskSource]]) -> list[Appearance]:
-    return [
-        appearance(segmenter, picture, read_mask(mask, (picture.height, picture.width)))
+    masks = [
+        (picture, read_mask(mask, (picture.height, picture.width), may_be_empty=True))
         for picture, mask in pairs
     ]
+    return [appearance(segmenter, picture, mask) for picture, mask in masks if mask.any()]
 
 
 def appearance(segmenter: Segmenter, picture: Image.Image, mask: NDArray[np.generic]) -> Appearance:

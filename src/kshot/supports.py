@@ -1,7 +1,9 @@
 """Labelled examples for the command, from pictures of masks or from an annotation file."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from kshot.errors import DataError
 from kshot.images import read_image, read_label_map, read_mask
 from kshot.pictures import captioned, label_colour, montage, overlay
 from kshot.segmenter import MAX_CLASSES, LabelledImages, LabelSegmenter, Segmenter
+from kshot.self_check import hint, own_iou
 
 CELL = 240
 """Pixels that the supports' picture has for its width and for its height."""
@@ -23,6 +26,9 @@ SHOWN = 16
 
 NAMED = 8
 """Classes whose names are below it: the first ones."""
+
+CHECKED = 5
+"""Supports of a class that are looked for in their own photographs: the first ones."""
 
 UNNAMED = "object"
 """The class of masks that nobody named."""
@@ -36,13 +42,27 @@ class Supports:
     picture: Image.Image
 
     def fit(self, segmenter: Segmenter) -> Segmenter | LabelSegmenter:
-        """Show them to a model. Of one class the answers will be masks, of several label maps."""
-        fitted = segmenter.fit(self.classes)
-        return fitted if len(self.classes) > 1 else next(iter(fitted.segmenters.values()))
+        """Show them to a model. Of one class the answers will be masks, of several label maps.
+
+        Says on stderr what the model does not find in its own photographs.
+        """
+        classes = {name: list(pairs) for name, pairs in self.classes.items()}
+        fitted = segmenter.fit(classes)
+        for name, pairs in classes.items():
+            if line := _hint(fitted.segmenters[name], pairs, name):
+                print(line, file=sys.stderr)
+        return fitted if len(classes) > 1 else fitted.segmenters[next(iter(classes))]
+
+    def with_negatives(self, images: Sequence[Path]) -> "Supports":
+        """Add photographs that show none of the classes; see `Segmenter.fit`."""
+        empty = [
+            (picture, np.zeros((picture.height, picture.width), bool)) for picture in map(read_image, images)
+        ]
+        return replace(self, classes={name: chain(pairs, empty) for name, pairs in self.classes.items()})
 
 
 def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None]) -> Supports:
-    """Read pictures and masks.
+    """Read pictures and masks. One whose mask is empty is a negative of every class; see `Segmenter.fit`.
 
     values: each class's value in the masks. None where there is one class, whose value the masks show.
     Raises ImageError or MaskError for what cannot be used.
@@ -50,13 +70,16 @@ def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | No
     names = tuple(values) or (UNNAMED,)
     classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in names}
     shown = []
+    known = {name: value for name, value in values.items() if value is not None}
     for image, mask in pairs:
         picture = read_image(image)
         size = picture.height, picture.width
-        known = {name: value for name, value in values.items() if value is not None}
-        masks = read_label_map(mask, size, known) if known else {names[0]: read_mask(mask, size)}
-        for name, found in masks.items():
-            classes[name].append((picture, found))
+        if known:
+            masks = read_label_map(mask, size, known)
+        else:
+            masks = {names[0]: read_mask(mask, size, may_be_empty=True)}
+        for name in masks or names:
+            classes[name].append((picture, masks.get(name, np.zeros(size, dtype=np.bool_))))
         shown.append(_thumbnail(picture, masks, names))
     return Supports(classes, _arrange(shown[:SHOWN], names))
 
@@ -83,6 +106,18 @@ def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] |
         source, masks = photograph.read()
         shown.append(_thumbnail(read_image(source), masks, chosen.class_names))
     return Supports(chosen.examples(), _arrange(shown, chosen.class_names))
+
+
+def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
+    """Say what to try if the first supports of a class are not found in their own photographs."""
+    found = list[float]()
+    for image, mask in pairs:
+        picture = read_image(image)
+        foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
+        if foreground.any() and len(found) < CHECKED:
+            alone = replace(fitted, supports=(fitted.supports[len(found)],))
+            found.append(own_iou(alone, picture, foreground))
+    return hint(float(np.mean(found)), f"'{name}'")
 
 
 def _thumbnail(
