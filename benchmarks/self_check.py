@@ -32,7 +32,7 @@ ANSWERS = {
     "prototype": "prototype_efficientnet_lite0_coco-mini-60_1shot.json",
     "two-pass": "shipped_two-pass_coco-mini-60_1shot.json",
 }
-SUPPORTS = 120
+SUPPORTS = 80
 """Different supports that are looked for, of each model."""
 GOOD = 0.5
 """IoU from which on an answer is called good in the table."""
