@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects pictures
+.PHONY: weights suggest-results small-objects mistakes-results pictures
 
 setup: $(VENV)/.kshot-ready
 
@@ -58,6 +58,11 @@ suggest-results: setup
 # make small-objects COCO_MINI=DIR: whether tiles find small objects better; an hour or two, and a stopped run goes on.
 small-objects: setup
 	$(BIN)/python benchmarks/small_objects.py --coco-mini $(COCO_MINI) --into docs/photographs.md
+
+# make mistakes-results COCO_MINI=DIR: what negatives are worth, and a look at one's own support; ten minutes.
+mistakes-results: setup
+	$(BIN)/python benchmarks/negatives.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
+	$(BIN)/python benchmarks/self_check.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md

@@ -90,6 +90,7 @@ def verbs(command=None, words=()):
         "docs/annotations.md",
         "docs/benchmarks.md",
         "docs/rasters.md",
+        "docs/mistakes.md",
         "docs/server.md",
         "docs/training.md",
     ],
@@ -202,6 +203,15 @@ def test_the_table_of_suggestions_is_made_from_its_result_file():
     found = json.loads((ROOT / "benchmarks/results/suggest.json").read_text())
     table = load_module(ROOT / "benchmarks/suggest.py").table(found)
     assert insert_between(page, "table-suggest", table) == page
+    assert "+" not in found["provenance"]["commit"]
+
+
+@pytest.mark.parametrize("name", ["negatives", "self_check"])
+def test_the_tables_of_mistakes_are_made_from_their_result_files(name):
+    page = (ROOT / "docs/mistakes.md").read_text()
+    found = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    table = load_module(ROOT / f"benchmarks/{name}.py").table(found)
+    assert insert_between(page, f"table-{name.replace('_', '-')}", table) == page
     assert "+" not in found["provenance"]["commit"]
 
 

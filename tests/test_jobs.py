@@ -160,3 +160,15 @@ def test_a_photograph_waits_once_and_goes_with_its_session(session, monkeypatch)
     worker.stop()
     assert second.result is None
     assert not session.folder.exists()
+
+
+def test_a_support_that_is_not_found_in_its_own_photograph_has_a_hint(worker, session):
+    good, bad = add_support(session), add_support(session, labels=MASK & (np.arange(120) < 25))
+    query, _ = add_query(session)
+    settle(worker, session)
+    assert good.hint is None
+    assert bad.problem is None
+    assert "hardly finds this in its own photograph" in bad.hint
+    session.draw(bad, MASK.astype(np.uint8))
+    assert bad.hint is None
+    assert query.problem is None

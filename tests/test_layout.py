@@ -73,6 +73,7 @@ ROOMS = [
     "openvino_reader",
     "engine",
     "segmenter",
+    "self_check",
     "rasters.labelled",
     "rasters.answer",
     "rasters.segment_map",

@@ -260,3 +260,25 @@ def test_prototypes_by_hand():
         size = query.stages[1][-1].shape[-2:]
         expected = expected + F.interpolate(cosines[None], size, mode="bilinear", align_corners=True) / 2
     torch.testing.assert_close(logits, 20 * expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_negative_is_one_more_background_by_hand():
+    method = tiny_method("prototype")
+    query, (support, *others) = method.features(query_images()), read_supports(method, 3)
+    negatives = [Support(one.features, torch.zeros_like(one.mask)) for one in others]
+    background, foreground = method(query, [support])[0]
+    logits = [background]
+    for negative in negatives:
+        maps = []
+        for stage in (1, 2):
+            mean = negative.features.stages[stage][-1].mean(dim=(-2, -1))[0]
+            cosine = torch.einsum(
+                "chw,c->hw", F.normalize(query.stages[stage][-1][0], dim=0), F.normalize(mean, dim=0)
+            )
+            size = query.stages[1][-1].shape[-2:]
+            maps.append(F.interpolate(cosine[None, None], size, mode="bilinear", align_corners=True)[0, 0])
+        logits.append(20 * (maps[0] + maps[1]) / 2)
+    found = method(query, [support], negatives)[0]
+    torch.testing.assert_close(found[0], torch.stack(logits).amax(dim=0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1], foreground)
+    assert (found[0] > background).any()

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from make_data import METHODS, iou, scene, tiny_method, two_things
+from make_data import MATCHING_METHODS, METHODS, iou, scene, tiny_method, two_things
 from PIL import Image
 
 from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
 from kshot.pretrained import ModelConfig
 from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, choose_device, decide_labels
+from kshot.tiles import cut
 
 
 def tiny_segmenter(name="two-pass", image_size=96):
@@ -195,7 +198,7 @@ def test_mistakes_with_classes_are_named():
     segmenter, (picture, labels) = tiny_segmenter(), two_things()
     with pytest.raises(MaskError, match="0 classes; a label map holds 1 to 254"):
         segmenter.fit({})
-    with pytest.raises(ImageError, match="Class 'cat' has no support images"):
+    with pytest.raises(ImageError, match="no support images of class 'cat'"):
         segmenter.fit({"cat": []})
     with pytest.raises(MaskError, match="dictionary of classes holds the masks"):
         segmenter.fit({"cat": [(picture, labels == 1)]}, [labels])
@@ -203,7 +206,7 @@ def test_mistakes_with_classes_are_named():
         segmenter.fit(picture)
     with pytest.raises(MaskError, match="2 support images need as many masks, but there are 1"):
         segmenter.fit_label_maps([picture, picture], [labels], {"disc": 1, "square": 2})
-    with pytest.raises(ImageError, match="Class 'cat' has no support images"):
+    with pytest.raises(ImageError, match="no support images of class 'cat'"):
         segmenter.fit_label_maps([picture], [labels], {"disc": 1, "square": 2, "cat": 3})
     with pytest.raises(MaskError, match=r"the value 2, which no class has: there are 0, 255 and 1 \(disc\)"):
         segmenter.fit_label_maps([picture], [labels], {"disc": 1})
@@ -227,3 +230,46 @@ def test_confidence_of_several_classes_is_that_of_each_pixels_own_class():
     labels = np.array([[1, 1], [2, 0]], dtype=np.uint8)
     assert LabelExplanation(labels, classes).confidence == pytest.approx((0.9 + 0.9 + 0.6) / 3)
     assert LabelExplanation(labels * 0, classes).confidence == 0
+
+
+def lone_square(seed):
+    """Draw the blue square of `two_things` without the disc."""
+    picture, labels = two_things(seed=seed)
+    pixels, empty = np.array(picture), np.asarray(two_things(seed=seed + 1)[0])
+    pixels[labels == 1] = empty[:10, :10].mean(axis=(0, 1))
+    return Image.fromarray(pixels), np.zeros_like(labels)
+
+
+def test_an_empty_mask_beside_another_says_what_is_not_meant(pretrained):
+    picture, labels = two_things()
+    query, truth = two_things(red=120, blue=30, seed=1)
+    negative = lone_square(seed=2)
+    alone = pretrained.fit(picture, labels == 1)
+    told = pretrained.fit([negative[0], picture], [negative[1], labels == 1])
+    assert (len(told.supports), len(told.negatives)) == (1, 1)
+    before, after = alone.predict_proba(query), told.predict_proba(query)
+    assert after[truth == 2].mean() < 0.7 * before[truth == 2].mean()
+    assert iou(told.predict(query), truth == 1) > 0.7
+    assert (after <= before + 1e-6).all()  # one more background can only take away
+    by_name = pretrained.fit({"disc": [(picture, labels == 1), negative]})
+    np.testing.assert_array_equal(by_name.explain(query).classes["disc"].fused, after)
+    classes = {"disc": 1, "square": 2}
+    maps = pretrained.fit_label_maps([picture, negative[0]], [labels, negative[1]], classes)
+    assert [len(one.negatives) for one in maps.segmenters.values()] == [1, 1]
+    np.testing.assert_array_equal(maps.explain(query).classes["disc"].fused, after)
+    assert not told.fit(picture, labels == 1).negatives
+
+
+def test_a_large_negative_is_read_in_tiles_as_queries_are():
+    segmenter = replace(tiny_segmenter("prototype"), tile=64)
+    picture, mask = scene()
+    fitted = segmenter.fit([picture, picture], [mask, np.zeros_like(mask)])
+    assert len(fitted.negatives) == len(cut((90, 120), 64)) > 1
+    assert np.isfinite(fitted.predict_proba(picture)).all()
+
+
+@pytest.mark.parametrize("name", MATCHING_METHODS)
+def test_networks_that_match_refuse_a_negative(name):
+    picture, mask = scene()
+    with pytest.raises(ModelError, match="two-pass can learn from"):
+        tiny_segmenter(name).fit([picture, picture], [mask, mask & False])

@@ -125,3 +125,24 @@ def test_an_object_that_is_too_small_is_named_with_its_photograph(tmp_path, caps
     options = [tmp_path / "queries", "--image-size", 33, "--out", tmp_path / "out"]
     assert run("segment", "--supports", path, *options) == 2
     assert "table.png' is too small: its 1 pixels of 180 x 90" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("queries")
+def test_a_negative_is_an_image_with_an_empty_mask(tmp_path, capsys):
+    picture, labels = two_things()
+    picture.save(tmp_path / "a.png")
+    mask_picture(labels == 1).save(tmp_path / "a_mask.png")
+    picture.crop((100, 0, 180, 90)).save(tmp_path / "not.png")
+    mask_picture(np.zeros((90, 80), bool)).save(tmp_path / "nothing.png")
+    pair = ["--support", tmp_path / "a.png", tmp_path / "a_mask.png"]
+    same = ["--support", tmp_path / "not.png", tmp_path / "nothing.png"]
+    common = [tmp_path / "queries" / "one.png", "--image-size", 257, "--also", "probability"]
+    answers = {}
+    for name, more in {"without": [], "negative": ["--negative", tmp_path / "not.png"], "mask": same}.items():
+        assert run("segment", *pair, *more, *common, "--out", tmp_path / name) == 0
+        answers[name] = np.load(tmp_path / name / "one_probability.npy")
+    np.testing.assert_array_equal(answers["negative"], answers["mask"])
+    assert answers["mask"].sum() < answers["without"].sum()
+    assert run("segment", *same, *common, "--out", tmp_path / "none") == 2
+    assert "Every mask of class 'object' is empty" in capsys.readouterr().err
+    assert run("suggest", *pair, *same, *common[:3]) == 0

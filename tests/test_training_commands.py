@@ -1,9 +1,12 @@
 import json
 
 import pytest
+import torch
 from make_data import TINY, write_folder, write_tiny_backbone, write_training_photographs
+from safetensors.torch import load_file
 from test_cli import run
 
+from kshot.base_learners import find_base_learner, forget, load_base_learner
 from kshot.training import commands
 
 
@@ -90,6 +93,9 @@ def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
     assert config["selected_on"] is None
 
 
+OWN = ("--data", "own", "--select-on", "nothing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -98,10 +104,20 @@ def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
         (("train", "--data", "pascal"), "Say where the files of pascal are: --root DIR"),
         (("pretrain", "--data", "nowhere"), "There is no benchmark and no folder 'nowhere'"),
         (("train", "--recipe", "lite", "--fold", 7), "fold: Input should be less than 4"),
+        (("train", *OWN, "--start-from", "prototype"), "'prototype' is prototype, which learns nothing"),
+        (("train", *OWN, "--start-from", "nowhere"), "no model or folder 'nowhere'. kshot ships"),
+        (("train", *OWN, "--base-learner", "prototype"), "'prototype' (prototype) has no base learner. Give"),
+        (
+            ("train", *OWN, "--start-from", "two-pass", "--method", "hsnet"),
+            "'two-pass' cannot be trained on: it has method two-pass, not hsnet. Give the --method,",
+        ),
+        (("train", *OWN), "or a model that has one (--base-learner two-pass)"),
         (("train", "--stage", "3@8"), "sizes.0.image_size: Input should be greater than or equal to 33"),
     ],
 )
-def test_mistakes_are_one_line(arguments, problem, tmp_path, capsys):
+def test_mistakes_are_one_line(arguments, problem, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "own", [("a", 0), ("b", 0)], class_names=("ant",))
     assert run(*arguments, "--out", tmp_path / "run") == 2
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -138,3 +154,37 @@ def test_a_folder_of_few_classes_holds_none_out_and_says_so(voc, tmp_path, capsy
     assert run("train", *tiny, *quick, *some) == 0
     assert json.loads((tmp_path / "model" / "config.json").read_text())["selected_on"] is None
     assert "fewer than 5 classes: all are trained on" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_a_model_with_its_base_learner(voc, tmp_path):
+    weights = ("--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2, "--cache", tmp_path / "features", *weights)
+    pairs = [(f"im{n}", n % 3) for n in range(6)]
+    theirs = write_folder(tmp_path / "theirs", pairs, class_names=("ant", "Bee", "cow"))
+    base, first, mine = (tmp_path / name for name in ("base", "first", "mine"))
+    short = ("--epochs", 0.3, "--epochs", 0.3, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    assert run("pretrain", "--data", theirs, "--out", base, *short, *quick[:6], *weights) == 0
+    few = ("--stage", "1@65", "--select-on", "nothing", "--validate-episodes", 2)
+    assert run("train", "--data", theirs, "--base-learner", base, "--out", first, *few, *quick) == 0
+    # It was trained on this folder, to find other things: nothing is forgotten.
+    assert json.loads((first / "config.json").read_text())["base_classes"] == ["ant", "Bee", "cow"]
+    own = write_folder(tmp_path / "own", [(f"o{n}", n % 2) for n in range(4)], class_names=("bee", "elk"))
+    assert run("train", "--data", own, "--start-from", first, "--out", mine, *few, *quick) == 0
+    assert json.loads((mine / "config.json").read_text())["base_classes"] == ["ant", "cow"]
+    outputs = load_file(mine / "model.safetensors")["base_head.classify.4.bias"]
+    kept = load_file(first / "model.safetensors")["base_head.classify.4.bias"][[0, 1, 3]]
+    assert torch.equal(outputs, kept)
+    digests = json.loads((mine / "recipe.json").read_text())
+    assert digests["start_from_sha256"] == digests["base_learner_sha256"]
+
+
+def test_models_that_ship_have_names_as_base_learners_too():
+    folder = find_base_learner("two-pass")
+    about, network = load_base_learner(folder)
+    assert folder.name == "base_learner"
+    assert len(about.base_classes) == 12
+    smaller, forgetful = forget(about, network, ("dog", "bus"))
+    assert smaller.base_classes == tuple(n for n in about.base_classes if n not in ("dog", "bus"))
+    features = torch.randn(1, network.backbone.num_features, 5, 5)
+    kept = [0, *(1 + place for place, name in enumerate(about.base_classes) if name not in ("dog", "bus"))]
+    torch.testing.assert_close(forgetful.head(features), network.head(features)[:, kept])

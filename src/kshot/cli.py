@@ -54,6 +54,15 @@ SupportImages = Annotated[
     Path | None,
     typer.Option(help="Where the photographs of --supports are, if not beside it.", metavar="FOLDER"),
 ]
+Negatives = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--negative",
+        help="An image without the object, in which the model finds it none the less: not this. Repeat for "
+        "more. For prototype.",
+        metavar="IMAGE",
+    ),
+]
 Classes = Annotated[
     str,
     typer.Option(
@@ -86,6 +95,7 @@ def segment(
     support_pairs: SupportPairs = None,
     support_file: SupportFile = None,
     support_images: SupportImages = None,
+    negatives: Negatives = None,
     classes: Classes = "",
     model: Model = None,
     image_size: ImageSize = None,
@@ -143,6 +153,7 @@ def segment(
     view = View(parse_bands(bands), plane, tile or MAP_TILE)
     outputs = Outputs.plan(queries, out, frozenset(_words(also)))
     examples = _read_examples(support_pairs, support_file, support_images, classes, view)
+    examples = examples.with_negatives(negatives or [])
     if tile is None and long_side is None and outputs.holds_maps:
         tile = MAP_TILE
     segmenter = _load(

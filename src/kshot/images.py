@@ -72,13 +72,14 @@ def read_size(source: ImageSource) -> tuple[int, int]:
         return (picture.width, picture.height) if is_on_its_side else (picture.height, picture.width)
 
 
-def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
+def read_mask(source: MaskSource, size: tuple[int, int], *, may_be_empty: bool = False) -> NDArray[np.bool_]:
     """Read a support mask of an image of `size`, as a bool array (H, W), True on the object.
 
     A mask holds 0 for background and one other value for the object; 255 beside it marks pixels to
     ignore, which then count as background. A mask of 0 and 255 only has 255 for its object. Palette
     pictures are read as their indices. A file is turned upright by its own EXIF orientation, as photographs
     are; without one it was drawn on the upright photograph.
+    may_be_empty: whether it may mark nothing, which says of its image: not this.
     Raises MaskError for another size, several object values, no object at all, or colour.
     """
     name = _name(source)
@@ -86,6 +87,8 @@ def read_mask(source: MaskSource, size: tuple[int, int]) -> NDArray[np.bool_]:
     objects = [int(value) for value in np.unique(values) if value != 0]
     if len(objects) > 1 and IGNORE in objects:
         objects.remove(IGNORE)
+    if not objects and may_be_empty:
+        return np.zeros(size, dtype=np.bool_)
     if not objects:
         raise MaskError(f"Mask {name} is empty: all its pixels are 0. Mark the object with 1 or 255.")
     if len(objects) > 1:

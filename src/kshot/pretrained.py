@@ -3,7 +3,7 @@
 The ImageNet backbone is not in the file: the config names it, with the digest of its weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, assert_never
@@ -109,7 +109,7 @@ def load_model(
     Raises ModelError if there is no such model or its config is broken, WeightsError if weights are
     missing, unreadable, or not those that the model was trained with.
     """
-    folder = _find_folder(str(name_or_dir))
+    folder = find_folder(name_or_dir)
     config = read_config(folder / CONFIG_FILE)
     if backbone is not None:
         config = _exchange_backbone(config, backbone)
@@ -161,19 +161,42 @@ def write_config(config: BaseModel, path: Path) -> None:
 
 def base_learner_names(method: AnyMethod) -> dict[str, str]:
     """Map a method's weights that belong to its base learner to their names in a PSPNet."""
-    parts = {"matcher.sem_backbone.": "backbone.", "sem_backbone.": "backbone.", "base_head.": "head."}
-    return {
-        key: part + key.removeprefix(prefix)
-        for key in method.state_dict()
-        for prefix, part in parts.items()
-        if key.startswith(prefix)
-    }
+    return _base_learner_names(method.state_dict())
+
+
+def to_base_learner(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pick a PSPNet's weights out of a method's."""
+    return {name: state[key] for key, name in _base_learner_names(state).items()}
 
 
 def learned_weights(method: AnyMethod) -> dict[str, Tensor]:
     """Give the weights that belong to the model: all but B_cls, which is downloaded or installed."""
     frozen = _backbone_state(method)
     return {key: value for key, value in method.state_dict().items() if key not in frozen}
+
+
+def find_folder(name_or_dir: str | Path) -> Path:
+    """Find the folder of a model that ships with kshot, one's own, or OWNER/NAME on the hub.
+
+    Raises ModelError if there is none.
+    """
+    name = str(name_or_dir)
+    if name in shipped_models():
+        return Path(str(files("kshot") / "models" / name))
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        try:
+            return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, "base_learner/*"]))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"There is no folder {name}, and no repository of that name could be fetched from the "
+                f"hub ({reason_of(error)})."
+            ) from error
+    raise ModelError(
+        f"There is no model or folder '{name}'. kshot ships {', '.join(shipped_models())}; "
+        "or give a model's folder, or OWNER/NAME on the Hugging Face hub."
+    )
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -189,6 +212,16 @@ def read_config(path: Path) -> ModelConfig:
 def shipped_models() -> list[str]:
     """Name the models that come with kshot."""
     return sorted(path.name for path in Path(str(files("kshot") / "models")).iterdir())
+
+
+def _base_learner_names(keys: Iterable[str]) -> dict[str, str]:
+    parts = {"matcher.sem_backbone.": "backbone.", "sem_backbone.": "backbone.", "base_head.": "head."}
+    return {
+        key: part + key.removeprefix(prefix)
+        for key in keys
+        for prefix, part in parts.items()
+        if key.startswith(prefix)
+    }
 
 
 def _backbone_state(method: AnyMethod) -> dict[str, Tensor]:
@@ -225,22 +258,3 @@ def _check_digest(config: ModelConfig, backbone: Backbone) -> None:
             f"its config says {str(config.backbone_sha256)[:12]}…. Give the right file with "
             "--backbone-weights."
         )
-
-
-def _find_folder(name: str) -> Path:
-    if name in shipped_models():
-        return Path(str(files("kshot") / "models" / name))
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        try:
-            return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, "base_learner/*"]))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"There is no folder {name}, and no repository of that name could be fetched from the "
-                f"hub ({reason_of(error)})."
-            ) from error
-    raise ModelError(
-        f"There is no model or folder '{name}'. kshot ships {', '.join(shipped_models())}; "
-        "or give a model's folder, or OWNER/NAME on the Hugging Face hub."
-    )

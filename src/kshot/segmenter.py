@@ -24,8 +24,9 @@ from kshot.images import (
     read_label_map,
     read_mask,
 )
+from kshot.methods.prototype import Prototype
 from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
-from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile, tile_for
+from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile, cut, tile_for
 
 LabelMap = NDArray[np.uint8]
 
@@ -94,6 +95,8 @@ class Segmenter:
     method: AnyMethod
     device: torch.device
     supports: tuple[Support, ...] = ()
+    negatives: tuple[Support, ...] = ()
+    """Images without the object, whose masks are empty."""
     tile: int | None = None
     """Side in pixels of the windows in which large images are read; None: images are read whole."""
     long_side: int | None = None
@@ -162,9 +165,12 @@ class Segmenter:
     ) -> "Self | LabelSegmenter":
         """Read one or more labelled images, and return a new segmenter that knows them.
 
+        A mask of nothing but 0 beside one that marks the object makes its image a negative: nothing in it is
+        the object. Models of the method prototype take them; docs/mistakes.md says what they are worth.
         Several classes: give a dictionary of their names, each with its pairs of an image and a mask; the
         answer is a LabelSegmenter.
-        Raises ImageError or MaskError for a support that cannot be used; `self` never changes.
+        Raises ImageError or MaskError for a support that cannot be used, ModelError for a negative that the
+        model cannot learn from; `self` never changes.
         """
         if isinstance(support_images, Mapping):
             if support_masks is not None:
@@ -172,8 +178,7 @@ class Segmenter:
             return LabelSegmenter(self._fit_classes(support_images))
         if support_masks is None:
             raise MaskError("There are no masks. Give one for each support image.")
-        supports = [self._read_support(*pair) for pair in _pairs(support_images, support_masks)]
-        return replace(self, supports=tuple(supports))
+        return self._fit_pairs(_pairs(support_images, support_masks))
 
     def fit_label_maps(
         self,
@@ -184,14 +189,17 @@ class Segmenter:
         """Read images whose masks hold several classes, say palette pictures.
 
         classes: each class's name and its value in the masks; the answer's labels are 1, 2, … in this order.
+        A mask of nothing but 0 is a negative of each class; see `fit`.
         Raises ImageError or MaskError for a support that cannot be used, or a class that none shows.
         """
         pairs: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in classes}
         for image, label_map in _pairs(support_images, label_maps):
             picture = read_image(image)
             found = read_label_map(label_map, (picture.height, picture.width), classes)
-            for name, mask in found.items():
-                pairs[name].append((picture, mask))
+            for name in found or classes:
+                pairs[name].append(
+                    (picture, found.get(name, np.zeros((picture.height, picture.width), bool)))
+                )
         return self.fit(pairs)
 
     def predict(self, image: ImageSource) -> NDArray[np.bool_]:
@@ -219,9 +227,12 @@ class Segmenter:
 
     def match(self, query: Any, picture: Image.Image) -> Explanation:
         """Segment a picture whose features are read; see `explain`."""
+        size = picture.height, picture.width
         with torch.inference_mode():
-            answer = self.runner.segment(query, self.supports, (picture.height, picture.width))
-        return _to_explanation(answer)
+            if self.negatives:  # `fit` takes them for no other method
+                prototype = cast(Prototype, self.method)
+                return _to_explanation(prototype.segment(query, self.supports, size, self.negatives))
+            return _to_explanation(self.runner.segment(query, self.supports, size))
 
     def save(self, folder: str | Path) -> None:
         """Write the model, without its supports, to a folder that `from_pretrained` reads back."""
@@ -233,15 +244,30 @@ class Segmenter:
             raise MaskError(f"There are {len(classes)} classes; a label map holds 1 to {MAX_CLASSES}.")
         fitted = {}
         for name, given in classes.items():
-            supports = tuple(self._read_support(image, mask) for image, mask in given)
-            if not supports:
-                raise ImageError(f"Class '{name}' has no support images. Give at least one with its mask.")
-            fitted[name] = replace(self, supports=supports)
+            fitted[name] = self._fit_pairs(given, f" of class '{name}'")
         return fitted
 
-    def _read_support(self, image: ImageSource, mask: MaskSource) -> Support:
-        picture = read_image(image)
-        foreground = read_mask(mask, (picture.height, picture.width))
+    def _fit_pairs(self, pairs: Iterable[tuple[ImageSource, MaskSource]], whose: str = "") -> Self:
+        supports, negatives = list[Support](), list[Image.Image]()
+        for image, mask in pairs:
+            picture = read_image(image)
+            foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
+            if foreground.any():
+                supports.append(self._read_support(image, picture, foreground))
+            else:
+                negatives.append(picture)
+        if not supports and not negatives:
+            raise ImageError(f"There are no support images{whose}. Give at least one with its mask.")
+        if not supports:
+            raise MaskError(
+                f"Every mask{whose} is empty: all pixels are 0. Mark the object with 1 or 255 in one of them."
+            )
+        read = tuple(one for picture in negatives for one in self._read_negative(picture))
+        return replace(self, supports=tuple(supports), negatives=read)
+
+    def _read_support(
+        self, image: ImageSource, picture: Image.Image, foreground: NDArray[np.bool_]
+    ) -> Support:
         left, top, right, bottom = box = around(foreground, self.tile_for((picture.height, picture.width)))
         if box != (0, 0, picture.width, picture.height):  # a copy of all would cost much
             picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
@@ -253,9 +279,23 @@ class Segmenter:
                 f"of {picture.width} x {picture.height} vanish at {self.config.image_size} x "
                 f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
             )
+        return Support(self._support_features(picture), squashed.unsqueeze(0).to(self.device))
+
+    def _read_negative(self, picture: Image.Image) -> list[Support]:
+        """Read an image without the object, each of its windows, in which the object would be seen."""
+        if not isinstance(self.method, Prototype):
+            raise ModelError(
+                f"An image without the object (its mask is empty) is nothing that {self.config.method} can "
+                "learn from. Leave it out, or choose the model prototype."
+            )
+        empty = torch.zeros(1, 1, self.config.image_size, self.config.image_size, device=self.device)
+        size = picture.height, picture.width
+        windows = cut(size, self.tile_for(size))
+        return [Support(self._support_features(picture.crop(window.box)), empty) for window in windows]
+
+    def _support_features(self, picture: Image.Image) -> Any:
         with torch.inference_mode():
-            features = self.runner.support_features(self._to_batch(picture))
-        return Support(features, squashed.unsqueeze(0).to(self.device))
+            return self.runner.support_features(self._to_batch(picture))
 
     def tile_for(self, size: tuple[int, int]) -> int | None:
         """Give the side in pixels of the windows in which an image of `size` is read; None: whole."""

@@ -1,7 +1,9 @@
 """Labelled examples for the command, from pictures of masks or from an annotation file."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ from PIL import Image, ImageOps
 from kshot.annotations.photographs import MAX_SUPPORTS
 from kshot.annotations.read import read_annotations
 from kshot.errors import DataError
-from kshot.images import read_image
+from kshot.images import read_image, read_mask
 from kshot.pictures import captioned, label_colour, montage, overlay
 from kshot.rasters.labelled import read_labelled
 from kshot.rasters.view import View
 from kshot.segmenter import MAX_CLASSES, LabelledImages, LabelSegmenter, Segmenter
+from kshot.self_check import hint, own_iou
 
 CELL = 240
 """Pixels that the supports' picture has for its width and for its height."""
@@ -25,6 +28,9 @@ SHOWN = 16
 
 NAMED = 8
 """Classes whose names are below it: the first ones."""
+
+CHECKED = 5
+"""Supports of a class that are looked for in their own photographs: the first ones."""
 
 UNNAMED = "object"
 """The class of masks that nobody named."""
@@ -38,13 +44,27 @@ class Supports:
     picture: Image.Image
 
     def fit(self, segmenter: Segmenter) -> Segmenter | LabelSegmenter:
-        """Show them to a model. Of one class the answers will be masks, of several label maps."""
-        fitted = segmenter.fit(self.classes)
-        return fitted if len(self.classes) > 1 else next(iter(fitted.segmenters.values()))
+        """Show them to a model. Of one class the answers will be masks, of several label maps.
+
+        Says on stderr what the model does not find in its own photographs.
+        """
+        classes = {name: list(pairs) for name, pairs in self.classes.items()}
+        fitted = segmenter.fit(classes)
+        for name, pairs in classes.items():
+            if line := _hint(fitted.segmenters[name], pairs, name):
+                print(line, file=sys.stderr)
+        return fitted if len(classes) > 1 else fitted.segmenters[next(iter(classes))]
+
+    def with_negatives(self, images: Sequence[Path]) -> "Supports":
+        """Add photographs that show none of the classes; see `Segmenter.fit`."""
+        empty = [
+            (picture, np.zeros((picture.height, picture.width), bool)) for picture in map(read_image, images)
+        ]
+        return replace(self, classes={name: chain(pairs, empty) for name, pairs in self.classes.items()})
 
 
 def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: View) -> Supports:
-    """Read pictures, maps or scans, and masks.
+    """Read pictures, maps or scans, and masks. A picture whose mask is empty is a negative of every class.
 
     values: each class's value in the masks. None where there is one class, whose value the masks show.
     Raises ImageError or MaskError for what cannot be used.
@@ -54,8 +74,9 @@ def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | No
     shown = []
     for image, mask in pairs:
         for picture, masks in read_labelled(image, mask, values, view):
-            for name, found in masks.items():
-                classes[name].append((picture, found))
+            empty = np.zeros((picture.height, picture.width), dtype=np.bool_)
+            for name in masks or values:
+                classes[name].append((picture, masks.get(name, empty)))
             shown.append(_thumbnail(picture, masks, tuple(values)))
     return Supports(classes, _arrange(shown[:SHOWN], tuple(values)))
 
@@ -82,6 +103,18 @@ def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] |
         source, masks = photograph.read()
         shown.append(_thumbnail(read_image(source), masks, chosen.class_names))
     return Supports(chosen.examples(), _arrange(shown, chosen.class_names))
+
+
+def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
+    """Say what to try if the first supports of a class are not found in their own photographs."""
+    found = list[float]()
+    for image, mask in pairs:
+        picture = read_image(image)
+        foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
+        if foreground.any() and len(found) < CHECKED:
+            alone = replace(fitted, supports=(fitted.supports[len(found)],))
+            found.append(own_iou(alone, picture, foreground))
+    return hint(float(np.mean(found)), f"'{name}'")
 
 
 def _thumbnail(

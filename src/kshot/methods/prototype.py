@@ -1,8 +1,9 @@
 """Prototypes: masked average pooling and cosine similarity; needs no training.
 
 Wang et al. 2019, PANet: a class is the mean of its features, the background is another class, and a
-pixel belongs to the prototype that it is most alike. Deviation: similarities of two depths are averaged,
-where PANet has one; which two was chosen on training photographs of VOC, not on a test.
+pixel belongs to the prototype that it is most alike. Deviations: similarities of two depths are averaged,
+where PANet has one; which two was chosen on training photographs of VOC, not on a test. And each negative, a
+photograph without the object, is one more prototype of the background: docs/mistakes.md.
 """
 
 from collections.abc import Sequence
@@ -43,31 +44,48 @@ class Prototype(nn.Module):
         """Read supports (B, 3, H, W) in [0, 1]."""
         return self.features(images)
 
-    def forward(self, query_features: FeaturePyramid, supports: Sequence[Support]) -> Tensor:
-        """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first."""
+    def forward(
+        self,
+        query_features: FeaturePyramid,
+        supports: Sequence[Support],
+        negatives: Sequence[Support] = (),
+    ) -> Tensor:
+        """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first.
+
+        negatives: photographs without the object, whose masks are empty.
+        """
         shots = [self.prototypes(support) for support in supports]
-        return self.compare(
-            query_features, [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots, strict=True)]
-        )
+        classes = [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots, strict=True)]
+        if not negatives:
+            return self.compare(query_features, classes)
+        backgrounds = [[of_stage[:, :1] for of_stage in self.prototypes(one)] for one in negatives]
+        stages = zip(classes, *backgrounds, strict=True)
+        logits = self.compare(query_features, [torch.cat(of_stage, dim=1) for of_stage in stages])
+        background = torch.cat([logits[:, :1], logits[:, 2:]], dim=1).amax(dim=1, keepdim=True)
+        return torch.cat([background, logits[:, 1:2]], dim=1)
 
     def prototypes(self, support: Support) -> list[Tensor]:
         """Average a support over the background and over the object: (B, 2, C) for each of STAGES."""
         return [prototypes(support.features.stages[stage][-1], support.mask) for stage in STAGES]
 
     def compare(self, query_features: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
-        """Compare a query with prototypes (B, 2, C) for each of STAGES; see `forward`."""
+        """Compare a query with prototypes (B, P, C) for each of STAGES: logits (B, P, h, w)."""
         similarities = []
-        for stage, classes_B2C in zip(STAGES, classes, strict=True):
+        for stage, classes_BPC in zip(STAGES, classes, strict=True):
             query = query_features.stages[stage][-1]
-            cosine = F.cosine_similarity(query[:, None], classes_B2C[..., None, None], dim=2)
+            cosine = F.cosine_similarity(query[:, None], classes_BPC[..., None, None], dim=2)
             similarities.append(resize(cosine, query_features.stages[STAGES[0]][-1].shape[-2:]))
         return COSINE_SCALE * torch.stack(similarities).mean(dim=0)
 
     def segment(
-        self, query_features: FeaturePyramid, supports: Sequence[Support], size: tuple[int, int]
+        self,
+        query_features: FeaturePyramid,
+        supports: Sequence[Support],
+        size: tuple[int, int],
+        negatives: Sequence[Support] = (),
     ) -> Segmentation:
-        """Segment a query with K shots; the answer is `size` = (height, width) large."""
-        probability = foreground(resize(self(query_features, supports), size))[:, 0]
+        """Segment a query with K shots; the answer is `size` = (height, width) large. See `forward`."""
+        probability = foreground(resize(self(query_features, supports, negatives), size))[:, 0]
         return Segmentation(mask=probability > self.threshold, probability=probability)
 
 

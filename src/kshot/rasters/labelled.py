@@ -49,7 +49,8 @@ def read_labelled(image: Path, mask: Path, values: Values, view: View) -> list[t
     if kind == "scan":
         return _read_scan(image, mask, values, view)
     picture = read_image(image)
-    return [(picture, _read_classes(mask, (picture.height, picture.width), values))]
+    size = picture.height, picture.width
+    return [(picture, _read_classes(mask, size, values, may_be_empty=True))]
 
 
 def open_scan(path: Path, view: View) -> Volume:
@@ -112,6 +113,11 @@ def _masks_of_scan(image: Path, mask: Path, values: Values, volume: Volume) -> M
     return {name: one.reshape(labels.shape) for name, one in found.items()}
 
 
-def _read_classes(source: MaskSource, size: tuple[int, int], values: Values) -> Masks:
+def _read_classes(
+    source: MaskSource, size: tuple[int, int], values: Values, *, may_be_empty: bool = False
+) -> Masks:
     known = {name: value for name, value in values.items() if value is not None}
-    return read_label_map(source, size, known) if known else {next(iter(values)): read_mask(source, size)}
+    if known:
+        return read_label_map(source, size, known)
+    mask = read_mask(source, size, may_be_empty=may_be_empty)
+    return {name: mask for name in values if mask.any()}

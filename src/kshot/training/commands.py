@@ -138,12 +138,18 @@ def train(
         Literal["cls", "sem", "both"] | None, typer.Option(help="Which backbones hsnet matches with.")
     ] = None,
     base_learner: Annotated[
-        Path | None, typer.Option(help="Folder of a base learner, from `kshot pretrain`.", metavar="DIR")
+        str | None,
+        typer.Option(
+            help="Folder of a base learner, from `kshot pretrain`, or a model that has one; default that of "
+            "--start-from.",
+            metavar="DIR_OR_MODEL",
+        ),
     ] = None,
     start_from: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of a model to train on from, instead of from random weights.", metavar="DIR"
+            help="Model to train on from, instead of random weights: two-pass, which ships, or a folder.",
+            metavar="DIR_OR_MODEL",
         ),
     ] = None,
     backbone: BackboneName = None,

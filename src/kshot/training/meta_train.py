@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from kshot.base_learners import load_base_learner
+from kshot.base_learners import BaseLearnerConfig, find_base_learner, forget, load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.selection import check_held_out
+from kshot.data.base_classes import train_fold
+from kshot.data.benchmarks import benchmark_of
 from kshot.data.truth import Dataset
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
@@ -22,7 +24,16 @@ from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256
-from kshot.pretrained import WEIGHTS_FILE, ModelConfig, base_learner_names, build_method, save_model
+from kshot.pretrained import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ModelConfig,
+    base_learner_names,
+    build_method,
+    find_folder,
+    read_config,
+    save_model,
+)
 from kshot.training.cards import model_card
 from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
@@ -53,27 +64,37 @@ def train(
     *,
     cache: Path,
     cache_gb: float,
-    base_learner: Path | None = None,
-    start_from: Path | None = None,
+    base_learner: str | Path | None = None,
+    start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
     arguments: tuple[str, ...] = (),
 ) -> None:
     """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`.
 
-    base_learner: the folder of a base learner, for two-pass, and hsnet that matches by "sem" or "both".
-    start_from: the folder of a model whose meta-learner is trained on, instead of random weights.
+    base_learner: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
+    "sem" or "both"; None takes that of start_from.
+    start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights.
     """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
-    digests = {"base_learner_sha256": _digest(base_learner), "start_from_sha256": _digest(start_from)}
-    config = config.model_copy(update=digests)
+    folder = None if start_from is None else find_start(config, start_from)
+    if base_learner is None and config.needs_base_learner:
+        base_learner = start_from
+    learner_folder = None if base_learner is None else find_base_learner(base_learner)
+    known: dict[str, Any] = {
+        "base_learner_sha256": _digest(learner_folder),
+        "start_from_sha256": _digest(folder),
+    }
+    if folder is not None:
+        known["centred"] = read_config(folder / CONFIG_FILE).centred
+    config = config.model_copy(update=known)
     accelerator, run, checkpoint = set_up(config, out, machine)
 
     # Build.
     torch.manual_seed(config.seed)
-    model, method, network = build(config, base_learner, backbone_weights)
-    if start_from is not None:
-        path = start_from / WEIGHTS_FILE
+    model, method, network = build(config, learner_folder, backbone_weights)
+    if folder is not None:
+        path = folder / WEIGHTS_FILE
         own = {k: v for k, v in method.state_dict().items() if f"method.{k}".startswith(FROZEN)}
         given = {k: v for k, v in read_state(path).items() if not f"method.{k}".startswith(FROZEN)}
         fill(method, own | given, what=f"Weights in {path}")
@@ -141,6 +162,22 @@ def train(
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
 
 
+def find_start(config: TrainConfig, name_or_dir: str | Path) -> Path:
+    """Find the folder of a model to train on from. Raises ModelError if there is none of that kind."""
+    folder = find_folder(name_or_dir)
+    given = read_config(folder / CONFIG_FILE)
+    if given.method == "prototype":
+        raise ModelError(f"Model '{name_or_dir}' is prototype, which learns nothing. Start from two-pass.")
+    kinds = zip(("method", "backbone", "channels of the encoder"), _kind(given), _kind(config), strict=True)
+    differ = [f"{what} {theirs}, not {ours}" for what, theirs, ours in kinds if theirs != ours]
+    if differ:
+        raise ModelError(
+            f"Model '{name_or_dir}' cannot be trained on: it has {'; '.join(differ)}. Give the --method, "
+            "--backbone and --recipe that it was trained with."
+        )
+    return folder
+
+
 def build(
     config: TrainConfig, base_learner: Path | None, backbone_weights: Path | None = None
 ) -> tuple[ModelConfig, HSNet | TwoPass, PSPNet | None]:
@@ -150,17 +187,12 @@ def build(
     """
     about, network = None, None
     if base_learner is not None:
-        about, network = load_base_learner(base_learner)
-    elif config.method == "two-pass" or config.matched_by != "cls":
-        raise ModelError("B_sem is a base learner's: give its folder with --base-learner (`kshot pretrain`).")
-    if about is not None:
-        if timm_name(about.backbone) != timm_name(config.backbone):
-            raise ModelError(
-                f"The base learner in {base_learner} has the backbone {about.backbone}, but the meta-learner "
-                f"has {config.backbone}. They share one encoder: use the same for both."
-            )
-        if config.select_on == "base":
-            check_held_out(config.data, config.fold, about.base_classes)
+        about, network = _read_base_learner(config, base_learner)
+    elif config.needs_base_learner:
+        raise ModelError(
+            "B_sem is a base learner's: give its folder with --base-learner (`kshot pretrain`), or a "
+            "model that has one (--base-learner two-pass)."
+        )
     model = ModelConfig(
         method=config.method,
         backbone=config.backbone,
@@ -176,6 +208,33 @@ def build(
         state = network.state_dict()
         method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)
     return model, method, network
+
+
+def _read_base_learner(config: TrainConfig, folder: Path) -> tuple[BaseLearnerConfig, PSPNet]:
+    about, network = load_base_learner(folder)
+    if timm_name(about.backbone) != timm_name(config.backbone):
+        raise ModelError(
+            f"The base learner in {folder} has the backbone {about.backbone}, but the meta-learner "
+            f"has {config.backbone}. They share one encoder: use the same for both."
+        )
+    if config.select_on == "base":
+        check_held_out(config.data, config.fold, about.base_classes)
+    own = own_classes(config, about.base_classes)
+    return forget(about, network, own) if own else (about, network)
+
+
+def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the base classes that a folder of one's own shows, if its base learner is somebody else's.
+
+    The model shall find them, and the base map would keep them out of every answer. A base learner that
+    knows nothing else was trained on the folder, to find other things: it stays as it is.
+    """
+    if benchmark_of(config.data) != "folder":
+        return ()
+    fold = train_fold(config.data, config.fold, hold_out=False)
+    names = {fold.class_names[class_id].casefold() for class_id in fold.images}
+    own = tuple(name for name in base_classes if name.casefold() in names)
+    return own if len(own) < len(base_classes) else ()
 
 
 def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
@@ -235,6 +294,10 @@ def size_at(config: TrainConfig, step: int) -> int:
             return stage.image_size
         step -= stage.steps
     return config.sizes[-1].image_size
+
+
+def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
+    return config.method, timm_name(config.backbone), config.channels
 
 
 def _digest(folder: Path | None) -> str | None:

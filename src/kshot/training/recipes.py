@@ -91,7 +91,8 @@ class TrainConfig(BaseModel):
     """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
     centred: bool = False
     """Whether the mean features of training photographs are taken from all features; not in the paper. Where
-    a backbone's features all point one way, cosines tell little apart."""
+    a backbone's features all point one way, cosines tell little apart. A training that starts from a model
+    does as that one did."""
     flip: bool = False
     """Whether queries and supports are mirrored, each half of the time."""
     sizes: tuple[SizeStage, ...]
@@ -129,6 +130,11 @@ class TrainConfig(BaseModel):
     """Steps between validations."""
     validate_episodes: int = Field(default=200, ge=1)
     seed: int = 0
+
+    @property
+    def needs_base_learner(self) -> bool:
+        """Whether it matches with B_sem."""
+        return self.method == "two-pass" or self.matched_by != "cls"
 
 
 class Recipe(NamedTuple):

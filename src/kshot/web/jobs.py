@@ -9,6 +9,7 @@ import numpy as np
 from kshot.episode import Support
 from kshot.errors import KshotError, NotFittedError, reason_of
 from kshot.segmenter import Explanation, LabelSegmenter, Segmenter
+from kshot.self_check import hint, own_iou
 from kshot.tiles import FloatMap
 from kshot.web.photographs import Photograph, Step
 from kshot.web.session import Session
@@ -116,7 +117,9 @@ def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[in
     found: dict[int, tuple[Support, ...]] = {}
     for value in np.unique(labels[labels > 0]).tolist():
         try:
-            found[value] = model.fit(picture, labels == value).supports
+            fitted = model.fit(picture, labels == value)
+            found[value] = fitted.supports
+            photograph.hint = photograph.hint or hint(own_iou(fitted, picture, labels == value), "this")
         except KshotError as error:
             photograph.problem = str(error)
     with session.lock:

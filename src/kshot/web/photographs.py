@@ -52,7 +52,8 @@ class Photograph:
     """One photograph. With labels that somebody drew it is a support, whatever it came as.
 
     name: what its sender calls it; text to show, never a path. size: (height, width). drawings: how often its
-    labels were drawn. problem: why it could not be used, for people.
+    labels were drawn. problem: why it could not be used, for people. hint: why little is to be
+    expected of its labels, if that is so.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Photograph:
     drawings: int = 0
     result: Result | None = None
     problem: str | None = None
+    hint: str | None = None
 
 
 def plain_name(name: str) -> str:

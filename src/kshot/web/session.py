@@ -85,7 +85,7 @@ class Session:
                 save_picture(Image.fromarray(labels), self._labels_path(photograph))
                 photograph.is_drawn = True
                 photograph.drawings += 1
-            photograph.problem = None
+            photograph.problem = photograph.hint = None
             self._supports_changed()
 
     def set_classes(self, classes: Sequence[ObjectClass]) -> None:

@@ -29,6 +29,7 @@ class PhotographState(BaseModel):
         description="The mean probability of the pixels that were found, 0 to 1; 0 if nothing was."
     )
     problem: str | None
+    hint: str | None = Field(description="Of a labelled one: why little is to be expected of it.")
     steps: tuple[Step, ...] = Field(description="The maps of probabilities that it has …")
     values: tuple[int, ...] = Field(description="… of the classes with these values.")
     stamp: str = Field(description="Changes when its labels or its result do.")
@@ -69,6 +70,7 @@ def photograph_state(session: Session, photograph: Photograph, worker: Worker) -
         is_stale=result is not None and result.version != session.version,
         confidence=None if result is None else round(result.confidence, 4),
         problem=photograph.problem,
+        hint=photograph.hint,
         steps=() if result is None else result.steps,
         values=() if result is None else result.values,
         stamp=f"{photograph.drawings}.{0 if result is None else result.version}",

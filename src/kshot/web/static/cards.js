@@ -46,7 +46,7 @@ export class Lists {
   }
 
   #support(element, one) {
-    const state = one.problem ?? (one.status === "unlabelled" ? "not labelled yet" : "");
+    const state = one.problem ?? one.hint ?? (one.status === "unlabelled" ? "not labelled yet" : "");
     this.#fill(element, one, one.status === "unlabelled" ? "photo" : "overlay", state, "Label");
   }
 

@@ -1,0 +1,35 @@
+"""Whether a model finds a labelled object in the very photograph that it was labelled in.
+
+Where it does not, it hardly finds the object elsewhere: docs/mistakes.md has the measurement. A check costs
+as much as one more query.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.segmenter import Segmenter
+from kshot.tiles import around
+
+LOW = 0.2
+"""IoU of a support with its own mask below which good answers are rare."""
+
+
+def own_iou(fitted: Segmenter, picture: Image.Image, mask: NDArray[np.bool_]) -> float:
+    """Segment a support's picture by that support: the IoU with its mask (H, W), which is not empty.
+
+    fitted: knows this support alone. Of a picture in tiles, the window of the support is segmented.
+    """
+    left, top, right, bottom = box = around(mask, fitted.tile_for(mask.shape[:2]))
+    found, mask = fitted.predict(picture.crop(box)), mask[top:bottom, left:right]
+    return float((found & mask).sum() / (found | mask).sum())
+
+
+def hint(iou: float, what: str) -> str | None:
+    """Say what to try if `what` is not found in its own photograph; None if it is."""
+    if iou >= LOW:
+        return None
+    return (
+        f"The model hardly finds {what} in its own photograph (IoU {iou:.2f} with its mask), so hardly "
+        "elsewhere. Try a photograph that shows it larger, --image-size, --tile, or --model prototype."
+    )
