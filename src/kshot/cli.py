@@ -90,7 +90,9 @@ def segment(
     image_size: ImageSize = None,
     tile: Annotated[
         int | None,
-        typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
+        typer.Option(
+            help="Read larger images in windows of this side in pixels: finds small things. GeoTIFFs: 1000."
+        ),
     ] = None,
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
