@@ -101,7 +101,9 @@ def segment(
     image_size: ImageSize = None,
     tile: Annotated[
         int | None,
-        typer.Option(help="Read larger images in windows of this side in pixels: finds small things."),
+        typer.Option(
+            help="Read larger images in windows of this side in pixels: finds small things. GeoTIFFs: 1000."
+        ),
     ] = None,
     long_side: Annotated[
         int | None,

@@ -39,7 +39,7 @@ def _scans_in(folder: Path, left_out: Path) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     slices: dict[Path, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if left_out in path.resolve().parents or not _is_scan(path):
+        if not _is_scan(path) or left_out in path.resolve().parents:
             continue
         if is_nifti(path):
             found.append((path, _named(path.relative_to(folder))))
