@@ -183,6 +183,14 @@ def test_the_table_of_what_ships_is_made_from_its_result_files():
     assert not any("+" in str(result.provenance.commit) for result in results)
 
 
+def test_the_table_of_small_objects_is_made_from_its_result_file():
+    page = (ROOT / "docs/photographs.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/small_objects.json").read_text())
+    table = load_module(ROOT / "benchmarks/small_objects.py").table(found)
+    assert insert_between(page, "table-small-objects", table) == page
+    assert not any("+" in one["provenance"]["commit"] for one in found["sizes"].values())
+
+
 def test_the_table_of_suggestions_is_made_from_its_result_file():
     page = (ROOT / "docs/suggest.md").read_text()
     found = json.loads((ROOT / "benchmarks/results/suggest.json").read_text())
