@@ -3,18 +3,22 @@
     python benchmarks/small_objects.py --coco-mini DIR [--into docs/photographs.md]
 
 Run it from the repository's root. An episode is a photograph that shows a class, and a labelled one that
-shows it too; in both the largest object is small, or in both it is larger. Each is segmented whole and in
-tiles, by each method, so that all are compared on the same episodes. What is counted is kept after every
-episode: a stopped run goes on.
+shows it too; in both the largest object is small, or in both it is larger. coco-mini's photographs have 640
+pixels; for large ones with small things in them both are also laid among eight that do not show the class.
+Each is segmented whole and in tiles, by each method, so that all are compared on the same episodes. What is
+counted is kept after every episode: a stopped run goes on.
 """
 
 import argparse
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from kshot.annotations.label_pictures import Truth
 from kshot.benchmark.metrics import bootstrap, count_pixels, interval, score
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.table_writers import insert_between
@@ -22,13 +26,15 @@ from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
 from kshot.data.sampling import shuffled
 from kshot.data.truth import Dataset
+from kshot.episode import IGNORE
+from kshot.images import read_image
 from kshot.pictures import write_text
 from kshot.segmenter import Segmenter
 
 RESULT = Path("benchmarks/results/small_objects.json")
 METHODS = ("prototype", "two-pass")
-TILE = 320
-"""Half of the longer side of most of coco-mini's photographs."""
+CELL = 640
+"""Longest side of coco-mini's photographs, and the side of the square that one has among others."""
 MIN_IMAGES = 5
 """Photographs of a class and size, with fewer of which it is left out."""
 
@@ -36,15 +42,22 @@ MIN_IMAGES = 5
 class Size(NamedTuple):
     """A part of the photograph that the largest object of a class may cover, from `least` to below `most`.
 
-    episodes: of each class.
+    episodes: of each class. tile: of the windows. side: photographs that are laid side by side, and above
+    one another.
     """
 
     least: float
     most: float
     episodes: int
+    tile: int
+    side: int = 1
 
 
-SIZES = {"0.1 to 1 %": Size(0.001, 0.01, 8), "1 % and more": Size(0.01, 1.1, 4)}
+SIZES = {
+    "0.1 to 1 %": Size(0.001, 0.01, 8, CELL // 2),
+    "1 % and more": Size(0.01, 1.1, 4, CELL // 2),
+    "1 % and more, of one among 3 x 3": Size(0.01, 1.1, 2, CELL, side=3),
+}
 
 
 def main() -> None:
@@ -63,19 +76,24 @@ def main() -> None:
 def measure(coco_mini: Path) -> None:
     """Segment the episodes that the result file does not have yet."""
     dataset = open_dataset("coco-mini-60", coco_mini)
-    if RESULT.exists():
-        found = json.loads(RESULT.read_text())
-    else:
-        provenance = record_provenance([]).model_dump() | {"command": "make small-objects"}
-        found = {"provenance": provenance, "tile": TILE, "sizes": {}}
-        for name, size in SIZES.items():
-            found["sizes"][name] = {"episodes": draw(coco_mini, size), "counts": {}}
+    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"sizes": {}}
+    for name, size in SIZES.items():
+        if name not in found["sizes"]:
+            provenance = record_provenance([]).model_dump() | {"command": "make small-objects"}
+            episodes = draw(coco_mini, size)
+            found["sizes"][name] = {
+                "provenance": provenance,
+                "tile": size.tile,
+                "episodes": episodes,
+                "counts": {},
+            }
     for method in METHODS:
-        models = {tile: Segmenter.from_pretrained(method, tile=tile) for tile in (None, TILE)}
-        for name, one in found["sizes"].items():
+        for name, size in SIZES.items():
+            models = [Segmenter.from_pretrained(method, tile=tile) for tile in (None, size.tile)]
+            one = found["sizes"][name]
             counts = one["counts"].setdefault(method, [])
             for number, episode in enumerate(one["episodes"][len(counts) :], len(counts) + 1):
-                counts.append([count for model in models.values() for count in run(model, dataset, *episode)])
+                counts.append(run(models, dataset, size.side, *episode))
                 write_text(json.dumps(found) + "\n", RESULT)
                 print(f"{method}, {name}: {number}/{len(one['episodes'])}", flush=True)
 
@@ -112,11 +130,31 @@ def photographs(coco_mini: Path, size: Size) -> dict[int, list[str]]:
     return found
 
 
-def run(model: Segmenter, dataset: Dataset, class_id: int, query: str, support: str) -> tuple[int, ...]:
-    """Segment one query with one support, and count."""
-    support_mask = dataset.truth(support, class_id) == 1
-    mask = model.fit(dataset.image_path(support), support_mask).predict(dataset.image_path(query))
-    return count_pixels(mask, dataset.truth(query, class_id))
+def run(
+    models: list[Segmenter], dataset: Dataset, side: int, class_id: int, query: str, support: str
+) -> list[int]:
+    """Segment one query with one support by each model, and count."""
+    labelled, support_truth = laid_out(dataset, side, class_id, support)
+    picture, truth = laid_out(dataset, side, class_id, query)
+    masks = [model.fit(labelled, support_truth == 1).predict(picture) for model in models]
+    return [count for mask in masks for count in count_pixels(mask, truth)]
+
+
+def laid_out(dataset: Dataset, side: int, class_id: int, name: str) -> tuple[Image.Image, Truth]:
+    """Lay a photograph among others that do not show the class, at a drawn place; between them is black."""
+    if side == 1:
+        return read_image(dataset.image_path(name)), dataset.truth(name, class_id)
+    all_names = sorted(path.stem for path in dataset.image_path(name).parent.iterdir())
+    drawn = shuffled(all_names, 0, class_id, int(name))
+    others = islice((n for n in drawn if class_id not in dataset.classes_in(n)), side * side - 1)
+    picture = Image.new("RGB", (side * CELL, side * CELL))
+    truth = np.full((side * CELL, side * CELL), IGNORE, np.uint8)
+    for place, shown in enumerate(shuffled([name, *others], 1, class_id, int(name))):
+        top, left = (CELL * n for n in divmod(place, side))
+        picture.paste(read_image(dataset.image_path(shown)), (left, top))
+        part = dataset.truth(shown, class_id)
+        truth[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return picture, truth
 
 
 def compared(one: dict[str, Any], method: str) -> dict[str, Any]:
@@ -140,9 +178,9 @@ def compared(one: dict[str, Any], method: str) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Write the result as a table."""
     lines = [
-        "| largest object, of its photograph | method | classes, episodes | whole | tiles | "
+        "| largest object, of its photograph | tile | method | classes, episodes | whole | tiles | "
         "gain (95 %) | classes that gain |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in found["sizes"].items():
         for method, counts in one["counts"].items():
@@ -151,7 +189,7 @@ def table(found: dict[str, Any]) -> str:
             scores = compared(one, method)
             low, high = (100 * x for x in scores["interval"])
             lines.append(
-                f"| {name} | {method} | {scores['classes']}, {scores['episodes']} | "
+                f"| {name} | {one['tile']} | {method} | {scores['classes']}, {scores['episodes']} | "
                 f"{100 * scores['whole']:.1f} | {100 * scores['tiled']:.1f} | "
                 f"{100 * scores['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {scores['better']} |"
             )

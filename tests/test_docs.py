@@ -198,6 +198,14 @@ def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():
     assert f"{told}, each at its own size (95 % interval {low} to {high})" in page
 
 
+def test_the_table_of_small_objects_is_made_from_its_result_file():
+    page = (ROOT / "docs/photographs.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/small_objects.json").read_text())
+    table = load_module(ROOT / "benchmarks/small_objects.py").table(found)
+    assert insert_between(page, "table-small-objects", table) == page
+    assert not any("+" in one["provenance"]["commit"] for one in found["sizes"].values())
+
+
 def test_the_table_of_suggestions_is_made_from_its_result_file():
     page = (ROOT / "docs/suggest.md").read_text()
     found = json.loads((ROOT / "benchmarks/results/suggest.json").read_text())

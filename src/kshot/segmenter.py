@@ -87,8 +87,8 @@ class LabelExplanation:
 class Segmenter:
     """A few-shot segmentation model, and the supports that it has read. Immutable.
 
-    Images are paths, PIL images, (H, W, 3) or (H, W) uint8 arrays, or (3, H, W) tensors in [0, 1];
-    masks are described in `kshot.images.read_mask`. Answers are numpy arrays in the image's own size.
+    Images are paths, PIL images, (H, W, 3) or (H, W) arrays, or (3, H, W) tensors; `kshot.images` says more,
+    of masks in `read_mask`. Answers are numpy arrays in the image's own size.
     """
 
     config: ModelConfig
