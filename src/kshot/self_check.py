@@ -30,7 +30,7 @@ def hint(iou: float, what: str) -> str | None:
     if iou >= LOW:
         return None
     return (
-        f"In its own photograph the answer for {what} agrees little with its mask (IoU {iou:.2f}): expect little "
-        "elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it larger, "
+        f"In its own photograph the answer for {what} agrees little with its mask (IoU {iou:.2f}): expect "
+        "little elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it larger, "
         "--image-size, --tile, or --model prototype."
     )
