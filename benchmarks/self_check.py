@@ -81,6 +81,8 @@ def table(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for model, done in found["own_iou"].items():
+        if len(done) < SUPPORTS:
+            continue  # a run that was stopped
         counts = read_result(HERE / "results" / ANSWERS[model]).runs[0].episodes.counts
         keys = [f"{one.class_id} {one.supports[0]}" for one in EPISODES]
         pairs = [

@@ -168,7 +168,7 @@ def test_a_support_that_is_not_found_in_its_own_photograph_has_a_hint(worker, se
     settle(worker, session)
     assert good.hint is None
     assert bad.problem is None
-    assert "hardly finds this in its own photograph" in bad.hint
+    assert "the answer for this agrees little with its mask" in bad.hint
     session.draw(bad, MASK.astype(np.uint8))
     assert bad.hint is None
     assert query.problem is None

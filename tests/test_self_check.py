@@ -36,7 +36,9 @@ def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
 def test_only_what_is_hardly_found_is_worth_a_hint():
     assert hint(LOW, "'cup'") is None
     line = hint(0.05, "'cup'")
-    assert line.startswith("The model hardly finds 'cup' in its own photograph (IoU 0.05 with its mask)")
+    assert line.startswith(
+        "In its own photograph the answer for 'cup' agrees little with its mask (IoU 0.05)"
+    )
     assert "\n" not in line
 
 
@@ -50,5 +52,5 @@ def test_the_command_says_so_in_one_line(tmp_path, capsys):
         options = [tmp_path / "a.png", "--image-size", 257, "--out", tmp_path / name]
         assert run("segment", "--support", tmp_path / "a.png", tmp_path / f"{name}.png", *options) == 0
         printed = capsys.readouterr().err
-        assert printed.count("hardly finds 'object' in its own photograph") == (name == "bad")
+        assert printed.count("In its own photograph the answer for 'object' agrees little") == (name == "bad")
         assert printed.count("\n") == (name == "bad")

@@ -94,6 +94,7 @@ def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
 
 
 OWN = ("--data", "own", "--select-on", "nothing")
+CPU = ("--device", "cpu", "--precision", "no")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ OWN = ("--data", "own", "--select-on", "nothing")
             ("train", *OWN, "--start-from", "two-pass", "--method", "hsnet"),
             "'two-pass' cannot be trained on: it has method two-pass, not hsnet. Give the --method,",
         ),
-        (("train", *OWN), "or a model that has one (--base-learner two-pass)"),
+        (("train", *OWN, *CPU), "or a model that has one (--base-learner two-pass)"),
         (("train", "--stage", "3@8"), "sizes.0.image_size: Input should be greater than or equal to 33"),
     ],
 )

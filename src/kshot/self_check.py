@@ -26,10 +26,11 @@ def own_iou(fitted: Segmenter, picture: Image.Image, mask: NDArray[np.bool_]) ->
 
 
 def hint(iou: float, what: str) -> str | None:
-    """Say what to try if `what` is not found in its own photograph; None if it is."""
+    """Say what to try if `what` is not found in its own photograph; None if it is. One line."""
     if iou >= LOW:
         return None
     return (
-        f"The model hardly finds {what} in its own photograph (IoU {iou:.2f} with its mask), so hardly "
-        "elsewhere. Try a photograph that shows it larger, --image-size, --tile, or --model prototype."
+        f"In its own photograph the answer for {what} agrees little with its mask (IoU {iou:.2f}): expect "
+        "little elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it larger, "
+        "--image-size, --tile, or --model prototype."
     )
