@@ -31,6 +31,6 @@ def hint(iou: float, what: str) -> str | None:
         return None
     return (
         f"In its own photograph the answer for {what} agrees little with its mask (IoU {iou:.2f}): expect "
-        "little elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it larger, "
-        "--image-size, --tile, or --model prototype."
+        "little elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it "
+        "larger, --image-size, --tile, or --model prototype."
     )
