@@ -102,7 +102,7 @@ def segment(
     tile: Annotated[
         int | None,
         typer.Option(
-            help="Read larger images in windows of this side in pixels: finds small things. GeoTIFFs: 1000."
+            help="Read larger images in windows of this side in pixels, to see their detail. GeoTIFFs: 1000."
         ),
     ] = None,
     long_side: Annotated[
