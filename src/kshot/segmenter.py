@@ -128,8 +128,8 @@ class Segmenter:
         image_size: side in pixels at which the network works; None takes the model's own.
         backbone: another backbone than the model's own; prototype takes any, trained models none.
         backbone_weights: a file with the ImageNet backbone's weights, for machines without a network.
-        tile: side in pixels of the windows in which larger images are read, to see their detail
-        (docs/photographs.md). Supports are then cropped to a window around the object. None reads images whole.
+        tile: side in pixels of the windows in which larger images are read, to see their detail; supports are
+        then cropped to a window around the object. None reads images whole.
         long_side: images with a longer side than this are seen as if it had so many pixels, in windows of
         `tile`, or else of the network's own size: so that things look as large whatever the camera. Answers
         are in the image's own size all the same.
