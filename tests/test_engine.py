@@ -32,7 +32,7 @@ def test_without_asking_the_method_itself_computes():
     assert Segmenter.from_pretrained().accelerated is None
 
 
-@pytest.mark.parametrize("name", ["prototype", "hsnet-both", "two-pass"])
+@pytest.mark.parametrize("name", ["hsnet-both", "two-pass"])
 def test_bf16_stays_close_and_changes_no_method(with_units, name):
     method = tiny_method(name)
     before = {key: value.clone() for key, value in method.state_dict().items()}
@@ -77,6 +77,9 @@ def test_what_cannot_be_had_is_said_with_a_remedy(monkeypatch):
     for engine, precision in (("openvino", "fp32"), ("torch", "bf16")):
         with pytest.raises(ModelError, match=r"is for the CPU, but the device is 'cuda:0'.*--device cpu"):
             accelerate(method, engine, precision, torch.device("cuda:0"))
+    with pytest.raises(ModelError, match=r"nothing to compute in bf16\. Use the engine openvino"):
+        accelerate(method, "torch", "bf16", CPU)
+    method = tiny_method("hsnet-cls")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
     with pytest.raises(ModelError, match="no units for bf16"):
         accelerate(method, "torch", "bf16", CPU)
@@ -85,23 +88,17 @@ def test_what_cannot_be_had_is_said_with_a_remedy(monkeypatch):
         accelerate(method, "openvino", "fp32", CPU)
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
 def test_the_command_takes_both(tmp_path, with_units):
     picture, mask = scene()
     picture.save(tmp_path / "support.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
     scene(left=50, seed=1)[0].save(tmp_path / "query.png")
     arguments = ["segment", "--support", tmp_path / "support.png", tmp_path / "mask.png"]
-    arguments += [
-        tmp_path / "query.png",
-        "--out",
-        tmp_path / "out",
-        "--precision",
-        "bf16",
-        "--image-size",
-        161,
-    ]
+    arguments += [tmp_path / "query.png", "--out", tmp_path / "out", "--image-size", 161]
+    asked = ["--also", "probability", "--engine", "openvino", "--precision", "bf16"]
     with pytest.raises(SystemExit) as caught:
-        main([*map(str, arguments), "--also", "probability"])
+        main([*map(str, arguments), *asked])
     assert not caught.value.code
     found = np.load(tmp_path / "out/query_probability.npy")
     plain = (

@@ -1,8 +1,9 @@
 """How a method computes: by torch in fp32, or faster, where one asks for it and the machine can.
 
-With engine="openvino" OpenVINO reads images, all that `features` does. With precision="bf16" what takes long
-computes with numbers of 16 bits: reading, the 4-D encoder, the decoders. Their sums, GroupNorm's statistics,
-and all else, softmaxes above all, stay in fp32. Both are for CPUs; docs/performance.md says what they give.
+With engine="openvino" OpenVINO reads images, all that `features` does. With precision="bf16" the 4-D encoder
+and the decoders multiply numbers of 16 bits, and so does OpenVINO, but for a network's first layers. Sums,
+GroupNorm's statistics and all else, softmaxes above all, stay in fp32. Both are for CPUs; docs/performance.md
+says what they give.
 """
 
 import copy
@@ -12,11 +13,11 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from kshot.episode import Method, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
+from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.openvino_reader import OpenVinoReader, Read
 from kshot.pretrained import AnyMethod
@@ -39,8 +40,6 @@ class Accelerated:
         reads: tuple[Read, Read] = method.features, method.support_features
         if engine == "openvino":
             reads = OpenVinoReader(reads[0], precision), OpenVinoReader(reads[1], precision)
-        elif precision == "bf16":
-            reads = read_in_bf16(reads[0]), read_in_bf16(reads[1])
         self._read, self._read_support = reads
 
     def features(self, images: Tensor) -> Any:
@@ -72,6 +71,11 @@ def accelerate(method: AnyMethod, engine: str, precision: str, device: torch.dev
         raise ModelError(
             f"engine='{engine}' with precision='{precision}' is for the CPU, but the device is '{device}'. "
             "Use device 'cpu' (--device cpu), or leave engine and precision out."
+        )
+    if engine == "torch" and isinstance(method, Prototype):
+        raise ModelError(
+            "With the engine torch prototype has nothing to compute in bf16. Use the engine openvino too, or "
+            "leave precision out."
         )
     if engine == "openvino" and find_spec("openvino") is None:
         raise ModelError("The engine openvino is not installed here. Run: pip install 'kshot[openvino]'")
@@ -106,14 +110,3 @@ def match_in_bf16(method: AnyMethod) -> AnyMethod:
             if (part := getattr(matcher, name)) is not None:
                 setattr(matcher, name, InBf16(part))
     return twin
-
-
-def read_in_bf16(read: Read) -> Read:
-    """Let torch read in bf16, and give features in fp32."""
-
-    def reading(images: Tensor) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
-            found = read(images)
-        return pytree.tree_map_only(Tensor, Tensor.float, found)
-
-    return reading

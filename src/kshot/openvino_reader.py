@@ -21,12 +21,32 @@ Read = Callable[[Tensor], Any]
 """What makes features of images: nested tuples of tensors."""
 
 
-class Graph(NamedTuple):
-    """A compiled graph, and how its outputs are nested; places: which leaves of the nest they are."""
+FINE = 5
+"""Pixels a position below which a map is fine, between the strides 4 and 8. Under bf16 a network makes its
+fine maps in fp32 nevertheless: they are a small part of the work, and most of the precision is lost in them."""
 
-    compiled: Any
+
+class Graph(NamedTuple):
+    """Compiled parts that run one after another, and how the last one's outputs are nested.
+
+    places: which leaves of the nest they are.
+    """
+
+    parts: tuple[Any, ...]
     structure: pytree.TreeSpec
     places: tuple[int, ...]
+
+    def run(self, images: Tensor) -> Any:
+        """Compute the nest."""
+        found: Any = [images.contiguous().numpy()]
+        for part in self.parts:
+            # A request of its own, for several threads may read with one graph.
+            outputs = part.create_infer_request().infer(found)
+            found = [outputs[place] for place in range(len(outputs))]
+        leaves: list[Tensor | None] = [None] * self.structure.num_leaves
+        for place, output in zip(self.places, found, strict=True):
+            leaves[place] = torch.from_numpy(output)
+        return pytree.tree_unflatten(leaves, self.structure)
 
 
 class OpenVinoReader:
@@ -39,13 +59,7 @@ class OpenVinoReader:
 
     def __call__(self, images: Tensor) -> Any:
         """Give what the function would. Raises ModelError if OpenVINO cannot run it."""
-        graph = self._graph(images.shape)
-        # A request of its own, for several threads may read with one graph.
-        found = graph.compiled.create_infer_request().infer([images.contiguous().numpy()])
-        leaves: list[Tensor | None] = [None] * graph.structure.num_leaves
-        for output, place in enumerate(graph.places):
-            leaves[place] = torch.from_numpy(found[output])
-        return pytree.tree_unflatten(leaves, graph.structure)
+        return self._graph(images.shape).run(images)
 
     def _graph(self, shape: torch.Size) -> Graph:
         key = (*shape, torch.get_num_threads())
@@ -79,12 +93,52 @@ def make_graph(read: Read, shape: torch.Size, precision: Literal["fp32", "bf16"]
         decoder = make_decoder(traced)  # the front end keeps no reference to it
         model = frontend.convert(frontend.load(decoder))
         model.reshape(list(shape))
+    constants_only = openvino.passes.Manager()
+    constants_only.register_pass(openvino.passes.ConstantFolding())
+    constants_only.run_passes(model)  # sizes, which would tie later maps to finer ones
     options = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # others may want these cores, too
     }
-    return Graph(openvino.compile_model(model, "CPU", options), *structures[0])
+    models = (model,) if precision == "fp32" else split(openvino, model, shape)
+    hints = ("f32", "bf16")[: len(models)]
+    parts = (
+        openvino.compile_model(one, "CPU", options | {"INFERENCE_PRECISION_HINT": hint})
+        for one, hint in zip(models, hints, strict=True)
+    )
+    return Graph(tuple(parts), *structures[0])
+
+
+def split(openvino: Any, model: Any, images: torch.Size) -> tuple[Any, Any]:
+    """Split a model of images of one shape into what leads to fine maps, and the rest, which takes those."""
+    first = leads_to_fine(model, images)
+    handed, taken = [], []
+    for node in first.values():
+        later = [one for one in node.output(0).get_target_inputs() if one.get_node().get_name() not in first]
+        if later and node.get_type_name() != "Constant":
+            handed.append(node.output(0))
+            taken.append(
+                openvino.op.Parameter(node.get_output_element_type(0), node.get_output_partial_shape(0))
+            )
+            for one in later:
+                one.replace_source_output(taken[-1].output(0))
+    return openvino.Model(handed, model.get_parameters()), openvino.Model(model.get_results(), taken)
+
+
+def leads_to_fine(model: Any, images: torch.Size) -> dict[str, Any]:
+    """Find, by name, all that a model needs for its fine maps; images are such."""
+
+    def is_fine(node: Any) -> bool:
+        shape = list(node.get_output_shape(0))
+        is_map = len(shape) == 4 and shape[0] == images[0] and node.get_type_name() != "Constant"
+        return is_map and all(side * FINE > of for side, of in zip(shape[2:], images[2:], strict=True))
+
+    found: dict[str, Any] = {}
+    for node in reversed([one for one in model.get_ordered_ops() if one.get_type_name() != "Result"]):
+        is_needed = any(one.get_node().get_name() in found for one in node.output(0).get_target_inputs())
+        if is_needed or is_fine(node):
+            found[node.get_name()] = node
+    return found
 
 
 def import_openvino() -> tuple[Any, Any]:
@@ -97,6 +151,7 @@ def import_openvino() -> tuple[Any, Any]:
         sys.modules[TELEMETRY] = cast(Any, None)  # as though it were not installed
     try:
         import openvino
+        import openvino.passes
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     finally:
         if is_ours:
