@@ -23,7 +23,7 @@ Read = Callable[[Tensor], Any]
 
 FINE = 5
 """Pixels a position below which a map is fine, between the strides 4 and 8. Under bf16 a network makes its
-fine maps in fp32 nevertheless: they are a small part of the work, and most of the precision is lost in them."""
+fine maps in fp32 nevertheless: they are a small part of the work, and most precision is lost in them."""
 
 
 class Graph(NamedTuple):
