@@ -1,5 +1,3 @@
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -59,7 +57,7 @@ def test_what_is_summed_up_or_compared_is_fp32_under_bf16(with_units):
     assert {step.dtype for step in prediction} == {torch.float32}
 
 
-@pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
+@pytest.mark.openvino
 def test_openvino_and_bf16_go_together(with_units):
     method = tiny_method("two-pass")
     fast = accelerate(method, "openvino", "bf16", CPU)
@@ -88,7 +86,7 @@ def test_what_cannot_be_had_is_said_with_a_remedy(monkeypatch):
         accelerate(method, "openvino", "fp32", CPU)
 
 
-@pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
+@pytest.mark.openvino
 def test_the_command_takes_both(tmp_path, with_units):
     picture, mask = scene()
     picture.save(tmp_path / "support.png")

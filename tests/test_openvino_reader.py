@@ -1,5 +1,4 @@
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from torch.utils import _pytree as pytree
 from kshot.errors import ModelError
 from kshot.openvino_reader import TELEMETRY, OpenVinoReader, import_openvino
 
-# Not importorskip: it would import it with its telemetry.
-pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="needs kshot[openvino]")
+pytestmark = pytest.mark.openvino
 
 
 @pytest.mark.parametrize("reads", ["features", "support_features"])
