@@ -2,6 +2,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 from make_data import scene
 from PIL import Image
 from test_image_files import chunk, png
@@ -10,7 +11,6 @@ from kshot.errors import ImageError
 from kshot.images import read_embedded, read_image, read_size
 from kshot.rgb import stretched, to_rgb
 
-tifffile = pytest.importorskip("tifffile")  # an independent reader and writer, which scikit-image brings
 
 LEVELS = np.random.default_rng(0).integers(200, 4000, (37, 53, 4))  # a 12-bit camera's
 
