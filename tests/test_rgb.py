@@ -11,7 +11,6 @@ from kshot.errors import ImageError
 from kshot.images import read_embedded, read_image, read_size
 from kshot.rgb import stretched, to_rgb
 
-
 LEVELS = np.random.default_rng(0).integers(200, 4000, (37, 53, 4))  # a 12-bit camera's
 
 
