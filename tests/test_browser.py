@@ -17,6 +17,7 @@ from test_demo import BETWEEN, COINS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # milliseconds: a machine may be busy
 
 pytestmark = pytest.mark.browser
 
@@ -49,7 +50,7 @@ def new_page(browser, address):
     """Open pages; whatever they complain about fails the test."""
     complaints, contexts = [], []
 
-    def open_page(**options):
+    def open_page(*, before=lambda page: None, **options):
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -57,6 +58,7 @@ def new_page(browser, address):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
         page.on("dialog", lambda dialog: dialog.accept())
+        before(page)
         page.goto(address)
         expect(page.locator("#examples button")).to_have_count(2)
         return page
@@ -64,8 +66,9 @@ def new_page(browser, address):
     yield open_page
     for context in contexts:
         context.close()
-    # The answer to a bad file is no fault of the page.
-    assert [line for line in complaints if "422 (Unprocessable" not in line] == []
+    # The answer to a bad file is no fault of the page, nor is a server that a test makes deaf.
+    faults = ("422 (Unprocessable", "net::ERR_FAILED")
+    assert [line for line in complaints if not any(fault in line for fault in faults)] == []
 
 
 @pytest.fixture
@@ -215,6 +218,26 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
     expected = {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
     assert names == expected | {f"labelme/{stem}.json" for stem in stems} | {"instances.json"}
     assert len(coco["images"]) == 3
+
+
+def test_a_photograph_given_before_the_session_has_begun_waits_for_it(new_page, coins):
+    held = []
+    page = new_page(before=lambda page: page.route("**/api/sessions", lambda route: held.append(route)))
+    page.set_input_files("#support-files", coins / "coins.png")
+    page.wait_for_timeout(300)
+    assert page.locator("#supports li").count() == 0
+    for route in held:
+        route.continue_()
+    expect(page.locator("#said")).to_have_text(f"coins.png, {WIDTH} x {HEIGHT} pixels")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_the_page_goes_on_when_the_server_answers_again(new_page, coins):
+    page = new_page(before=lambda page: page.route("**/api/sessions", lambda route: route.abort()))
+    expect(page.locator("#notice")).to_contain_text("The server does not answer.")
+    page.unroute_all()
+    expect(page.locator("#notice")).to_be_hidden()
+    open_support(page, coins)
 
 
 def test_polygon_and_box_fill_exactly_and_can_be_undone(page, coins):

@@ -30,6 +30,7 @@ const lists = new Lists(open, remove);
 
 async function look() {
   clearTimeout(timer);
+  if (!session) return enter(); // the server did not answer when the page was opened
   const asked = session;
   await attempt(async () => {
     const found = await session.look();
@@ -112,6 +113,7 @@ const mayLeave = () => !bench.hasUnsent || bench.isKept || confirm("Leave this r
 
 async function add(role, files, mask) {
   const waiting = [...files];
+  await entered;
   uploading += waiting.length;
   show();
   const added = [];
@@ -135,6 +137,7 @@ async function remove(id) {
 }
 
 async function setClasses(all) {
+  await entered;
   await bench.flush();
   const isOneGone = all.length < state.classes.length;
   take(await session.setClasses(all));
@@ -170,6 +173,7 @@ async function enter() {
 }
 
 async function beginAnew() {
+  await entered;
   if (state.photographs.length && !confirm("Forget these photographs and labels, and begin anew?")) return;
   bench.close();
   await attempt(() => session.end());
@@ -224,4 +228,4 @@ function wire() {
 }
 
 wire();
-enter();
+const entered = attempt(enter); // what people do before that waits for it
