@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from make_data import colour_segmenter, tiny_method, write_folder, write_pascal
@@ -107,6 +109,26 @@ def test_manifests_that_are_run_together_share_features_and_count_apart(dataset)
         assert one.num_images == other.num_images
     assert sum(one.num_computed for one in apart) == sum(one.num_images for one in apart)
     assert sum(one.num_computed for one in together) == 13
+
+
+def test_what_is_never_a_query_is_read_as_a_support(dataset):
+    fold = dataset.fold()
+    drawn = draw_episodes(fold, "balanced", 2, 4, 0)
+    manifest = make_manifest(fold, drawn, "balanced", 0, {})
+    queries = {episode.query for episode in drawn}
+    supports = {name for episode in drawn for name in episode.supports} - queries
+    assert supports
+    segmenter, read = colour_segmenter(), {"features": 0, "support_features": 0}
+
+    class Watched:
+        def __getattr__(self, name):
+            if name in read:
+                read[name] += 1
+            return getattr(segmenter.method, name)
+
+    watched = replace(segmenter, accelerated=Watched())
+    evaluate(watched, dataset, [manifest], Frame(48, "squash"), at_original_size=True)
+    assert read == {"features": len(queries), "support_features": len(supports)}
 
 
 def test_unknown_pixels_do_not_count(tmp_path):

@@ -37,6 +37,13 @@ class Counted:
     num_empty_supports: int
 
 
+class Reading(NamedTuple):
+    """How a photograph is read. is_query: it is one somewhere in the manifest; such features serve both."""
+
+    name: str
+    is_query: bool
+
+
 class EpisodeFiles(NamedTuple):
     """What is read from disk for one episode; `images` are those that no earlier episode has read.
 
@@ -106,7 +113,8 @@ def evaluate(
 ) -> list[Counted]:
     """Segment every query of manifests with its supports, and count the pixels that agree with the truth.
 
-    Features are computed once an image, for all manifests together, while they fit into `cache_gb` GiB.
+    Features are computed once an image, for all manifests together, while they fit into `cache_gb` GiB. What
+    a manifest has as a support only is read as one, which costs less; its counts do not depend on the others.
     Raises DataError if photographs are missing, or an ImageError or MaskError for one that cannot be read.
     """
     for manifest in manifests:
@@ -116,12 +124,17 @@ def evaluate(
     reader = EpisodeReader(dataset, episodes, frame)
     method = segmenter.runner
     fresh: dict[str, Tensor] = {}
+    queries = [{episode.query for episode in manifest.episodes} for manifest in manifests]
 
-    def compute(name: str) -> Any:
-        image = fresh.pop(name, None)
-        return method.features((reader.image(name) if image is None else image).to(segmenter.device))
+    def compute(reading: Reading) -> Any:
+        image = fresh.pop(reading.name, None)
+        read = method.features if reading.is_query else method.support_features
+        return read((reader.image(reading.name) if image is None else image).to(segmenter.device))
 
-    uses = (name for episode in episodes for name in names_of(episode))
+    def reading(name: str, episode: int) -> Reading:
+        return Reading(name, name in queries[owner[episode]])
+
+    uses = (reading(name, index) for index, episode in enumerate(episodes) for name in names_of(episode))
     store = FeatureStore(compute, uses, int(cache_gb * 2**30))
     counts = np.zeros((len(episodes), len(Counts._fields)), dtype=np.int64)
     num_computed, num_empty = np.zeros((2, len(manifests)), dtype=np.int64)
@@ -129,9 +142,9 @@ def evaluate(
         for done, files in enumerate(read_ahead(reader, num_workers)):
             fresh.update(files.images)
             episode, computed_before = episodes[files.episode], store.num_computed
-            query = store.use(episode.query)
+            query = store.use(reading(episode.query, files.episode))
             supports = [
-                Support(store.use(name), mask.to(segmenter.device))
+                Support(store.use(reading(name, files.episode)), mask.to(segmenter.device))
                 for name, mask in zip(episode.supports, files.support_masks, strict=True)
             ]
             counts[files.episode] = _segment_and_count(

@@ -125,7 +125,7 @@ def _region_store(
     reader: EpisodeReader,
     device: torch.device,
     classes_of: dict[str, list[int]],
-) -> FeatureStore:
+) -> FeatureStore[str]:
     """Store an image's regions, class by class in the order of `classes_of`; features themselves aren't kept.
 
     Means of the regions suffice: the mean of the cosines with a prototype is the dot product of the unit
