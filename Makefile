@@ -41,10 +41,11 @@ docs: setup
 	$(BIN)/typer kshot.cli utils docs --name kshot --title "The command" --output docs/command.md
 	$(BIN)/mkdocs build --strict
 
-# The README's picture.
+# The README's picture, and that of docs/failures.md.
 pictures: setup
 	$(BIN)/python demo/demo.py coins eye gland motorcycle person --picture demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
+	$(BIN)/python demo/failures.py docs/failures.jpg
 
 # make results COCO_MINI=DIR VOC=DIR: score what has no result file yet, then the table and charts in the documents.
 results: setup

@@ -21,7 +21,7 @@ BETWEEN = [
 ]
 
 
-@pytest.mark.parametrize("name", ["coins", "motorcycle", "eye", "gland", "person"])
+@pytest.mark.parametrize("name", ["coins", "motorcycle", "eye", "gland", "person", "rocket"])
 def test_annotations_lie_in_their_photographs(demo, name):
     picture, mask = demo.annotated(name)
     assert mask.shape == (picture.height, picture.width)
