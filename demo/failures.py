@@ -1,13 +1,12 @@
 """Five failures of the network that ships, for docs/failures.md: `make pictures`.
 
-    python demo/failures.py PICTURE
+python demo/failures.py PICTURE
 """
 
 import sys
 from pathlib import Path
 
 from demo import annotated, photograph
-
 from kshot import Segmenter
 from kshot.batch import sheet_row
 from kshot.pictures import contact_sheet, overlay, save_picture
