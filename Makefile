@@ -22,10 +22,10 @@ demo: setup
 train-demo: setup
 	$(BIN)/python demo/train_demo.py $(if $(VOC),--voc $(VOC))
 
-# make ablation COCO_MINI=DIR VOC=DIR: train and score what is missing of the ablation; hours.
+# make ablation COCO_MINI=DIR VOC=DIR: train and score what is missing of the ablation, hours; then its table.
 ablation: setup
 	$(BIN)/python benchmarks/ablation.py --coco-mini $(COCO_MINI) --voc $(VOC)
-	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json
+	$(BIN)/kshot table ablation benchmarks/results/ablation_*.json --into docs/training.md
 
 # make weights VOC=DIR COCO_MINI=DIR: train what ships on what the ablation has made, put it into the package, score it.
 weights: setup

@@ -135,7 +135,7 @@ class Segmenter:
         are in the image's own size all the same.
         device: "auto" takes CUDA, else MPS, else the CPU; or any name that torch knows.
         engine: "openvino" reads images faster, on a CPU, with the same results. precision: "bf16" computes
-        with 16 bits what takes long, on a CPU that can; a pixel in some hundred then comes out otherwise.
+        with 16 bits what takes long, on a CPU that can; one pixel in some hundreds then comes out otherwise.
         Raises ModelError or WeightsError that say what is missing, and where to put it.
         """
         config, method = load_model(name_or_dir, backbone, backbone_weights)
