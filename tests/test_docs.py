@@ -21,7 +21,7 @@ from kshot import cli
 from kshot.benchmark.compare import compare
 from kshot.benchmark.results import read_result
 from kshot.benchmark.table_writers import insert_between, to_markdown
-from kshot.benchmark.tables import list_table
+from kshot.benchmark.tables import ablation_table, list_table
 from kshot.description import describe
 from kshot.network.backbones import Backbone
 from kshot.pictures import label_picture
@@ -184,6 +184,16 @@ def test_the_table_of_what_ships_is_made_from_its_result_files():
     assert len(results) == 4
     assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
     assert not any("+" in str(result.provenance.commit) for result in results)
+
+
+def test_the_ablations_table_is_made_from_its_result_files():
+    page = (ROOT / "docs/training.md").read_text()
+    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("ablation_*.json"))]
+    assert insert_between(page, "table-ablation", to_markdown(ablation_table(results))) == page
+    frozen = {json.loads(path.read_text())["sha256"] for path in (ROOT / "benchmarks/manifests").iterdir()}
+    for result in results:
+        assert set(result.manifests) <= frozen
+        assert "+" not in str(result.provenance.commit)
 
 
 def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():
