@@ -114,7 +114,7 @@ def test_a_config_with_a_mistake_names_it(tmp_path, change, reason):
 
 
 def test_models_that_do_not_exist(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match="kshot ships .*prototype, two-pass;"):
+    with pytest.raises(ModelError, match=r"kshot ships .*prototype, two-pass;"):
         load_model("two_pass_on_mars")
     with pytest.raises(ModelError, match=r"there is no config\.json in it"):
         load_model(tmp_path)
