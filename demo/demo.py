@@ -18,6 +18,7 @@ from skimage import data
 from kshot import Segmenter
 from kshot.batch import sheet_row
 from kshot.pictures import Row, contact_sheet, mask_picture, overlay, save_picture
+from kshot.segmenter import Explanation
 
 HERE = Path(__file__).parent
 
@@ -51,15 +52,21 @@ def main(names: list[str], picture: Path) -> None:
     load = cache(Segmenter.from_pretrained)
     for name in names:
         query_name, model, image_size = EPISODES[name]
-        support, mask = annotated(name)
         query = photograph(query_name)
-        explanation = load(model, image_size=image_size).fit(support, mask).explain(query)
+        explanation, row = segmented(load(model, image_size=image_size), name, query)
         save_picture(mask_picture(explanation.mask), picture.parent / f"{name}_mask.png")
         save_picture(overlay(query, explanation.mask), picture.parent / f"{name}_overlay.png")
-        rows.setdefault(model, []).append(sheet_row(overlay(support, mask), query, explanation))
+        rows.setdefault(model, []).append(row)
         print(f"{name}: {100 * explanation.mask.mean():.1f} % of {query_name} is foreground, by {model}")
     save_picture(stacked([contact_sheet(found) for found in rows.values()]), picture)
     print(f"Look at {picture}")
+
+
+def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[Explanation, Row]:
+    """Segment a photograph from an annotation; give the answer, and its row in a sheet."""
+    support, mask = annotated(name)
+    explanation = segmenter.fit(support, mask).explain(query)
+    return explanation, sheet_row(overlay(support, mask), query, explanation)
 
 
 def stacked(sheets: list[Image.Image]) -> Image.Image:

@@ -1,15 +1,16 @@
-"""Five failures of the network that ships, for docs/failures.md: `make pictures`.
+"""Make the picture of docs/failures.md: `make pictures`.
 
-python demo/failures.py PICTURE
+    python demo/failures.py PICTURE
+
+Five failures of the network that ships.
 """
 
 import sys
 from pathlib import Path
 
-from demo import annotated, photograph
+from demo import photograph, segmented
 from kshot import Segmenter
-from kshot.batch import sheet_row
-from kshot.pictures import contact_sheet, overlay, save_picture
+from kshot.pictures import contact_sheet, save_picture
 
 FAILURES = {
     "eye": "chelsea",
@@ -24,13 +25,8 @@ FAILURES = {
 def main(picture: Path) -> None:
     """Show each with both passes."""
     segmenter = Segmenter.from_pretrained("two-pass")
-    rows = []
-    for name, query_name in FAILURES.items():
-        support, mask = annotated(name)
-        query = photograph(query_name)
-        explanation = segmenter.fit(support, mask).explain(query)
-        rows.append(sheet_row(overlay(support, mask), query, explanation))
-    save_picture(contact_sheet(rows), picture)
+    found = [segmented(segmenter, name, photograph(query)) for name, query in FAILURES.items()]
+    save_picture(contact_sheet([row for _, row in found]), picture)
     print(f"Look at {picture}")
 
 

@@ -1,5 +1,8 @@
+import sys
+
 import numpy as np
 import pytest
+from conftest import ROOT, load_module
 from make_data import iou
 from PIL import Image
 
@@ -40,3 +43,12 @@ def test_the_demo_finds_all_coins_from_two_and_a_motorcycle_from_its_other_side(
     with Image.open(tmp_path / "demo.png") as sheet:
         assert min(sheet.size) > 900
     assert capsys.readouterr().out.splitlines()[-1] == f"Look at {tmp_path / 'demo.png'}"
+
+
+@pytest.mark.slow
+def test_the_picture_of_failures_shows_five(demo, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "demo", demo)
+    failures = load_module(ROOT / "demo" / "failures.py")
+    failures.main(tmp_path / "failures.png")
+    with Image.open(tmp_path / "failures.png") as sheet:
+        assert sheet.height > 5 * 150

@@ -166,34 +166,25 @@ def test_the_architectures_forward_is_the_codes():
         assert line.partition("  #")[0] in source, line
 
 
-def test_the_benchmarks_table_is_made_from_the_result_files():
-    page = (ROOT / "docs/benchmarks.md").read_text()
-    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("prototype_*.json"))]
-    assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
+@pytest.mark.parametrize(
+    ("page", "marker", "made_by", "files", "count"),
+    [
+        ("benchmarks", "table-list", list_table, "prototype", 20),
+        ("training", "table-list", list_table, "shipped", 4),
+        ("training", "table-ablation", ablation_table, "ablation", 24),
+    ],
+)
+def test_tables_of_scores_are_made_from_the_result_files(page, marker, made_by, files, count):
+    page = (ROOT / f"docs/{page}.md").read_text()
+    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob(f"{files}_*.json"))]
+    assert len(results) == count
+    assert insert_between(page, marker, to_markdown(made_by(results))) == page
     frozen = {json.loads(path.read_text())["sha256"] for path in (ROOT / "benchmarks/manifests").iterdir()}
     for result in results:
         assert set(result.manifests) <= frozen
         assert "--root PLACE" in result.provenance.command
         assert result.provenance.commit is not None
         assert "+" not in result.provenance.commit  # nothing but what is committed made a number
-
-
-def test_the_table_of_what_ships_is_made_from_its_result_files():
-    page = (ROOT / "docs/training.md").read_text()
-    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("shipped_*.json"))]
-    assert len(results) == 4
-    assert insert_between(page, "table-list", to_markdown(list_table(results))) == page
-    assert not any("+" in str(result.provenance.commit) for result in results)
-
-
-def test_the_ablations_table_is_made_from_its_result_files():
-    page = (ROOT / "docs/training.md").read_text()
-    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob("ablation_*.json"))]
-    assert insert_between(page, "table-ablation", to_markdown(ablation_table(results))) == page
-    frozen = {json.loads(path.read_text())["sha256"] for path in (ROOT / "benchmarks/manifests").iterdir()}
-    for result in results:
-        assert set(result.manifests) <= frozen
-        assert "+" not in str(result.provenance.commit)
 
 
 def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():

@@ -20,7 +20,8 @@ def test_each_notebook_is_expected():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_notebooks_run_and_show_something(name):
+def test_notebooks_run_and_show_something(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # not the home folder
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code), "Clear its outputs first."

@@ -113,8 +113,14 @@ def test_a_config_with_a_mistake_names_it(tmp_path, change, reason):
         read_config(path)
 
 
+SHIPPED = (
+    "kshot ships ablation-hsnet-both, ablation-hsnet-cls, ablation-hsnet-sem, ablation-two-pass, prototype, "
+)
+SHIPPED += "two-pass; "
+
+
 def test_models_that_do_not_exist(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match=r"kshot ships .*prototype, two-pass;"):
+    with pytest.raises(ModelError, match=SHIPPED):
         load_model("two_pass_on_mars")
     with pytest.raises(ModelError, match=r"there is no config\.json in it"):
         load_model(tmp_path)
@@ -126,7 +132,9 @@ def test_models_that_do_not_exist(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", shipped_models())
 def test_every_shipped_model_loads_and_knows_its_backbones_digests(name):
     config, method = load_model(name)
-    assert config.backbone_sha256 or config.base_learner_sha256  # whichever backbones it matches with
+    by_sem = getattr(method, "sem_backbone", None) is not None  # prototype has none
+    assert (config.backbone_sha256 is not None) == (method.cls_backbone is not None)
+    assert (config.base_learner_sha256 is not None) == by_sem
     assert not method.training
 
 
