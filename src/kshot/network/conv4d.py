@@ -51,11 +51,14 @@ class CenterPivotConv4d(nn.Module):
         if isinstance(volume, Correlation):
             convolved = convolve_correlation(volume, *kernels, support_stride)
         else:
-            pruned = volume[:, :, :, :: support_stride[0], :: support_stride[1]]
-            convolved = convolve_query(pruned, kernels[0])
-            convolved += convolve_support(volume, kernels[1], support_stride)
-        convolved += self.query_conv.bias + self.support_conv.bias
-        return convolved
+            whole, pruned = _Prune.apply(volume, support_stride)
+            over_support = convolve_support(whole, kernels[1], support_stride)
+            convolved = convolve_query(pruned, kernels[0]) + over_support
+        bias = (self.query_conv.bias + self.support_conv.bias).to(convolved.dtype)
+        # As long as a row: a short bias, or one of another type, is many times slower to add. Not in place: a
+        # view that is changed has a costly gradient.
+        rows = convolved.flatten(3)
+        return (rows + bias.repeat(rows.shape[-1] // len(bias))).view(convolved.shape)
 
 
 def convolve_query(volume_BHWUVC: Tensor, kernel: Tensor) -> Tensor:
@@ -88,26 +91,68 @@ def convolve_correlation(
     What the masks leave empty costs nothing, and the volume never exists as a whole: it is made for a few
     query positions at a time, and, in training, once more in the backward pass.
     """
-    convolved = [
-        _convolve_one(correlation, number, query_kernel, support_kernel, stride)
-        for number in range(len(correlation.weights))
-    ]
-    return torch.cat(convolved) if len(convolved) > 1 else convolved[0]
+    kernel_size = support_kernel.shape[-1]
+    patches, over_query, over_support = [], [], []
+    for number, weights_KLUV in enumerate(correlation.weights):
+        patch = _Patch(correlation, number, kernel_size, stride)
+        over_support_KXPQO, pruned_KXRSL = _ConvolvePatch.apply(
+            patch.cut(weights_KLUV), support_kernel, patch
+        )
+        pruned = pruned_KXRSL.reshape(-1, *correlation.query_size, *pruned_KXRSL.shape[2:])
+        patches.append(patch)
+        over_support.append(over_support_KXPQO)
+        over_query.append(convolve_query(pruned, query_kernel).flatten(1, 2))
+    summed: Tensor = _AddOnGrid.apply(patches, *over_support, *over_query)
+    return summed.reshape(len(summed), *correlation.query_size, *summed.shape[2:])
 
 
-def _convolve_one(
-    correlation: Correlation, number: int, query_kernel: Tensor, support_kernel: Tensor, stride: Pair
-) -> Tensor:
-    patch = _Patch(correlation, number, support_kernel.shape[-1], stride)
-    size, grid = correlation.query_size, (patch.rows.num_windows, patch.columns.num_windows)
-    weights_KLUV = patch.cut(correlation.weights[number])
-    over_support_KXPQO, pruned_KXRSL = _ConvolvePatch.apply(weights_KLUV, support_kernel, patch)
-    around = (0, 0, *patch.columns.around_windows, *patch.rows.around_windows)
-    convolved: Tensor = F.pad(over_support_KXPQO, around).reshape(-1, *size, *grid, len(query_kernel))
-    pruned = pruned_KXRSL.reshape(-1, *size, *pruned_KXRSL.shape[2:])
-    on_grid = convolved[:, :, :, patch.rows.on_grid, patch.columns.on_grid]  # a view
-    on_grid += convolve_query(pruned, query_kernel)
-    return convolved
+class _Prune(torch.autograd.Function):
+    """Give a volume (B, H, W, U, V, C), and its support positions that survive the stride.
+
+    Autograd's own gradient of a slice makes a whole volume of zeros, for each axis, and adds it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, stride: Pair) -> tuple[Tensor, Tensor]:
+        ctx.stride = stride
+        return volume.view_as(volume), volume[:, :, :, :: stride[0], :: stride[1]].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_volume: Tensor, d_pruned: Tensor) -> tuple[Tensor, None]:
+        summed = d_volume.clone()
+        summed[:, :, :, :: ctx.stride[0], :: ctx.stride[1]] += d_pruned
+        return summed, None
+
+
+class _AddOnGrid(torch.autograd.Function):
+    """Add what was convolved over the support and over the query, each of a part of its image's windows.
+
+    Of every patch they are (K, X, P, Q, C') and (K, X, R, S, C'): masks, query positions, rows, columns,
+    channels; first the ones of all patches, then the others. The sum is (B K, X, U', V', C').
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches: "list[_Patch]", *convolved: Tensor) -> Tensor:
+        ctx.patches = patches
+        masks, positions, *_, channels = convolved[0].shape
+        grid = patches[0].rows.num_windows, patches[0].columns.num_windows
+        summed = convolved[0].new_zeros(len(patches), masks, positions, *grid, channels)
+        over_support, over_query = convolved[: len(patches)], convolved[len(patches) :]
+        for image, patch, support, query in zip(summed, patches, over_support, over_query, strict=True):
+            image[:, :, *patch.meeting] = support
+            image[:, :, *patch.grid] += query
+        return summed.flatten(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        patches: list[_Patch] = ctx.patches
+        images = gradient.reshape(len(patches), -1, *gradient.shape[1:])
+        pairs = list(zip(images, patches, strict=True))
+        over_support = (image[:, :, *patch.meeting] for image, patch in pairs)
+        over_query = (image[:, :, *patch.grid] for image, patch in pairs)
+        return None, *over_support, *over_query
 
 
 class _ConvolvePatch(torch.autograd.Function):
@@ -193,6 +238,16 @@ class _Patch:
     def _box(self) -> tuple[slice, slice]:
         return slice(self.rows.first, self.rows.last), slice(self.columns.first, self.columns.last)
 
+    @property
+    def meeting(self) -> tuple[slice, slice]:
+        """The windows that meet a position of the patch."""
+        return slice(*self.rows.windows), slice(*self.columns.windows)
+
+    @property
+    def grid(self) -> tuple[slice, slice]:
+        """The positions of the patch that survive the stride, counted as windows."""
+        return self.rows.on_grid, self.columns.on_grid
+
     def cut(self, weights_KLUV: Tensor) -> Tensor:
         """Cut the patch out of weights of the whole support."""
         return weights_KLUV[:, :, *self._box]
@@ -261,12 +316,6 @@ class Span(NamedTuple):
             max(-((reach - self.first) // self.stride), 0),
             min((self.last - 1 + reach) // self.stride + 1, self.num_windows),
         )
-
-    @property
-    def around_windows(self) -> tuple[int, int]:
-        """Windows before and after those that meet a position."""
-        first, last = self.windows
-        return first, self.num_windows - last
 
     @property
     def start(self) -> int:
