@@ -244,6 +244,21 @@ def test_a_training_can_start_from_another_models_meta_learner(files, tmp_path, 
         train_tiny(files, tmp_path / "third", other, base_learner, start_from=first)
 
 
+def test_an_hsnet_becomes_the_first_part_of_a_two_pass(files, tmp_path, base_learner):
+    short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True, "ema": None}
+    first = train_tiny(files, tmp_path / "first", TRAIN.model_copy(update=short | {"method": "hsnet"}))
+    still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
+    second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=first)
+    given, got = (read_state(run / "model.safetensors") for run in (first, second))
+    assert {"encoder.squeeze.0.convs.0.query_conv.weight", "decoder.fine.0.bias", "cls_means"} <= set(given)
+    for name, weights in given.items():
+        assert torch.equal(got[f"matcher.{name}"], weights), name
+    assert got["matcher.sem_means"].any()  # what the hsnet does not have is measured, or random
+    assert got["matcher.joint_decoder.fine.0.weight"].any()
+    with pytest.raises(ModelError, match="it has method two-pass, not hsnet"):
+        train_tiny(files, tmp_path / "third", still.model_copy(update={"method": "hsnet"}), start_from=second)
+
+
 def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(files, tmp_path, base_learner):
     short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True}
     run = train_tiny(files, tmp_path / "run", TRAIN.model_copy(update=short), base_learner)

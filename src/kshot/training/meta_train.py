@@ -31,6 +31,7 @@ from kshot.pretrained import (
     base_learner_names,
     build_method,
     find_folder,
+    load_model,
     read_config,
     save_model,
 )
@@ -73,7 +74,8 @@ def train(
 
     base_learner: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
     "sem" or "both"; None takes that of start_from.
-    start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights.
+    start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights; an
+    hsnet also as the first part of a two-pass.
     """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
@@ -94,10 +96,7 @@ def train(
     torch.manual_seed(config.seed)
     model, method, network = build(config, learner_folder, backbone_weights)
     if folder is not None:
-        path = folder / WEIGHTS_FILE
-        own = {k: v for k, v in method.state_dict().items() if f"method.{k}".startswith(FROZEN)}
-        given = {k: v for k, v in read_state(path).items() if not f"method.{k}".startswith(FROZEN)}
-        fill(method, own | given, what=f"Weights in {path}")
+        fill_from(folder, method, backbone_weights)
     method.to(accelerator.device)
     matcher = method.matcher if isinstance(method, TwoPass) else method
     budget = Budget(cache, int(cache_gb * 2**30))
@@ -108,7 +107,7 @@ def train(
         for stage in config.sizes
     }
     episodes = TrainingEpisodes(config, dataset, model.base_classes)
-    if config.centred and start_from is None and checkpoint is None:
+    if checkpoint is None:
         centre(matcher, readers[model.image_size], episodes.photographs)
     validation = Validation(config, dataset, readers[model.image_size], accelerator)
     if checkpoint is not None:
@@ -168,14 +167,29 @@ def find_start(config: TrainConfig, name_or_dir: str | Path) -> Path:
     given = read_config(folder / CONFIG_FILE)
     if given.method == "prototype":
         raise ModelError(f"Model '{name_or_dir}' is prototype, which learns nothing. Start from two-pass.")
-    kinds = zip(("method", "backbone", "channels of the encoder"), _kind(given), _kind(config), strict=True)
-    differ = [f"{what} {theirs}, not {ours}" for what, theirs, ours in kinds if theirs != ours]
+    theirs, ours = _kind(given), _kind(config)
+    if (given.method, config.method) == ("hsnet", "two-pass"):
+        theirs = (config.method, *theirs[1:])  # all that it has is part of the other
+    kinds = zip(("method", "backbone", "channels of the encoder"), theirs, ours, strict=True)
+    differ = [f"{what} {their}, not {our}" for what, their, our in kinds if their != our]
     if differ:
         raise ModelError(
             f"Model '{name_or_dir}' cannot be trained on: it has {'; '.join(differ)}. Give the --method, "
             "--backbone and --recipe that it was trained with."
         )
     return folder
+
+
+def fill_from(folder: Path, method: HSNet | TwoPass, backbone_weights: Path | None) -> None:
+    """Give a method what the model in a folder has learnt; what that does not have stays as it is.
+
+    Raises ModelError or WeightsError as `load_model` does, and WeightsError for parts that `method` has not.
+    """
+    start = cast(HSNet | TwoPass, load_model(folder, backbone_weights=backbone_weights)[1])
+    becomes = "matcher." if isinstance(start, HSNet) and isinstance(method, TwoPass) else ""
+    learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
+    given = {f"{becomes}{key}": value for key, value in learned.items()}
+    fill(method, method.state_dict() | given, what=f"Weights in {folder / WEIGHTS_FILE}")
 
 
 def build(
@@ -238,14 +252,19 @@ def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str
 
 
 def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
-    """Measure the mean features of some of the training photographs, and give them to the matcher."""
+    """Measure the mean features of some training photographs, and give them to a matcher that lacks them."""
+    lacks_cls, lacks_sem = (
+        means is not None and not means.any() for means in (matcher.cls_means, matcher.sem_means)
+    )
+    if not lacks_cls and not lacks_sem:
+        return
     some = photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
     read = [reader.read(name) for name in some]
-    for means, pyramids in (
-        (matcher.cls_means, [one.cls for one in read]),
-        (matcher.sem_means, [one.sem for one in read]),
+    for means, lacks, pyramids in (
+        (matcher.cls_means, lacks_cls, [one.cls for one in read]),
+        (matcher.sem_means, lacks_sem, [one.sem for one in read]),
     ):
-        if means is not None:
+        if means is not None and lacks:
             of_each = [tap_means(pyramid) for pyramid in pyramids if pyramid is not None]
             means.copy_(torch.stack(of_each).mean(dim=0))
 
