@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -218,6 +219,28 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
     expected = {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
     assert names == expected | {f"labelme/{stem}.json" for stem in stems} | {"instances.json"}
     assert len(coco["images"]) == 3
+
+
+def test_a_result_where_nothing_is_makes_its_photograph_a_negative(page, coins):
+    open_support(page, coins)
+    expect(page.locator("#nothing")).to_be_hidden()  # there is nothing yet that it could be a negative of
+    drag(page, (36, 50), (54, 50), (54, 60), (36, 60), (45, 54))
+    kept(page)
+    page.set_input_files("#query-files", [coins / "coins.png", coins / "mirrored.png"])
+    wait_for_results(page, 2)
+    card = page.locator("#cards li", has_text="mirrored.png")
+    card.locator(".look").click()
+    page.get_by_role("button", name="Nothing of it is here").click()
+    expect(page.locator("#mended")).to_have_text("You said that nothing of it is here.")
+    expect(page.locator("#nothing")).to_be_hidden()
+    wait_for_results(page, 2)
+    expect(card.locator(".state")).to_have_text("nothing of it is here")
+    assert photograph(page, "mirrored.png", "query")["is_negative"]
+    assert not labels(page, "mirrored.png", "query").any()
+    page.get_by_role("button", name="Back to the model's result").click()
+    wait_for_results(page, 2)
+    expect(card.locator(".state")).to_have_text(re.compile(r"\d+ % sure"))
+    assert labels(page, "mirrored.png", "query").any()
 
 
 def test_a_photograph_given_before_the_session_has_begun_waits_for_it(new_page, coins):

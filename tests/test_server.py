@@ -2,11 +2,12 @@ import json
 import re
 import time
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
-from make_data import colour_segmenter, iou, scene, two_things
+from make_data import colour_segmenter, iou, scene, tiny_method, two_things
 from PIL import Image
 from starlette.testclient import TestClient
 from test_uploads import encoded
@@ -90,6 +91,49 @@ def test_a_query_is_answered_corrected_and_everything_is_segmented_again(client,
     assert client.delete(f"{place}/labels.png").status_code == 200
     _, one, _ = settled_photographs(client, path)
     assert one["status"] == "done"
+
+
+def test_an_empty_mask_makes_a_photograph_a_negative_until_it_is_taken_back():
+    model = replace(colour_segmenter(), method=tiny_method("prototype"))
+    with TestClient(make_app(model), base_url=HERE) as client:
+        path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
+        assert client.get(path).json()["takes_negatives"]
+        client.post(f"{path}/supports", files=SUPPORT)
+        for left in (60, 30):
+            client.post(f"{path}/queries", files=query(left)[0])
+        _, one, other = settled_photographs(client, path)
+        labels = f"{path}/photographs/{one['id']}/labels.png"
+        before = pixels(client.get(labels))
+        empty = np.zeros_like(MASK)
+        negative = client.put(labels, content=encoded(mask_picture(empty))).json()
+        assert (negative["status"], negative["is_labelled"], negative["is_negative"]) == (
+            "labelled",
+            True,
+            True,
+        )
+        _, _, again = settled_photographs(client, path)
+        found = pixels(client.get(f"{path}/photographs/{other['id']}/labels.png"))
+        fitted = model.fit([PHOTO, scene(left=60, seed=60)[0]], [MASK, empty])
+        np.testing.assert_array_equal(found == 1, fitted.predict(scene(left=30, seed=30)[0]))
+        assert again["stamp"] != other["stamp"]
+        assert not pixels(client.get(labels)).any()
+        taken_back = client.delete(labels).json()
+        assert (taken_back["is_labelled"], taken_back["is_negative"]) == (False, False)
+        settled(client, path)
+        np.testing.assert_array_equal(pixels(client.get(labels)), before)
+        client.post(f"{path}/supports", files={**SUPPORT, "mask": ("m.png", encoded(mask_picture(empty)))})
+        client.delete(f"{path}/photographs/{client.get(path).json()['photographs'][0]['id']}")
+        states = [one["status"] for one in client.get(path).json()["photographs"]]
+        assert states == ["waiting", "waiting", "labelled"]  # a negative alone answers nothing
+
+
+def test_a_model_that_learns_nothing_from_negatives_refuses_an_empty_mask(client, path):
+    assert not client.get(path).json()["takes_negatives"]
+    empty = {**SUPPORT, "mask": ("m.png", encoded(mask_picture(np.zeros_like(MASK))))}
+    answer = client.post(f"{path}/supports", files=empty)
+    assert answer.status_code == 422
+    assert "empty" in answer.json()["detail"]
+    assert client.get(path).json()["photographs"] == []
 
 
 def settled_photographs(client, path):

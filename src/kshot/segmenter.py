@@ -262,7 +262,7 @@ class Segmenter:
             raise MaskError(
                 f"Every mask{whose} is empty: all pixels are 0. Mark the object with 1 or 255 in one of them."
             )
-        read = tuple(one for picture in negatives for one in self._read_negative(picture))
+        read = tuple(one for picture in negatives for one in self.read_negative(picture))
         return replace(self, supports=tuple(supports), negatives=read)
 
     def _read_support(
@@ -281,9 +281,17 @@ class Segmenter:
             )
         return Support(self._support_features(picture), squashed.unsqueeze(0).to(self.device))
 
-    def _read_negative(self, picture: Image.Image) -> list[Support]:
-        """Read an image without the object, each of its windows, in which the object would be seen."""
-        if not isinstance(self.method, Prototype):
+    @property
+    def takes_negatives(self) -> bool:
+        """Whether the model learns from images without the object."""
+        return isinstance(self.method, Prototype)
+
+    def read_negative(self, picture: Image.Image) -> list[Support]:
+        """Read an image without the object, each of its windows, in which the object would be seen.
+
+        Raises ModelError for a model that cannot learn from it.
+        """
+        if not self.takes_negatives:
             raise ModelError(
                 f"An image without the object (its mask is empty) is nothing that {self.config.method} can "
                 "learn from. Leave it out, or choose the model prototype."

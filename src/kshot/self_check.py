@@ -25,12 +25,12 @@ def own_iou(fitted: Segmenter, picture: Image.Image, mask: NDArray[np.bool_]) ->
     return float((found & mask).sum() / (found | mask).sum())
 
 
-def hint(iou: float, what: str) -> str | None:
+def hint(iou: float, what: str, *, other_remedies: str = "") -> str | None:
     """Say what to try if `what` is not found in its own photograph; None if it is. One line."""
     if iou >= LOW:
         return None
     return (
         f"In its own photograph the answer for {what} agrees little with its mask (IoU {iou:.2f}): expect "
         "little elsewhere, unless the photograph shows more of it than is labelled. Try one that shows it "
-        "larger, --image-size, --tile, or --model prototype."
+        f"larger{other_remedies}."
     )

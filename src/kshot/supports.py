@@ -114,7 +114,8 @@ def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
         if foreground.any() and len(found) < CHECKED:
             alone = replace(fitted, supports=(fitted.supports[len(found)],))
             found.append(own_iou(alone, picture, foreground))
-    return hint(float(np.mean(found)), f"'{name}'")
+    options = ", --image-size, --tile, or --model prototype"
+    return hint(float(np.mean(found)), f"'{name}'", other_remedies=options)
 
 
 def _thumbnail(

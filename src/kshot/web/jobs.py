@@ -83,7 +83,7 @@ def segment(model: Segmenter, session: Session, photograph: Photograph) -> None:
     """
     with session.lock:
         version = session.version
-        if session.is_closed or not session.needs_answer(photograph):
+        if session.is_closed or not session.has_supports() or not session.needs_answer(photograph):
             return
         picture = session.picture(photograph)
     segmenters = _fit(model, session)
@@ -100,14 +100,19 @@ def _fit(model: Segmenter, session: Session) -> dict[int, Segmenter]:
         drawn = [one for one in session.photographs.values() if one.is_drawn]
     read = [_read(model, session, one) for one in drawn]
     supports = {value: sum((one.get(value, ()) for one in read), ()) for value in values}
-    fitted = {value: replace(model, supports=found) for value, found in supports.items() if found}
+    negatives = sum((one.get(0, ()) for one in read), ())
+    fitted = {
+        value: replace(model, supports=found, negatives=negatives)
+        for value, found in supports.items()
+        if found
+    }
     if not fitted:
         raise NotFittedError("No labelled photograph can be used; they say why.")
     return fitted
 
 
 def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[int, tuple[Support, ...]]:
-    """Read a support, once for each time that it is drawn; one that can't be used notes its problem."""
+    """Read a support or a negative, once for each time that it is drawn; one of no use notes its problem."""
     with session.lock:
         drawings, known = session.read.get(photograph.id, (0, {}))
         if drawings == photograph.drawings or not photograph.is_drawn:
@@ -115,6 +120,8 @@ def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[in
         drawings, labels = photograph.drawings, session.labels(photograph)
         picture = session.picture(photograph)
     found: dict[int, tuple[Support, ...]] = {}
+    if not labels.any():
+        found[0] = tuple(model.read_negative(picture))
     for value in np.unique(labels[labels > 0]).tolist():
         try:
             fitted = model.fit(picture, labels == value)

@@ -52,8 +52,8 @@ class Photograph:
     """One photograph. With labels that somebody drew it is a support, whatever it came as.
 
     name: what its sender calls it; text to show, never a path. size: (height, width). drawings: how often its
-    labels were drawn. problem: why it could not be used, for people. hint: why little is to be
-    expected of its labels, if that is so.
+    labels were drawn. is_negative: whether they say that it shows no class at all. problem: why it could not
+    be used, for people. hint: why little is to be expected of its labels, if that is so.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Photograph:
     size: tuple[int, int]
     num_bytes: int
     is_drawn: bool = False
+    is_negative: bool = False
     drawings: int = 0
     result: Result | None = None
     problem: str | None = None

@@ -106,7 +106,7 @@ def add_support(
     photograph = _add(session, photo, "support")
     if mask is not None:
         try:
-            _draw(session, photograph, mask.file.read())
+            _draw(session, worker, photograph, mask.file.read())
         except KshotError:
             session.remove(photograph)
             raise
@@ -158,10 +158,11 @@ async def draw(
 ) -> PhotographState:
     """Draw a photograph's labels, as a PNG in the body; it is then a support, whatever it came as.
 
-    Of one class any mask will do; of several, a mask of their values. All queries are segmented again.
+    Of one class any mask will do; of several, a mask of their values. An empty mask makes it a negative,
+    which shows no class at all, if the model learns from such. All queries are segmented again.
     """
     data = await request.body()
-    await run_in_threadpool(_draw, session, photograph, data)
+    await run_in_threadpool(_draw, session, worker, photograph, data)
     await run_in_threadpool(worker.refresh, session)
     return photograph_state(session, photograph, worker)
 
@@ -218,8 +219,10 @@ def _add(session: Session, photo: UploadFile, role: Role) -> Photograph:
     return session.add(photo.filename or "", photo.file.read(), role)
 
 
-def _draw(session: Session, photograph: Photograph, data: bytes) -> None:
-    session.draw(photograph, read_labels(data, photograph.size, [one.value for one in session.classes]))
+def _draw(session: Session, worker: Worker, photograph: Photograph, data: bytes) -> None:
+    values = [one.value for one in session.classes]
+    takes_negatives = worker.segmenter.takes_negatives
+    session.draw(photograph, read_labels(data, photograph.size, values, may_be_empty=takes_negatives))
 
 
 def _check_queue(session: Session, worker: Worker) -> None:

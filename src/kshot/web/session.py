@@ -31,7 +31,8 @@ class Session:
     """One person's work. Hold `lock` to read or change more than one fact.
 
     version: rises when the supports change; results of earlier versions are stale.
-    read: the supports that the model has read, by photograph; each with its drawing's number.
+    read: the supports that the model has read, by photograph; each with its drawing's number. They go by
+    their class's value; a negative's have 0.
     """
 
     id: str
@@ -72,18 +73,19 @@ class Session:
     def draw(self, photograph: Photograph, labels: LabelMap | None) -> None:
         """Keep the labels (H, W) that somebody drew on a photograph, which makes it a support.
 
-        None takes them away. Raises TooMuchError for too many supports.
+        Labels of nothing but 0 make it a negative: nothing in it is of any class. None takes labels away.
+        Raises TooMuchError for too many supports.
         """
         with self.lock:
             if labels is None:
                 if not photograph.is_drawn:
                     return
-                photograph.is_drawn = False
+                photograph.is_drawn = photograph.is_negative = False
                 self._labels_path(photograph).unlink(missing_ok=True)
             else:
                 self._check_supports(photograph)
                 save_picture(Image.fromarray(labels), self._labels_path(photograph))
-                photograph.is_drawn = True
+                photograph.is_drawn, photograph.is_negative = True, not labels.any()
                 photograph.drawings += 1
             photograph.problem = photograph.hint = None
             self._supports_changed()
@@ -115,9 +117,9 @@ class Session:
             return [one for one in self.photographs.values() if self.needs_answer(one)]
 
     def has_supports(self) -> bool:
-        """Say whether any photograph has drawn labels."""
+        """Say whether any photograph has drawn labels of a class."""
         with self.lock:
-            return any(one.is_drawn for one in self.photographs.values())
+            return any(one.is_drawn and not one.is_negative for one in self.photographs.values())
 
     def needs_answer(self, photograph: Photograph) -> bool:
         """Say whether a photograph is a query without an answer, or with a stale one."""

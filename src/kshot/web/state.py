@@ -24,6 +24,7 @@ class PhotographState(BaseModel):
         "working, done. Of both: failed, see problem."
     )
     is_labelled: bool = Field(description="Whether somebody drew its labels, which makes it a support.")
+    is_negative: bool = Field(description="Whether its labels say that it shows no class at all.")
     is_stale: bool = Field(description="Whether its result was made with other supports than there are now.")
     confidence: float | None = Field(
         description="The mean probability of the pixels that were found, 0 to 1; 0 if nothing was."
@@ -41,6 +42,7 @@ class SessionState(BaseModel):
     id: str
     classes: tuple[ObjectClass, ...]
     photographs: list[PhotographState]
+    takes_negatives: bool = Field(description="Whether the model learns from photographs of no class at all.")
     num_waiting: int = Field(description="Photographs of all sessions that wait for the model.")
 
 
@@ -52,6 +54,7 @@ def session_state(session: Session, worker: Worker) -> SessionState:
             id=session.id,
             classes=session.classes,
             photographs=photographs,
+            takes_negatives=worker.segmenter.takes_negatives,
             num_waiting=worker.num_waiting(),
         )
 
@@ -67,6 +70,7 @@ def photograph_state(session: Session, photograph: Photograph, worker: Worker) -
         height=photograph.size[0],
         status=_status(session, photograph, worker),
         is_labelled=photograph.is_drawn,
+        is_negative=photograph.is_negative,
         is_stale=result is not None and result.version != session.version,
         confidence=None if result is None else round(result.confidence, 4),
         problem=photograph.problem,

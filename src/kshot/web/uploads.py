@@ -26,19 +26,21 @@ def read_photograph(data: bytes, max_pixels: int) -> Image.Image:
     return read_embedded(data, THE_FILE, max_pixels=max_pixels, formats=FORMATS)
 
 
-def read_labels(data: bytes, size: tuple[int, int], values: Sequence[int]) -> LabelMap:
+def read_labels(
+    data: bytes, size: tuple[int, int], values: Sequence[int], *, may_be_empty: bool = False
+) -> LabelMap:
     """Decode an uploaded mask of a photograph of `size`: uint8 (H, W), 0 or one of the classes' values.
 
     Of a single class any mask will do that `kshot.images.read_mask` reads; of several, it has their values.
-    Raises MaskError for what is no such mask, or an empty one.
+    Raises MaskError for what is no such mask, or an empty one unless that may be.
     """
     with opened(BytesIO(data), MaskError, THE_FILE, max_pixels=size[0] * size[1], formats=FORMATS) as picture:
         if len(values) == 1:
-            return read_mask(picture, size).astype(np.uint8) * np.uint8(values[0])
+            return read_mask(picture, size, may_be_empty=may_be_empty).astype(np.uint8) * np.uint8(values[0])
         labels = np.zeros(size, np.uint8)
         for name, mask in read_label_map(picture, size, {str(value): value for value in values}).items():
             labels[mask] = int(name)
-    if not labels.any():
+    if not labels.any() and not may_be_empty:
         raise MaskError(
             "The mask is empty: all its pixels are 0. Mark the objects with their classes' values."
         )

@@ -9,8 +9,16 @@ const WORDS = {
   working: "segmenting …",
   done: "",
   labelled: "mended: used as a support",
+  negative: "nothing of it is here",
   failed: "failed",
 };
+
+const SUPPORT_WORDS = [
+  [(one) => one.problem, "cannot be used: open it"],
+  [(one) => one.hint, "hard to find: open it"],
+  [(one) => one.is_negative, WORDS.negative],
+  [(one) => one.status === "unlabelled", "not labelled yet"],
+];
 
 export class Lists {
   /** open: called with a photograph to paint on. remove: called with one to forget. */
@@ -46,12 +54,12 @@ export class Lists {
   }
 
   #support(element, one) {
-    const state = one.problem ?? one.hint ?? (one.status === "unlabelled" ? "not labelled yet" : "");
+    const state = SUPPORT_WORDS.find(([applies]) => applies(one))?.[1] ?? "";
     this.#fill(element, one, one.status === "unlabelled" ? "photo" : "overlay", state, "Label");
   }
 
   #card(element, one) {
-    let state = WORDS[one.status];
+    let state = WORDS[one.is_negative ? "negative" : one.status];
     if (one.status === "done") state = `${Math.round(100 * one.confidence)} % sure`;
     else if (one.is_stale) state = `stale, ${state}`;
     if (one.problem) state = one.problem;
@@ -74,6 +82,7 @@ export class Lists {
 }
 
 export const isSupport = (one) => one.role === "support" || one.is_labelled;
+export const showsClass = (one) => one.is_labelled && !one.is_negative;
 
 /** The view that is chosen, or the photograph where there is none. */
 function shown(one, value) {

@@ -1,7 +1,7 @@
 // The page: one session of the server, shown and changed.
 
 import { beginSession, Refusal, Session } from "./api.js";
-import { isSupport, Lists } from "./cards.js";
+import { isSupport, Lists, showsClass } from "./cards.js";
 import { Classes } from "./classes.js";
 import { EXAMPLES, fetchExample } from "./examples.js";
 import { listen } from "./keys.js";
@@ -67,6 +67,7 @@ function take(found) {
   classes.show(state.classes);
   editor.value = classes.value;
   if (haveColoursChanged) editor.setClasses(state.classes);
+  bench.mayBeNegative = state.takes_negatives && state.photographs.some(showsClass);
   const open = state.photographs.find(({ id }) => id === bench.photograph?.id);
   if (open) attempt(() => bench.update(open), open.name);
   show();
@@ -92,7 +93,7 @@ function show() {
 
 function progress(done, all, supports) {
   const sending = uploading ? ` Sending ${uploading} …` : "";
-  if (!supports.some((one) => one.is_labelled)) return `Label a photograph to begin.${sending}`;
+  if (!supports.some(showsClass)) return `Label a photograph to begin.${sending}`;
   return `${done} of ${all} segmented.${sending}`;
 }
 

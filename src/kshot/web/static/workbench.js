@@ -14,6 +14,7 @@ export class Workbench {
     this.sending = Promise.resolve();
     find("#use").onclick = () => this.#use();
     find("#put-back").onclick = () => this.reload();
+    find("#none").onclick = () => this.#none();
     find("#forget").onclick = () => this.#forget();
   }
 
@@ -103,10 +104,28 @@ export class Workbench {
     this.editor.canvas.focus({ preventScroll: true });
   }
 
+  /** Make the photograph a negative: its labels are empty, and are kept. */
+  async #none() {
+    const { session, photograph } = this;
+    const { id, name, width, height } = photograph;
+    clearTimeout(this.timer);
+    this.isDirty = false;
+    try {
+      await this.sending;
+      await session.draw(id, await encode(new Uint8Array(width * height), width, height));
+    } catch (error) {
+      return this.onTrouble(name, error);
+    }
+    await this.onKept();
+    await this.reload();
+    this.editor.canvas.focus({ preventScroll: true });
+  }
+
   async #forget() {
     await this.flush();
     await this.session.erase(this.photograph.id);
     await this.onKept();
+    await this.reload();
   }
 
   async #labels() {
@@ -124,9 +143,23 @@ export class Workbench {
   }
 
   #bars() {
-    const { role, is_labelled: isLabelled, steps } = this.photograph;
-    put(find("#correction"), { hidden: role === "support" || isLabelled });
+    const { role, is_labelled: isLabelled, is_negative: isNegative, steps } = this.photograph;
+    const trouble = this.photograph.problem ?? this.photograph.hint;
+    put(find("#hint"), { textContent: trouble ?? "", hidden: !trouble });
+    const isResult = role === "query" && !isLabelled;
+    const isBare = role === "support" && !isLabelled && !this.isDirty;
+    put(find("#correction"), { hidden: !isResult });
     put(find("#put-back"), { hidden: !this.isDirty || !steps.length });
-    put(find("#corrected"), { hidden: role === "support" || !isLabelled });
+    put(find("#nothing"), { hidden: !this.mayBeNegative || !((isResult && steps.length > 0) || isBare) });
+    put(find("#nothing-why"), {
+      textContent: isResult ? "Is all that was found wrong?" : "Or does it show what is not meant?",
+    });
+    put(find("#corrected"), { hidden: !isNegative && (role === "support" || !isLabelled) });
+    put(find("#mended"), {
+      textContent: isNegative
+        ? "You said that nothing of it is here."
+        : "You mended this result; it is a support now.",
+    });
+    put(find("#forget"), { textContent: role === "support" ? "Take that back" : "Back to the model's result" });
   }
 }
