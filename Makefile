@@ -36,10 +36,11 @@ weights: setup
 bench: setup
 	$(BIN)/python benchmarks/speed.py --into docs/performance.md
 
-# The site, into site/: a warning is an error.
+# The site, into site/: a warning is an error, and so is one in a notebook.
 docs: setup
 	$(BIN)/typer kshot.cli utils docs --name kshot --title "The command" --output docs/command.md
 	$(BIN)/mkdocs build --strict
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m notebook tests/test_notebooks.py
 
 # The README's picture, and that of docs/failures.md.
 pictures: setup
@@ -73,7 +74,7 @@ tables: setup
 # One process a core, each with one thread: many threads for such small networks wait for one another. OpenVINO has a
 # process of its own: a worker in which it ran beside onnxruntime, GDAL and others was once seen to crash.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not openvino"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not openvino and not notebook"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "openvino and not slow"
 
 test-slow: setup

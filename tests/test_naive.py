@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from make_data import NUM_BASE_CLASSES, tiny_method
 
 from kshot.episode import Support
@@ -82,6 +84,29 @@ def test_every_step_of_every_shot_is_the_plain_computations(naive, method, numbe
         answer = method.segment(features, supports, size)
         agreement = (answer.mask == plain.vote(expected, size)).float().mean()
     assert agreement > 0.999
+
+
+@st.composite
+def rectangles(draw):
+    """Draw an image size, and the corners of one or two rectangles in it, empty ones too."""
+    height, width = draw(st.integers(33, 180)), draw(st.integers(33, 180))
+    rows, columns = st.integers(0, height), st.integers(0, width)
+    return (height, width), draw(st.lists(st.tuples(rows, rows, columns, columns), min_size=1, max_size=2))
+
+
+@given(rectangles(), st.integers(0, 2**16))
+@settings(max_examples=12, deadline=None, derandomize=True)
+def test_any_size_and_any_mask_gives_the_plain_computations_numbers(naive, method, drawn, seed):
+    torch.manual_seed(seed)
+    size, corners = drawn
+    query, images, masks = draw_episodes(1, 1, size, lambda _: None)
+    for top, bottom, left, right in corners:
+        masks[..., top:bottom, left:right] = 1
+    with torch.inference_mode():
+        (expected,) = naive.Naive(method).predict(query, images, masks)
+        found = method(query, images[:, 0], masks[:, 0])
+    for step in STEPS:
+        torch.testing.assert_close(getattr(found, step), getattr(expected, step), rtol=0, atol=1e-4, msg=step)
 
 
 def test_gradients_are_the_plain_computations(naive, method):

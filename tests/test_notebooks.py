@@ -19,6 +19,7 @@ def test_each_notebook_is_expected():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(EXPECTED)
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("name", EXPECTED)
 def test_notebooks_run_and_show_something(name, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # not the home folder
