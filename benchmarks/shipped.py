@@ -6,12 +6,12 @@
 Run it from the repository's root. The ablation's first two-pass row learns on, on all 15 base classes of
 PASCAL-5i's fold 0, with the base learner that has seen 12 of them; so the other three are to it what novel
 classes will be. It does so at 257 px first and then at 385, where small things can be seen: a second pass
-that never saw so fine a grid gains nothing from it. Then it and the ablation's rows go to
-`src/kshot/models`, where they share that base learner, and the result is scored beside prototypes of the
-same backbone.
+that never saw so fine a grid gains nothing from it. `hsnet` is the ablation's row by B_cls, learning on in
+the same way; it needs no base learner. Then these and the ablation's rows go to `src/kshot/models`, where
+they share that base learner, and the first two are scored beside prototypes of the same backbone.
 
-What ships was made by these commands with one difference: the first one's learning rate was to reach 0 at
-step 2,500, and it was stopped at 1,500.
+What ships was made by these commands with two differences: the learning rate of the first of two-pass was to
+reach 0 at step 2,500, and it was stopped at 1,500; `hsnet` was trained by two processes.
 """
 
 import argparse
@@ -28,15 +28,23 @@ from kshot.training.run_folder import CARD
 MODELS = HERE.parent / "src" / "kshot" / "models"
 COARSE = RUNS.parent / "shipped" / "two-pass-257"
 FINAL = RUNS.parent / "shipped" / "two-pass-385"
+HSNET = RUNS.parent / "shipped" / "hsnet-257"
+LEARNER = ("--base-learner", str(RUNS / "base_learner"))
 STAGES = {
-    COARSE: ("--stage", "1500@257", "--seed", "2", "--start-from", str(RUNS / "two-pass_seed0")),
+    COARSE: (*LEARNER, "--stage", "1500@257", "--seed", "2", "--start-from", str(RUNS / "two-pass_seed0")),
     FINAL: (
+        *LEARNER,
         *("--stage", "300@385", "--batch", "4", "--lr", "5e-4", "--validate-every", "150"),
         *("--validate-episodes", "100", "--seed", "3", "--start-from", str(COARSE)),
+    ),
+    HSNET: (
+        *("--method", "hsnet", "--matched-by", "cls", "--stage", "3400@257", "--validate-every", "1700"),
+        *("--validate-episodes", "100", "--seed", "2", "--start-from", str(RUNS / "hsnet-cls_seed0")),
     ),
 }
 ROWS = {
     "two-pass": FINAL,
+    "hsnet": HSNET,
     "ablation-two-pass": RUNS / "two-pass_seed0",
     "ablation-hsnet-both": RUNS / "hsnet-both_seed0",
     "ablation-hsnet-sem": RUNS / "hsnet-sem_seed0",
@@ -68,23 +76,17 @@ def main() -> None:
 
 
 def train(voc: Path) -> None:
-    """Train the model that is to be the default."""
+    """Train the models that are not the ablation's."""
     for out, options in STAGES.items():
         if not (out / "metrics.json").exists():
             resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
             settings = ["--recipe", "lite", "--root", str(voc), "--select-on", "nothing", *options]
-            base_learner = [
-                "--base-learner",
-                str(RUNS / "base_learner"),
-                "--cache",
-                f"runs/features/{out.name}",
-            ]
-            run("train", *settings, *base_learner, "--out", str(out), *resume)
+            run("train", *settings, "--cache", f"runs/features/{out.name}", "--out", str(out), *resume)
 
 
 def score(name: str, data: str, root: Path, manifest: Path) -> None:
     """Score what ships, and prototypes of its backbone, on the same episodes unless it is done."""
-    for model in (["two-pass"], ["prototype", "--backbone", "efficientnet_lite2"]):
+    for model in (["two-pass"], ["hsnet"], ["prototype", "--backbone", "efficientnet_lite2"]):
         result = HERE / "results" / f"shipped_{model[0]}_{name}.json"
         if not result.exists():
             given = ["--manifest", str(manifest.relative_to(HERE.parent)), "--data", data]
