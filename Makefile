@@ -31,6 +31,7 @@ ablation: setup
 weights: setup
 	$(BIN)/python benchmarks/shipped.py --voc $(VOC) --coco-mini $(COCO_MINI)
 	$(BIN)/kshot table list benchmarks/results/shipped_*.json --into docs/training.md
+	$(BIN)/kshot table list benchmarks/results/shipped_*.json --into README.md
 
 # make bench: kshot against the plain computation, an hour on a machine that does nothing else; then the table.
 bench: setup
