@@ -57,6 +57,7 @@ ROOMS = [
     "network.weights",
     "network.hypercorrelation",
     "network.conv4d",
+    "network.norm",
     "network.encoder",
     "network.decoder",
     "network.base_learner",

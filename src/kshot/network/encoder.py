@@ -1,4 +1,4 @@
-"""Step 3b of the network: the 4-D encoder, from correlations to one map of the query.
+"""Step 3c of the network: the 4-D encoder, from correlations to one map of the query.
 
 One encoder serves all three matches: by B_cls, by B_sem, and the second pass.
 Axis letters: B batch, H W query rows and columns, U V support's, C channels.
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from kshot.network.conv4d import CenterPivotConv4d
 from kshot.network.hypercorrelation import Correlation, resize
+from kshot.network.norm import norm_relu
 
 CHANNELS = (16, 64, 128)
 """Channels after each of a stage's three convolutions, as published; the last is what the encoder returns."""
@@ -41,11 +42,8 @@ class Conv4dBlock(nn.Module):
     ) -> Tensor:
         """Map (B, H, W, U, V, C) to (B, H, W, U', V', C'), smaller by the support strides."""
         for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
-            convolved: Tensor = conv(volume, stride)
-            # GroupNorm wants an image with channels second: as channels_last that is the same memory.
-            image = convolved.flatten(2, 4).permute(0, 3, 1, 2)
-            normed = F.relu(norm(image), inplace=True).permute(0, 2, 3, 1)
-            volume = normed.reshape(convolved.shape)
+            assert isinstance(norm, nn.GroupNorm)
+            volume = norm_relu(conv(volume, stride), norm)
         assert isinstance(volume, Tensor)
         return volume
 
