@@ -42,7 +42,7 @@ def test_equals_group_norm_and_relu_with_their_gradients(size):
     ours = gradients(norm_relu, volume, norm, gradient)
     theirs = gradients(plain, volume.detach().double().requires_grad_(), exact, gradient.double())
     for our, their in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-5 * float(their.abs().max()))
+        torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-5 * their.abs().max().item())
 
 
 def test_in_half_precision_it_sums_in_full():
@@ -55,7 +55,7 @@ def test_in_half_precision_it_sums_in_full():
     torch.testing.assert_close(answer.float(), exact[0], rtol=2**-7, atol=2**-7)
     torch.testing.assert_close(d_volume.float(), exact[1], rtol=2**-6, atol=2**-6)
     for our, their in zip(sums, exact[2:], strict=True):
-        torch.testing.assert_close(our, their, rtol=1e-3, atol=1e-3 * float(their.abs().max()))
+        torch.testing.assert_close(our, their, rtol=1e-3, atol=1e-3 * their.abs().max().item())
 
 
 def test_no_gradient_is_asked_for_without_training():
