@@ -298,12 +298,18 @@ def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
         build(TRAIN, tmp_path / "seen", files[1])
     with pytest.raises(DataError, match="batch of 3 cannot be divided"):
         CPU.accelerator("no", 2, 3)
-    with pytest.raises(DataError, match="loss 'final' is nan at step"):
-        train_tiny(
-            files,
-            tmp_path / "diverges",
-            TRAIN.model_copy(update={"method": "hsnet", "lr": 1e30, "clip": None}),
-        )
+
+
+def test_a_run_that_diverges_gives_up_and_says_on_what(files, tmp_path):
+    config = TRAIN.model_copy(update={"method": "hsnet", "lr": 1e30, "clip": None, "ema": None})
+    with pytest.raises(DataError, match=r"not finite in 3 steps in a row, the last of them step \d"):
+        train_tiny(files, tmp_path, config)
+    shown = json.loads((tmp_path / "broken_steps.json").read_text())
+    assert len(shown) == 3
+    for episodes in shown.values():
+        assert len(episodes) == config.batch
+        assert set(episodes[0]) == {"class", "query", "support"}
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def command(files, out, *more, processes=1):

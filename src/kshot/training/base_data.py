@@ -95,9 +95,18 @@ class BaseReader(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.steps * self.data.config.batch
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+    def name(self, position: int) -> str:
+        """Name the photograph at a position."""
         epoch, place = divmod(position, self.per_epoch)
-        config, name = self.data.config, self.data.epoch(epoch)[place]
+        return self.data.epoch(epoch)[place]
+
+    def names(self, step: int) -> list[str]:
+        """Name the photographs of a step."""
+        batch = self.data.config.batch
+        return [self.name(position) for position in range(step * batch, (step + 1) * batch)]
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        config, name = self.data.config, self.name(position)
         changes = draw_changes(
             (config.seed, self.phase, position), scale=config.scale, degrees=config.degrees, blur=config.blur
         )

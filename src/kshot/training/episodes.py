@@ -147,6 +147,14 @@ class TrainingEpisodes:
         coins = np.random.default_rng((config.seed, index)).random(2) < 0.5
         return episode, (config.flip and bool(coins[0]), config.flip and bool(coins[1]))
 
+    def names(self, indices: Sequence[int]) -> list[dict[str, str]]:
+        """Name what episodes show, for a reader."""
+        found = [self.episode(index)[0] for index in indices]
+        return [
+            {"class": self.fold.class_names[one.class_id], "query": one.query, "support": one.supports[0]}
+            for one in found
+        ]
+
     def read(self, indices: Sequence[int], reader: FeatureReader) -> Batch:
         """Read episodes into one batch, on the reader's device."""
         queries, supports, support_masks, query_masks, places = [], [], [], [], []

@@ -26,6 +26,9 @@ from kshot.training.run_folder import RunFolder
 LOG_EVERY = 10
 """Steps between two lines of the log; checkpoints fall on such steps only."""
 
+GIVE_UP_AFTER = 3
+"""Steps in a row whose gradient is not finite. One alone is left out: it may be a freak of half precision."""
+
 Batches = Callable[[int], Iterator[list[Any]]]
 """From a step on: this process's part of each step's batch, cut into the parts that are accumulated."""
 
@@ -84,7 +87,8 @@ class Phase(NamedTuple):
 
     number: counts a run's phases from 0. rate: the factor of all learning rates, by step. clip: largest norm
     of the gradient. ema: decay of the weights' moving average; None: the weights themselves are the result.
-    validate_every: steps between validations, 0 for one at the end only.
+    validate_every: steps between validations, 0 for one at the end only. shows: names what a step shows, for
+    whoever looks into a run that broke.
     """
 
     number: int
@@ -95,13 +99,21 @@ class Phase(NamedTuple):
     clip: float | None = None
     ema: float | None = None
     validate_every: int = 0
+    shows: Callable[[int], Any] = str
+
+
+class Step(NamedTuple):
+    """What came of a step: its losses, and whether it was taken, or left out: its gradient was not finite."""
+
+    losses: dict[str, Tensor]
+    is_taken: bool
 
 
 def fit(training: "Training", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
     """Train one phase from where it stands, and return the learner whose weights are the result.
 
     validate: scores a learner; called on the main process only.
-    Raises DataError if a loss is no longer finite.
+    Raises DataError if losses are no longer finite; what they were of is written into the run's folder.
     """
     phase, is_main = training.phase, training.accelerator.is_main_process
     last_saved = time.monotonic()
@@ -109,6 +121,8 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
     with progress("Training", "steps", training.step) as on_progress:
         for parts in batches(training.step):
             losses.add(training.take_step(parts))
+            if training.num_left_out == GIVE_UP_AFTER:
+                raise DataError(_broken(training, run))
             step, is_last = training.step, training.step == phase.steps
             if step % LOG_EVERY == 0 or is_last:
                 entry = losses.entry(training)
@@ -150,6 +164,7 @@ class Training:
     ) -> None:
         self.learner, self.optimiser, self.phase, self.accelerator = learner, optimiser, phase, accelerator
         self.frozen, self.step = frozen, 0
+        self.num_left_out = 0  # in a row
         self.base_rates = [float(group["lr"]) for group in optimiser.param_groups]
         self.prepared, self.prepared_optimiser = accelerator.prepare(learner, optimiser)
         self.average = None
@@ -167,29 +182,47 @@ class Training:
         """The learner whose weights count: their moving average, if there is one."""
         return self.learner if self.average is None else self.average.module
 
-    def take_step(self, parts: list[Any]) -> dict[str, Tensor]:
-        """Learn from one batch; return its losses, means over the parts, not yet over processes."""
+    def take_step(self, parts: list[Any]) -> Step:
+        """Learn from one batch; its losses are means over the parts, not yet over processes.
+
+        Where the gradient is not finite nothing is learnt, on any process: it is the sum of all of theirs.
+        """
         torch.manual_seed(
             _seed(self.phase.seed, self.phase.number, self.step, self.accelerator.process_index)
         )
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * self.phase.rate(self.step)
         self.prepared.train()
+        buffers = [buffer.clone() for buffer in self.learner.buffers()]  # BatchNorm's would keep a NaN
         losses: dict[str, Tensor] = {}
+        is_taken = True
         for part in parts:
             with self.accelerator.accumulate(self.prepared):
                 terms = self.prepared(part)
                 self.accelerator.backward(torch.stack(list(terms.values())).sum())
-                if self.accelerator.sync_gradients and self.phase.clip is not None:
-                    self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.phase.clip)
-                self.prepared_optimiser.step()
+                if self.accelerator.sync_gradients:
+                    is_taken = self._clip()
+                if is_taken:
+                    self.prepared_optimiser.step()
                 self.prepared_optimiser.zero_grad()
             for name, term in terms.items():
                 losses[name] = losses.get(name, 0) + term.detach() / len(parts)
-        if self.average is not None:
+        if not is_taken:
+            for buffer, before in zip(self.learner.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        elif self.average is not None:
             self.average.update_parameters(self.learner)
+        self.num_left_out = 0 if is_taken else self.num_left_out + 1
         self.step += 1
-        return losses
+        return Step(losses, is_taken)
+
+    def _clip(self) -> bool:
+        """Clip the gradient, if that is asked for; tell whether it is finite."""
+        clip = math.inf if self.phase.clip is None else self.phase.clip
+        norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), clip)
+        assert norm is not None
+        # In fp16 a gradient that overflows is nothing unusual: the scaler leaves the step out by itself.
+        return self.accelerator.scaler is not None or math.isfinite(norm)
 
     def checkpoint(self, recipe: str) -> Checkpoint:
         """Give the state after the last step."""
@@ -214,21 +247,26 @@ class _Losses:
     def __init__(self, step: int) -> None:
         self.first_step = step
         self.sums: dict[str, Tensor] = {}
+        self.num_taken = 0
         self.start_clock()
 
     def start_clock(self) -> None:
         self.start = time.monotonic()
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + value
+    def add(self, step: Step) -> None:
+        if step.is_taken:
+            self.num_taken += 1
+            for name, value in step.losses.items():
+                self.sums[name] = self.sums.get(name, 0) + value
 
     def entry(self, training: Training) -> dict[str, Any]:
         """Make a line of the log; the same on every process."""
         count = training.step - self.first_step
-        names, values = list(self.sums), torch.stack(list(self.sums.values())) / count
-        means = training.accelerator.reduce(values, reduction="mean").tolist()
-        losses = dict(zip(names, means, strict=True))
+        losses: dict[str, float] = {}
+        if self.sums:
+            values = torch.stack(list(self.sums.values())) / self.num_taken
+            means = training.accelerator.reduce(values, reduction="mean").tolist()
+            losses = dict(zip(self.sums, means, strict=True))
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         if broken:
             raise DataError(
@@ -241,7 +279,19 @@ class _Losses:
             "lr": training.optimiser.param_groups[0]["lr"],
             "seconds_per_step": round((time.monotonic() - self.start) / count, 3),
             "losses": losses,
+            **({"left_out": count - self.num_taken} if count > self.num_taken else {}),
         }
+
+
+def _broken(training: Training, run: RunFolder) -> str:
+    """Write down what the last steps have shown; say that, and what to do."""
+    last = range(training.step - GIVE_UP_AFTER, training.step)
+    path = run.write_broken({step: training.phase.shows(step) for step in last})
+    return (
+        f"The gradient was not finite in {GIVE_UP_AFTER} steps in a row, the last of them step "
+        f"{training.step}. Lower the learning rate (--lr), or train at full precision (--precision no); "
+        f"--resume goes on from the last checkpoint. What the steps have shown is in {path}."
+    )
 
 
 def _ema(decay: float) -> Any:

@@ -132,6 +132,7 @@ def train(
             clip=config.clip,
             ema=config.ema,
             validate_every=config.validate_every,
+            shows=lambda step: episodes.names(range(step * config.batch, (step + 1) * config.batch)),
         ),
         accelerator,
         frozen=FROZEN,

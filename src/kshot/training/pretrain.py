@@ -61,7 +61,15 @@ def pretrain(
         training = Training(
             BaseLearning(network),
             _optimiser(config, network),
-            Phase(number, reader.steps, poly(reader.steps), config.seed, machine, clip=config.clip),
+            Phase(
+                number,
+                reader.steps,
+                poly(reader.steps),
+                config.seed,
+                machine,
+                clip=config.clip,
+                shows=reader.names,
+            ),
             accelerator,
             checkpoint=checkpoint if checkpoint is not None and checkpoint.phase == number else None,
         )

@@ -21,6 +21,8 @@ RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "curves.png",
     "tensorboard",
 )
+BROKEN = "broken_steps.json"
+"""What was shown before a run gave up; there is none of a run that ended well."""
 
 WORTH_KEEPING = (CHECKPOINT, METRICS, WEIGHTS_FILE)
 """Files without which a folder holds no run yet, but at most the start of one that was stopped at once."""
@@ -87,6 +89,13 @@ class RunFolder:
         if self.is_main:
             kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
             write_text("".join(json.dumps(entry) + "\n" for entry in kept), self.path / LOG)
+
+    def write_broken(self, shown: dict[int, Any]) -> Path:
+        """Write down what steps have shown, by their numbers from 0; give the file's path."""
+        path = self.path / BROKEN
+        if self.is_main:
+            write_text(json.dumps(shown, indent=2) + "\n", path)
+        return path
 
     def finish(self, metrics: dict[str, Any], card: str, provenance: Provenance) -> None:
         """Write what the run came to, with its card; the last files of a run."""
