@@ -97,6 +97,20 @@ def test_weights_of_another_model_are_refused(tmp_path, backbone_file):
         load_model(tmp_path, backbone_weights=backbone_file)
 
 
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path, backbone_file):
+    make_segmenter("hsnet-cls").save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for place in random.integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(WeightsError, match=r"model\.safetensors"):
+            load_model(tmp_path, backbone_weights=backbone_file)
+    path.write_bytes(whole)
+    load_model(tmp_path, backbone_weights=backbone_file)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -135,6 +149,7 @@ def test_every_shipped_model_loads_and_knows_its_backbones_digests(name):
     by_sem = getattr(method, "sem_backbone", None) is not None  # prototype has none
     assert (config.backbone_sha256 is not None) == (method.cls_backbone is not None)
     assert (config.base_learner_sha256 is not None) == by_sem
+    assert (config.weights_sha256 is not None) == (config.method != "prototype")
     assert not method.training
 
 

@@ -58,6 +58,8 @@ class ModelConfig(BaseModel):
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
+    weights_sha256: str | None = None
+    """Digest of the learned weights beside the config, checked at loading: safetensors keeps none."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Foreground probability above which a pixel belongs to the mask; 0.5 is the argmax."""
     selected_on: Literal["base", "novel"] | None = None
@@ -118,10 +120,12 @@ def load_model(
         _check_digest(config, method.cls_backbone)
     if learned_weights(method):
         path = folder / WEIGHTS_FILE
-        state = read_state(path) | _backbone_state(method)
+        learned = read_state(path)
+        state = learned | _backbone_state(method)
         if config.base_learner is not None:
             state |= _read_base_learner(config, folder, method)
         fill(method, state, what=f"Weights in {path}")
+        _check_learned(config, learned, path)
     return config, method.eval()
 
 
@@ -136,12 +140,13 @@ def save_model(config: ModelConfig, method: AnyMethod, folder: Path, *, half: bo
     left_out = {} if config.base_learner is None else base_learner_names(method)
     learned = {key: value for key, value in learned_weights(method).items() if key not in left_out}
     if learned:
-        write_weights(learned, folder / WEIGHTS_FILE, half=half)
+        digest = write_weights(learned, folder / WEIGHTS_FILE, half=half)
+        config = config.model_copy(update={"weights_sha256": digest})
     write_config(config, folder / CONFIG_FILE)
 
 
-def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> None:
-    """Write weights, whole or not at all; in half precision but for vectors.
+def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> str:
+    """Write weights, whole or not at all, in half precision but for vectors; return their digest.
 
     Vectors are few, and a BatchNorm's variance can be too small for half precision.
     """
@@ -150,8 +155,10 @@ def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> None:
         value = value.half() if half and value.is_floating_point() and value.ndim > 1 else value
         return value.contiguous()
 
+    written = {key: kept(value) for key, value in state.items()}
     with replacing(path) as temporary:  # not save_file: nobody else could read its files
-        temporary.write_bytes(save({key: kept(value) for key, value in state.items()}))
+        temporary.write_bytes(save(written))
+    return state_sha256(written)
 
 
 def write_config(config: BaseModel, path: Path) -> None:
@@ -248,6 +255,15 @@ def _exchange_backbone(config: ModelConfig, backbone: str) -> ModelConfig:
             "prototype takes any. Leave out --backbone, give --model prototype, or train a model with it."
         )
     return config.model_copy(update={"backbone": backbone, "backbone_sha256": None})
+
+
+def _check_learned(config: ModelConfig, learned: dict[str, Tensor], path: Path) -> None:
+    digest = state_sha256(learned)
+    if config.weights_sha256 not in (None, digest):
+        raise WeightsError(
+            f"{path} is damaged, or not the file that its config was saved with: sha256 is {digest[:12]}…, "
+            f"the config says {str(config.weights_sha256)[:12]}…. Copy the model's folder anew."
+        )
 
 
 def _check_digest(config: ModelConfig, backbone: Backbone) -> None:
