@@ -125,6 +125,7 @@ ROOMS = [
     "training.augment",
     "training.run_folder",
     "training.cards",
+    "training.watchdog",
     "training.loop",
     "training.base_data",
     "training.pretrain",

@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.accelerator import Accelerator
+from accelerate.utils.dataclasses import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,9 +24,13 @@ from kshot.progress import progress
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.recipes import Precision, PretrainConfig, TrainConfig
 from kshot.training.run_folder import RunFolder
+from kshot.training.watchdog import PATIENCE, watch
 
 LOG_EVERY = 10
 """Steps between two lines of the log; checkpoints fall on such steps only."""
+
+LONGEST_WAIT = timedelta(hours=6)
+"""For a process that waits for others: long, as one validates alone. The watchdog notices deaths sooner."""
 
 GIVE_UP_AFTER = 3
 """Steps in a row whose gradient is not finite. One alone is left out: it may be a freak of half precision."""
@@ -39,13 +45,15 @@ Validate = Callable[[Any], dict[str, float]]
 class Machine:
     """What a run does on this machine, which cannot change its result.
 
-    device: auto, or cpu. checkpoint_seconds: time between checkpoints.
+    device: auto, or cpu. checkpoint_seconds: time between checkpoints. patience: seconds without a step after
+    which a process that trains with others ends itself, as one of them must have died.
     """
 
     device: str = "auto"
     resume: bool = False
     tensorboard: bool = False
     checkpoint_seconds: float = 300.0
+    patience: float = PATIENCE
 
     def accelerator(self, precision: Precision, accumulate: int, batch: int) -> Accelerator:
         """Take the device and, under a launcher, the processes there are.
@@ -53,7 +61,10 @@ class Machine:
         Raises DataError if a batch cannot be divided evenly.
         """
         accelerator = Accelerator(
-            cpu=self.device == "cpu", mixed_precision=precision, gradient_accumulation_steps=accumulate
+            cpu=self.device == "cpu",
+            mixed_precision=precision,
+            gradient_accumulation_steps=accumulate,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
         parts = accelerator.num_processes * accumulate
         if batch % parts:
@@ -118,9 +129,13 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
     phase, is_main = training.phase, training.accelerator.is_main_process
     last_saved = time.monotonic()
     losses = _Losses(training.step)
-    with progress("Training", "steps", training.step) as on_progress:
+    with (
+        progress("Training", "steps", training.step) as on_progress,
+        watch(training.accelerator.num_processes, phase.machine.patience) as watchdog,
+    ):
         for parts in batches(training.step):
             losses.add(training.take_step(parts))
+            watchdog.step()
             if training.num_left_out == GIVE_UP_AFTER:
                 raise DataError(_broken(training, run))
             step, is_last = training.step, training.step == phase.steps
@@ -130,8 +145,12 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
                 run.log(entry)
                 if is_main:
                     on_progress(step, phase.steps, f"loss {sum(entry['losses'].values()):.3f}")
-            if is_main and (is_last or (phase.validate_every and step % phase.validate_every == 0)):
-                run.log({"phase": phase.number, "step": step, "validation": validate(training.result)})
+            if is_last or (phase.validate_every and step % phase.validate_every == 0):
+                with watchdog.paused():
+                    if is_main:
+                        scores = validate(training.result)
+                        run.log({"phase": phase.number, "step": step, "validation": scores})
+                    training.accelerator.wait_for_everyone()
                 losses.start_clock()
             is_due = (
                 time.monotonic() - last_saved > phase.machine.checkpoint_seconds and step % LOG_EVERY == 0
