@@ -71,7 +71,7 @@ def test_a_process_that_stands_still_ends_itself(meanwhile, status):
 
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_loop import points, training
@@ -84,7 +84,7 @@ rank = one.accelerator.process_index
 def batches(first):
     for number in range(100):
         if rank == 1 and number == 5:
-            time.sleep(600)
+            {then}
         yield [points(number)]
 
 run = RunFolder(Path({out!r}), "{{}}", resume=False, is_main=rank == 0)
@@ -92,12 +92,16 @@ fit(one, batches, run, lambda learner: {{"miou": 0.0}})
 """
 
 
-def test_where_one_process_hangs_all_end(tmp_path):
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [("time.sleep(600)", "another process died or hangs"), ("os.kill(os.getpid(), 9)", "SIGKILL")],
+)
+def test_where_one_process_hangs_or_dies_all_end(tmp_path, then, said):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "run")))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "run"), then=then))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = [*launcher, "--master-port", "29619", str(script)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "another process died or hangs" in done.stderr
+    assert said in done.stderr

@@ -30,7 +30,7 @@ LOG_EVERY = 10
 """Steps between two lines of the log; checkpoints fall on such steps only."""
 
 LONGEST_WAIT = timedelta(hours=6)
-"""For a process that waits for others: long, as one validates alone. The watchdog notices deaths sooner."""
+"""For a process that waits for others: long, as one validates alone. In between, the watchdog is quicker."""
 
 GIVE_UP_AFTER = 3
 """Steps in a row whose gradient is not finite. One alone is left out: it may be a freak of half precision."""
