@@ -47,11 +47,11 @@ def networks():
 def reader(voc, networks, tmp_path):
     cls, base_learner = networks
     matcher = HSNet(cls, base_learner.backbone)
-    return FeatureReader(voc, matcher, base_learner, SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+    return FeatureReader(voc, matcher, [base_learner], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
 
 
 def episodes_of(voc, **changes):
-    return TrainingEpisodes(CONFIG.model_copy(update=changes), voc, BASE_CLASSES)
+    return TrainingEpisodes(CONFIG.model_copy(update=changes), voc, [BASE_CLASSES])
 
 
 def test_only_trained_classes_are_ever_shown(voc):
@@ -78,7 +78,7 @@ def test_each_episode_knows_its_place_among_the_base_classes(voc, reader):
     for index, place in enumerate(batch.episode_class.tolist()):
         class_id = episodes.episode(index)[0].class_id
         assert BASE_CLASSES[place] == voc.class_names[class_id]
-    unknown = TrainingEpisodes(CONFIG, voc, ("bus",))
+    unknown = TrainingEpisodes(CONFIG, voc, [("bus",)])
     assert unknown.read([0], reader).episode_class.tolist() == [-1]
 
 
@@ -130,11 +130,11 @@ def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
     budget = Budget(tmp_path, 2**30)
     cpu = torch.device("cpu")
     name = next(iter(episodes_of(voc).fold.images[8]))
-    only_cls = FeatureReader(voc, HSNet(networks[0]), None, SIZE, budget, cpu).read_one(name)
+    only_cls = FeatureReader(voc, HSNet(networks[0]), [], SIZE, budget, cpu).read_one(name)
     assert only_cls.sem is only_cls.base_logits is None
-    only_sem = FeatureReader(voc, HSNet(None, networks[1].backbone), networks[1], SIZE, budget, cpu).read_one(
-        name
-    )
+    only_sem = FeatureReader(
+        voc, HSNet(None, networks[1].backbone), [networks[1]], SIZE, budget, cpu
+    ).read_one(name)
     assert only_sem.cls is None
     assert only_sem.base_logits.dtype == torch.float32
 
@@ -142,7 +142,7 @@ def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
 def test_without_photographs_there_is_nothing_to_train_on(tmp_path):
     empty = Pascal(write_pascal(tmp_path, [("alone", 3)]))
     with pytest.raises(DataError, match="No class has enough photographs"):
-        TrainingEpisodes(CONFIG, empty, BASE_CLASSES)
+        TrainingEpisodes(CONFIG, empty, [BASE_CLASSES])
 
 
 def test_h_cls_can_unlearn_the_episodes_class_in_training(voc, reader):
@@ -153,5 +153,37 @@ def test_h_cls_can_unlearn_the_episodes_class_in_training(voc, reader):
         without = torch.cat([logits[: place + 1], logits[place + 2 :]])
         found = base_map(unlearnt.query.base_logits, unlearnt.episode_class)[index, 0]
         torch.testing.assert_close(found, 1 - without.softmax(0)[0])
-    unknown = TrainingEpisodes(CONFIG.model_copy(update={"unlearn_own": True}), voc, ("bus",))
+    unknown = TrainingEpisodes(CONFIG.model_copy(update={"unlearn_own": True}), voc, [("bus",)])
     assert unknown.read([0], reader).query.base_logits.isfinite().all()
+
+
+def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, networks, tmp_path):
+    """Its features, centred by that one's own means, and its base map."""
+    cls, first = networks
+    second = PSPNet(TINY, 2)
+    randomise_norms(second)
+    matcher = HSNet(cls, first.backbone, centred=True)
+    matcher.sem_means.fill_(0.25)
+    reader = FeatureReader(voc, matcher, [first, second], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+    reader.sem_means[1] = torch.full_like(matcher.sem_means, 0.5)
+    episodes = TrainingEpisodes(CONFIG, voc, [("bus", "chair", "dog"), ("cow", "sheep")])
+    batch = episodes.read(list(range(16)), reader)
+    assert batch.episode_class.tolist() == [-1] * 16
+    used = set()
+    for index in range(16):
+        (class_id, query, _), (flipped, _) = episodes.episode(index)
+        number = int(voc.class_names[class_id] in ("bus", "chair", "dog"))
+        used.add(number)
+        learner, mean = ((first, 0.25), (second, 0.5))[number]
+        image = image_tensor(read_image(voc.image_path(query)), SIZE)[None]
+        with torch.no_grad():
+            sem = learner.backbone(image.flip(-1) if flipped else image)
+            logits = learner.head(sem.last)
+        for taps, computed in zip(batch.query.sem.stages(), sem.stages, strict=True):
+            for tap, one in zip(taps, computed, strict=True):
+                torch.testing.assert_close(tap[index], one[0] - mean, rtol=1e-3, atol=1e-2)
+        found = base_map(batch.query.base_logits, batch.episode_class)[index]
+        torch.testing.assert_close(found, base_map(logits)[0], rtol=1e-3, atol=1e-2)
+    assert used == {0, 1}
+    with pytest.raises(DataError, match="All 2 base learners know dog"):
+        TrainingEpisodes(CONFIG, voc, [("dog",), ("dog", "cow")])

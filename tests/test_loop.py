@@ -99,8 +99,9 @@ def test_three_in_a_row_end_the_run_and_are_written_down(tmp_path):
 
 
 SCRIPT = """
-import torch, sys
+import os, sys, torch
 sys.path.insert(0, {tests!r})
+from kshot.training.loop import leave_processes
 from test_loop import points, state, training
 one = training(3)
 rank = one.accelerator.process_index
@@ -109,16 +110,21 @@ taken = [one.take_step([batch]).is_taken for batch in (points(rank), broken, poi
 assert all(torch.isfinite(value).all() for value in state(one).values())
 sums = [float(value.detach().double().sum()) for value in one.learner.parameters()]
 open({out!r} + str(rank), "w").write(repr((taken, sums)))
-one.accelerator.end_training()
+del one, broken
+leave_processes()
+threads = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+assert not [name for name in threads if "gloo" in name], threads
 """
 
 
-def test_processes_leave_out_the_same_step(tmp_path):
+def test_processes_leave_out_the_same_step_and_leave_no_thread_of_theirs(tmp_path):
     script, out = tmp_path / "script.py", tmp_path / "rank"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(out)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = [*launcher, "--master-port", "29617", str(script)]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
     first, second = ((tmp_path / f"rank{rank}").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith("([True, False, True]")

@@ -25,7 +25,7 @@ from kshot.network.hypercorrelation import tap_means
 from kshot.network.weights import read_state, state_sha256
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.loop import Machine
-from kshot.training.meta_train import Matching, build, groups, rate, size_at, train
+from kshot.training.meta_train import Matching, build, groups, rate, read_base_learner, size_at, train
 from kshot.training.pretrain import poly, pretrain
 from kshot.training.recipes import PretrainConfig, PretrainPhase, SizeStage, TrainConfig
 from kshot.training.run_folder import RunFolder
@@ -77,7 +77,9 @@ def base_learner(files, tmp_path_factory):
     return out
 
 
-def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_gb=1.0, start_from=None):
+def train_tiny(
+    files, out, config=TRAIN, base_learner=None, machine=CPU, cache_gb=1.0, start_from=None, others=()
+):
     train(
         config,
         Pascal(files[0]),
@@ -85,7 +87,7 @@ def train_tiny(files, out, config=TRAIN, base_learner=None, machine=CPU, cache_g
         machine,
         cache=out.parent / "features",
         cache_gb=cache_gb,
-        base_learner=base_learner,
+        base_learners=(*(() if base_learner is None else (base_learner,)), *others),
         start_from=start_from,
         backbone_weights=files[1],
     )
@@ -169,14 +171,14 @@ def test_every_method_trains_and_its_run_is_a_model(
 
 def test_the_fusion_has_a_learning_rate_of_its_own(files, base_learner):
     config = TRAIN.model_copy(update={"fusion_lr": 0.0, "lr": 0.5})
-    _, method, _ = build(config, base_learner, files[1])
+    _, method = build(config, read_base_learner(config, base_learner), files[1])
     learner = Matching(method)
     matching, fusion = groups(learner, config)
     assert (matching["lr"], fusion["lr"]) == (0.5, 0.0)
     assert [w.numel() for w in fusion["params"]] == [2, 1]
     learned = [w for w in learner.parameters() if w.requires_grad]
     assert {id(w) for w in (*matching["params"], *fusion["params"])} == {id(w) for w in learned}
-    hsnet, _ = build(config.model_copy(update={"method": "hsnet"}), None, files[1])[1:]
+    _, hsnet = build(config.model_copy(update={"method": "hsnet"}), None, files[1])
     assert [group["lr"] for group in groups(Matching(hsnet), config)] == [0.5]
 
 
@@ -265,7 +267,7 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     segmenter = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
     matcher = segmenter.method.matcher
     dataset = Pascal(files[0])
-    shown = TrainingEpisodes(TRAIN, dataset, ()).photographs
+    shown = TrainingEpisodes(TRAIN, dataset).photographs
     pictures = [image_tensor(read_image(dataset.image_path(name)), 65)[None] for name in shown]
     for means, backbone in zip((matcher.cls_means, matcher.sem_means), matcher.backbones, strict=True):
         expected = torch.stack([tap_means(backbone(picture)) for picture in pictures]).mean(dim=0)
@@ -274,6 +276,29 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
     second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=run)
     assert digest(run / "model.safetensors") == digest(second / "model.safetensors")
+
+
+def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_learner):
+    known, others = load_base_learner(base_learner)[0].base_classes, []
+    for left_out in (("dog",), ("chair", "cow")):
+        config = PRETRAIN.model_copy(update={"leave_out": left_out, "phases": (PretrainPhase(epochs=0.1),)})
+        others.append(tmp_path / left_out[0])
+        pretrain(config, Pascal(files[0]), others[-1], CPU, backbone_weights=files[1])
+        about, _ = load_base_learner(others[-1])
+        assert set(about.base_classes) == set(known) - set(left_out)
+    short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),), "centred": True})
+    run = train_tiny(files, tmp_path / "run", short, base_learner, others=others)
+    recipe = json.loads((run / "recipe.json").read_text())
+    digests = [state_sha256(read_state(one / "model.safetensors")) for one in (base_learner, *others)]
+    assert [recipe["base_learner_sha256"], *recipe["other_learners_sha256"]] == digests
+    assert "read by 3 base learners, each by one without its class" in card_of(run)
+    assert json.loads((run / "config.json").read_text())["base_classes"] == list(known)
+    assert losses_of(run)
+    with pytest.raises(DataError, match="All 2 base learners know chair"):
+        train_tiny(files, tmp_path / "few", short, base_learner, others=others[:1])
+    unknown = PRETRAIN.model_copy(update={"leave_out": ("unicorn",)})
+    with pytest.raises(DataError, match=r"no base class 'unicorn' to leave out. The classes are: bus, "):
+        pretrain(unknown, Pascal(files[0]), tmp_path / "unknown", CPU, backbone_weights=files[1])
 
 
 def test_learning_rates_rise_and_fall():
@@ -291,11 +316,11 @@ def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
     with pytest.raises(ModelError, match="give its folder with --base-learner"):
         build(TRAIN, None, files[1])
     with pytest.raises(ModelError, match="backbone test_resnet, but the meta-learner has resnet50"):
-        build(TRAIN.model_copy(update={"backbone": "resnet50"}), base_learner)
+        read_base_learner(TRAIN.model_copy(update={"backbone": "resnet50"}), base_learner)
     seen = PRETRAIN.model_copy(update={"hold_out": False, "phases": (PretrainPhase(epochs=0.1),)})
     pretrain(seen, Pascal(files[0]), tmp_path / "seen", CPU, backbone_weights=files[1])
     with pytest.raises(DataError, match=r"trained on cat, horse, sofa"):
-        build(TRAIN, tmp_path / "seen", files[1])
+        read_base_learner(TRAIN, tmp_path / "seen")
     with pytest.raises(DataError, match="batch of 3 cannot be divided"):
         CPU.accelerator("no", 2, 3)
 

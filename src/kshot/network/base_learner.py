@@ -132,6 +132,14 @@ def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor
     return probabilities.sum(dim=1, keepdim=True)
 
 
+def merge_classes(base_logits: Tensor) -> Tensor:
+    """Make all base classes one: (B, 2, h, w), which give the same base map.
+
+    base_logits: (B, 1 + base classes, h, w). Heads that know different classes can then share a batch.
+    """
+    return torch.cat([base_logits[:, :1], base_logits[:, 1:].logsumexp(dim=1, keepdim=True)], dim=1)
+
+
 def unlearn(base_logits: Tensor, episode_class: Tensor) -> Tensor:
     """Take the logit of each episode's class away, as though H_cls had never learnt it.
 

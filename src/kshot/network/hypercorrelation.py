@@ -41,7 +41,8 @@ class Descriptors(NamedTuple):
 def describe(pyramid: FeaturePyramid, means: Tensor | None = None) -> Descriptors:
     """Divide each feature of a pyramid by its norm.
 
-    means: (C of all taps together,), taken from the features first; None: features stay as they are (paper).
+    means: (C of all taps together,), or (B, C) if each image has its own, taken from the features first;
+    None: features stay as they are (paper).
     """
     stages = pyramid.stages if means is None else _centred(pyramid.stages, means)
     norms = tuple(tuple(tap.norm(dim=1) + NORM_EPS for tap in taps) for taps in stages)
@@ -60,8 +61,8 @@ def tap_means(pyramid: FeaturePyramid) -> Tensor:
 
 
 def _centred(stages: tuple[tuple[Tensor, ...], ...], means: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    of_tap = iter(torch.split(means, [tap.shape[1] for taps in stages for tap in taps]))
-    return tuple(tuple(tap - next(of_tap)[:, None, None] for tap in taps) for taps in stages)
+    of_tap = iter(torch.split(means, [tap.shape[1] for taps in stages for tap in taps], dim=-1))
+    return tuple(tuple(tap - next(of_tap)[..., None, None] for tap in taps) for taps in stages)
 
 
 class Box(NamedTuple):

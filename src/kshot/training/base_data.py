@@ -1,6 +1,6 @@
 """The base learner's data: which photographs it is trained and validated on, and how they are read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +23,7 @@ from kshot.data.base_classes import (
 )
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS
-from kshot.data.sampling import shuffled
+from kshot.data.sampling import Fold, shuffled
 from kshot.data.truth import Dataset as Photographs
 from kshot.episode import IGNORE
 from kshot.errors import DataError
@@ -43,9 +43,11 @@ class BaseData:
     def __init__(self, config: PretrainConfig, dataset: Photographs) -> None:
         self.config, self.dataset = config, dataset
         fold = train_fold(config.data, config.fold, hold_out=config.hold_out)
+        left_out = _named_classes(fold, config.leave_out)
+        fold = fold.only(set(fold.images) - set(left_out))
         self.class_ids = tuple(fold.images)
         self.class_names = tuple(fold.class_names[c] for c in self.class_ids)
-        self.unseen = unseen_classes(config.data, config.fold, hold_out=config.hold_out)
+        self.unseen = unseen_classes(config.data, config.fold, hold_out=config.hold_out) + left_out
         fold = without_unseen(present(fold, dataset), dataset, self.unseen, config.novel_pixels)
         names = photographs(fold)
         self.kept_back = self._choose_kept_back(names)
@@ -157,6 +159,17 @@ class BaseValidation:
         if not shown.any():
             return {}
         return {"base_miou": float(iou[1:][shown].mean()), "background_iou": float(iou[0])}
+
+
+def _named_classes(fold: Fold, names: Sequence[str]) -> tuple[int, ...]:
+    """Find the ids of classes that a fold trains on; raises DataError for a name that is not among them."""
+    ids = {fold.class_names[class_id]: class_id for class_id in fold.images}
+    unknown = [name for name in names if name not in ids]
+    if unknown:
+        raise DataError(
+            f"There is no base class '{unknown[0]}' to leave out. The classes are: {', '.join(ids)}."
+        )
+    return tuple(ids[name] for name in names)
 
 
 def _intersections_and_unions(answer: Truth, labels: Truth, num_classes: int) -> NDArray[np.int64]:

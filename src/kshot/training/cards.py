@@ -42,6 +42,12 @@ def model_card(
     chosen = NOTES[model.selected_on] if model.selected_on else "nothing chosen: the last weights"
     base = ", ".join(model.base_classes) or "none"
     data = NAMES.get(config.data, config.data)
+    cross_fitted = ""
+    if config.other_learners_sha256:
+        count = 1 + len(config.other_learners_sha256)
+        cross_fitted = (
+            f" Training episodes were read by {count} base learners, each by one without its class."
+        )
     start = "random weights"
     if config.start_from_sha256 is not None:
         start = f"another model's weights (`--start-from`, sha256 {config.start_from_sha256})"
@@ -55,7 +61,7 @@ segmenter = Segmenter.from_pretrained("FOLDER OF THIS FILE")
 
 - Training: {steps * config.batch} episodes in {steps} steps ({sizes}), 1 shot, Adam at {config.lr:g}.
 - Started from {start}.
-- Base classes of B_sem: {base}.
+- Base classes of B_sem: {base}.{cross_fitted}
 - Novel objects in training photographs: {config.novel_pixels}; unlabelled pixels: {config.unknown_pixels}.
 - Checkpoint: {chosen}. mIoU there: {100 * scores["miou"]:.1f}, which is no test result: see `kshot evaluate`.
 

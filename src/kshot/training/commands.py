@@ -60,6 +60,14 @@ def pretrain(
             help="Keep the held-out base classes from it, so that checkpoints can be chosen on them."
         ),
     ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Keep this class from it, too; repeat for several. `kshot train` can then read it with "
+            "features that have never seen it.",
+        ),
+    ] = None,
     epochs: Annotated[
         list[float] | None, typer.Option(help="Of the recipe's phases; repeat for each of them.")
     ] = None,
@@ -87,6 +95,7 @@ def pretrain(
     changes: dict[str, Any] = {
         "data": data,
         "hold_out": hold_out,
+        "leave_out": leave_out,
         "crop": crop,
         "novel_pixels": novel_pixels,
         "unknown_pixels": unknown_pixels,
@@ -111,7 +120,7 @@ def pretrain(
         config = config.model_copy(update={"hold_out": False})
 
     from kshot.data.benchmarks import open_dataset
-    from kshot.training.loop import Machine
+    from kshot.training.loop import Machine, leave_processes
     from kshot.training.pretrain import pretrain as run
 
     run(
@@ -123,6 +132,7 @@ def pretrain(
         workers=workers,
         arguments=tuple(context.obj),
     )
+    leave_processes()
     typer.echo(f"The base learner is in {out}.")
 
 
@@ -138,10 +148,10 @@ def train(
         Literal["cls", "sem", "both"] | None, typer.Option(help="Which backbones hsnet matches with.")
     ] = None,
     base_learner: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Folder of a base learner, from `kshot pretrain`, or a model that has one; default that of "
-            "--start-from.",
+            "--start-from. More of them read the episodes whose class the ones before know.",
             metavar="DIR_OR_MODEL",
         ),
     ] = None,
@@ -231,7 +241,7 @@ def train(
         config = config.model_copy(update={"select_on": None})
 
     from kshot.data.benchmarks import open_dataset
-    from kshot.training.loop import Machine
+    from kshot.training.loop import Machine, leave_processes
     from kshot.training.meta_train import train as run
 
     run(
@@ -241,11 +251,12 @@ def train(
         Machine(device, resume, tensorboard, checkpoint_seconds),
         cache=cache,
         cache_gb=cache_gb,
-        base_learner=base_learner,
+        base_learners=base_learner or (),
         start_from=start_from,
         backbone_weights=backbone_weights,
         arguments=tuple(context.obj),
     )
+    leave_processes()
     typer.echo(f"The model is in {out}: kshot segment --model {out} …")
 
 

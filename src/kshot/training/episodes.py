@@ -18,7 +18,8 @@ from kshot.errors import DataError
 from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.network.base_learner import PSPNet, unlearn
+from kshot.network.base_learner import PSPNet, merge_classes, unlearn
+from kshot.network.hypercorrelation import describe
 from kshot.network.weights import weights_sha256
 from kshot.training.feature_cache import (
     Budget,
@@ -36,7 +37,8 @@ MASKS_KEPT = 4096
 class Batch(NamedTuple):
     """A part of a step's episodes: features of queries and supports, and what is to be found.
 
-    query_mask: (B, H, W) long of 0, 1 and 255. episode_class: (B,) each class's place among those of H_cls.
+    query_mask: (B, H, W) long of 0, 1 and 255. episode_class: (B,) each class's place among those of H_cls;
+    -1: it is none of them.
     """
 
     query: BackboneFeatures
@@ -46,50 +48,59 @@ class Batch(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A photograph's features as the cache keeps them, in half precision; None for what is not used."""
+    """A photograph's features as the cache keeps them, in half precision; None for what is not used.
+
+    learner: number of the base learner that has read it.
+    """
 
     cls: FeaturePyramid | None
     sem: FeaturePyramid | None
     base_logits: Tensor | None
+    learner: int = 0
 
 
 class FeatureReader:
     """Reads both backbones' features of a photograph, from the cache or anew.
 
-    matcher: whose B_cls reads, and which makes features ready to be matched. base_learner: None if it does
-    not match with B_sem.
+    matcher: whose B_cls reads, and which makes features ready to be matched. base_learners: the first is the
+    matcher's own; the others read what that one must not, see `TrainingEpisodes`. None if it does not match
+    with B_sem.
+    sem_means: of each base learner's features, to be taken from them; the first one's are the matcher's.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         matcher: HSNet,
-        base_learner: PSPNet | None,
+        base_learners: Sequence[PSPNet],
         size: int,
         budget: Budget,
         device: torch.device,
     ) -> None:
         self.dataset, self.frame, self.device = dataset, Frame(size, "squash"), device
         self.matcher = matcher
-        self.cls = self.sem = None
+        self.cls = None
         if matcher.cls_backbone is not None:
             key = f"{weights_sha256(matcher.cls_backbone)} {size} squash"
             self.cls = FeatureCache(partial(_cls_features, matcher.cls_backbone), key, budget)
-        if base_learner is not None:
-            key = f"{weights_sha256(base_learner)} {size} squash"
-            self.sem = FeatureCache(partial(_sem_features, base_learner), key, budget)
+        self.sem = [
+            FeatureCache(partial(_sem_features, learner), f"{weights_sha256(learner)} {size} squash", budget)
+            for learner in base_learners
+        ]
+        self.sem_means = [matcher.sem_means, *(None for _ in self.sem[1:])]
 
-    def read(self, name: str, flipped: bool = False) -> Stored:
-        """Give a photograph's features."""
+    def read(self, name: str, flipped: bool = False, learner: int = 0) -> Stored:
+        """Give a photograph's features, those of B_sem by one of the base learners."""
         path = self.dataset.image_path(name)
         cls, sem = (
             None if cache is None else cache.read(path, flipped, lambda: self._image(path))
-            for cache in (self.cls, self.sem)
+            for cache in (self.cls, self.sem[learner] if self.sem else None)
         )
         return Stored(
             None if cls is None else features_to_pyramid(cls),
             None if sem is None else features_to_pyramid(sem),
             None if sem is None else sem["base_logits"],
+            learner,
         )
 
     def read_one(self, name: str) -> BackboneFeatures:
@@ -103,9 +114,19 @@ class FeatureReader:
     def join(self, photographs: Sequence[Stored]) -> BackboneFeatures:
         """Make photographs' features one batch, ready to be matched, on the device."""
         cls, sem = ([one.cls for one in photographs], [one.sem for one in photographs])
-        features = self.matcher.describe(self._batch(cls), self._batch(sem))
+        features = self.matcher.describe(self._batch(cls), None)
+        together = self._batch(sem)
+        if together is not None:
+            features = features._replace(sem=describe(together, self._means(photographs)))
         logits = [one.base_logits for one in photographs if one.base_logits is not None]
+        if len(self.sem) > 1:
+            logits = [merge_classes(one) for one in logits]
         return features._replace(base_logits=self._together(logits) if logits else None)
+
+    def _means(self, photographs: Sequence[Stored]) -> Tensor | None:
+        means = [self.sem_means[one.learner] for one in photographs]
+        found = [one for one in means if one is not None]
+        return torch.stack(found) if found else None
 
     def _batch(self, pyramids: Sequence[FeaturePyramid | None]) -> FeaturePyramid | None:
         found = [pyramid.stages for pyramid in pyramids if pyramid is not None]
@@ -125,9 +146,16 @@ class FeatureReader:
 
 
 class TrainingEpisodes:
-    """All episodes of a training, by number."""
+    """All episodes of a training, by number.
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, base_classes: tuple[str, ...]) -> None:
+    base_classes: what each base learner knows. If there are several, an episode is read by the first that
+    does not know its class: to its features the class is as new as the test's will be (cross-fitting).
+    Raises DataError if there are no photographs, or if all of several base learners know a class.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, base_classes: Sequence[tuple[str, ...]] = ()
+    ) -> None:
         self.config, self.dataset = config, dataset
         hold_out = config.select_on == "base"
         self.unseen = unseen_classes(config.data, config.fold, hold_out=hold_out)
@@ -137,8 +165,9 @@ class TrainingEpisodes:
         if not self.fold.queries:
             raise DataError(f"No class has enough photographs to train on: {needed_images(1)}. Check --root.")
         self.photographs = sorted({name for names in self.fold.images.values() for name in names})
-        places = {name: index for index, name in enumerate(base_classes)}
+        places = {name: index for index, name in enumerate(base_classes[0])} if len(base_classes) == 1 else {}
         self.places = {c: places.get(fold.class_names[c], -1) for c in self.fold.images}
+        self.learners = {c: _first_without(fold.class_names[c], base_classes) for c in self.fold.images}
 
     def episode(self, index: int) -> tuple[Episode, tuple[bool, bool]]:
         """Name an episode, and say whether its query and its support are mirrored."""
@@ -160,8 +189,9 @@ class TrainingEpisodes:
         queries, supports, support_masks, query_masks, places = [], [], [], [], []
         for index in indices:
             (class_id, query, (support,)), (query_flipped, support_flipped) = self.episode(index)
-            queries.append(reader.read(query, query_flipped))
-            supports.append(reader.read(support, support_flipped))
+            learner = self.learners[class_id]
+            queries.append(reader.read(query, query_flipped, learner))
+            supports.append(reader.read(support, support_flipped, learner))
             query_masks.append(_flip(self._query_mask(query, class_id, reader.frame), query_flipped))
             truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
             support_masks.append((truth == 1).float()[None])
@@ -193,6 +223,19 @@ class TrainingEpisodes:
             for unseen in set(self.dataset.classes_in(name)) & set(self.unseen):
                 truth[self.dataset.truth(name, unseen) == 1] = IGNORE
         return torch.from_numpy(frame.truth(truth))
+
+
+def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> int:
+    """Choose the base learner that reads a class's episodes."""
+    if len(base_classes) < 2:
+        return 0
+    for number, known in enumerate(base_classes):
+        if class_name not in known:
+            return number
+    raise DataError(
+        f"All {len(base_classes)} base learners know {class_name}. Of several, one has to be without it: "
+        f"kshot pretrain --leave-out {class_name}."
+    )
 
 
 def _cls_features(backbone: Backbone, image: Tensor) -> Features:

@@ -3,6 +3,7 @@
 What a step draws depends on the seed and the step alone: a resumed run goes on as if it had never stopped.
 """
 
+import gc
 import hashlib
 import math
 import time
@@ -91,6 +92,17 @@ def set_up(
         tensorboard=machine.tensorboard,
     )
     return accelerator, run, read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+
+
+def leave_processes() -> None:
+    """End the work with other processes, if there are any; nothing that trained may be in use any more.
+
+    Without it a thread that carried their messages may still let go of the last one while Python shuts down,
+    and a process that did all its work then dies by SIGABRT, and its launcher with it.
+    """
+    gc.collect()  # of what holds the group and is a part of a cycle
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Phase(NamedTuple):

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from kshot.data.truth import Dataset
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import timm_name
+from kshot.network.backbones import FeaturePyramid, timm_name
 from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
@@ -65,27 +65,30 @@ def train(
     *,
     cache: Path,
     cache_gb: float,
-    base_learner: str | Path | None = None,
+    base_learners: Sequence[str | Path] = (),
     start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
     arguments: tuple[str, ...] = (),
 ) -> None:
     """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`.
 
-    base_learner: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
-    "sem" or "both"; None takes that of start_from.
+    base_learners: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
+    "sem" or "both"; without it that of start_from. More of them read the episodes whose class it knows, see
+    `TrainingEpisodes`.
     start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights; an
     hsnet also as the first part of a two-pass.
     """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
     folder = None if start_from is None else find_start(config, start_from)
-    if base_learner is None and config.needs_base_learner:
-        base_learner = start_from
-    learner_folder = None if base_learner is None else find_base_learner(base_learner)
+    if not base_learners and config.needs_base_learner and start_from is not None:
+        base_learners = [start_from]
+    learner_folders = [find_base_learner(one) for one in base_learners]
+    digests = [_digest(one) for one in learner_folders]
     known: dict[str, Any] = {
-        "base_learner_sha256": _digest(learner_folder),
-        "start_from_sha256": _digest(folder),
+        "base_learner_sha256": digests[0] if digests else None,
+        "other_learners_sha256": tuple(digests[1:]),
+        "start_from_sha256": None if folder is None else _digest(folder),
     }
     if folder is not None:
         known["centred"] = read_config(folder / CONFIG_FILE).centred
@@ -94,7 +97,8 @@ def train(
 
     # Build.
     torch.manual_seed(config.seed)
-    model, method, network = build(config, learner_folder, backbone_weights)
+    learners = [read_base_learner(config, one) for one in learner_folders]
+    model, method = build(config, learners[0] if learners else None, backbone_weights)
     if folder is not None:
         fill_from(folder, method, backbone_weights)
     method.to(accelerator.device)
@@ -102,13 +106,17 @@ def train(
     budget = Budget(cache, int(cache_gb * 2**30))
     readers = {
         stage.image_size: FeatureReader(
-            dataset, matcher, network, stage.image_size, budget, accelerator.device
+            dataset,
+            matcher,
+            [learner.network.to(accelerator.device) for learner in learners],
+            stage.image_size,
+            budget,
+            accelerator.device,
         )
         for stage in config.sizes
     }
-    episodes = TrainingEpisodes(config, dataset, model.base_classes)
-    if checkpoint is None:
-        centre(matcher, readers[model.image_size], episodes.photographs)
+    episodes = TrainingEpisodes(config, dataset, [learner.about.base_classes for learner in learners])
+    centre(matcher, readers, model.image_size, episodes.photographs)
     validation = Validation(config, dataset, readers[model.image_size], accelerator)
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
@@ -193,17 +201,21 @@ def fill_from(folder: Path, method: HSNet | TwoPass, backbone_weights: Path | No
     fill(method, method.state_dict() | given, what=f"Weights in {folder / WEIGHTS_FILE}")
 
 
-def build(
-    config: TrainConfig, base_learner: Path | None, backbone_weights: Path | None = None
-) -> tuple[ModelConfig, HSNet | TwoPass, PSPNet | None]:
-    """Build a meta-learner with random weights on frozen backbones, and its base learner if it has one.
+class BaseLearner(NamedTuple):
+    """A base learner: what it knows, and its frozen network."""
 
-    Raises ModelError if the base learner is missing, of another backbone, or has seen what is chosen on.
+    about: BaseLearnerConfig
+    network: PSPNet
+
+
+def build(
+    config: TrainConfig, base_learner: BaseLearner | None, backbone_weights: Path | None = None
+) -> tuple[ModelConfig, HSNet | TwoPass]:
+    """Build a meta-learner with random weights on frozen backbones.
+
+    Raises ModelError if it needs a base learner, and there is none.
     """
-    about, network = None, None
-    if base_learner is not None:
-        about, network = _read_base_learner(config, base_learner)
-    elif config.needs_base_learner:
+    if base_learner is None and config.needs_base_learner:
         raise ModelError(
             "B_sem is a base learner's: give its folder with --base-learner (`kshot pretrain`), or a "
             "model that has one (--base-learner two-pass)."
@@ -214,18 +226,23 @@ def build(
         matched_by=config.matched_by,
         channels=config.channels,
         centred=config.centred,
-        base_classes=() if about is None else about.base_classes,
+        base_classes=() if base_learner is None else base_learner.about.base_classes,
         image_size=config.sizes[-1].image_size,
         selected_on=config.select_on,
     )
     method = cast(HSNet | TwoPass, build_method(model, lambda name: load_backbone(name, backbone_weights)))
-    if network is not None:
-        state = network.state_dict()
+    if base_learner is not None:
+        state = base_learner.network.state_dict()
         method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)
-    return model, method, network
+    return model, method
 
 
-def _read_base_learner(config: TrainConfig, folder: Path) -> tuple[BaseLearnerConfig, PSPNet]:
+def read_base_learner(config: TrainConfig, folder: Path) -> BaseLearner:
+    """Read a base learner, as a training needs it.
+
+    Raises ModelError or WeightsError as `load_base_learner` does, and ModelError or DataError if it is of
+    another backbone, or has seen what is chosen on.
+    """
     about, network = load_base_learner(folder)
     if timm_name(about.backbone) != timm_name(config.backbone):
         raise ModelError(
@@ -235,7 +252,7 @@ def _read_base_learner(config: TrainConfig, folder: Path) -> tuple[BaseLearnerCo
     if config.select_on == "base":
         check_held_out(config.data, config.fold, about.base_classes)
     own = own_classes(config, about.base_classes)
-    return forget(about, network, own) if own else (about, network)
+    return BaseLearner(*forget(about, network, own)) if own else BaseLearner(about, network)
 
 
 def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -252,22 +269,31 @@ def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str
     return own if len(own) < len(base_classes) else ()
 
 
-def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
-    """Measure the mean features of some training photographs, and give them to a matcher that lacks them."""
+def centre(
+    matcher: HSNet, readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]
+) -> None:
+    """Measure the mean features of some training photographs at a size.
+
+    A matcher that lacks them gets them, and all readers those of the other base learners.
+    """
+    reader = readers[image_size]
     lacks_cls, lacks_sem = (
         means is not None and not means.any() for means in (matcher.cls_means, matcher.sem_means)
     )
-    if not lacks_cls and not lacks_sem:
-        return
     some = photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
-    read = [reader.read(name) for name in some]
-    for means, lacks, pyramids in (
-        (matcher.cls_means, lacks_cls, [one.cls for one in read]),
-        (matcher.sem_means, lacks_sem, [one.sem for one in read]),
-    ):
-        if means is not None and lacks:
-            of_each = [tap_means(pyramid) for pyramid in pyramids if pyramid is not None]
-            means.copy_(torch.stack(of_each).mean(dim=0))
+    if lacks_cls or lacks_sem:
+        read = [reader.read(name) for name in some]
+        for means, lacks, pyramids in (
+            (matcher.cls_means, lacks_cls, [one.cls for one in read]),
+            (matcher.sem_means, lacks_sem, [one.sem for one in read]),
+        ):
+            if means is not None and lacks:
+                means.copy_(_mean(pyramids))
+    if matcher.sem_means is not None:
+        for learner in range(1, len(reader.sem)):
+            found = _mean([reader.read(name, learner=learner).sem for name in some]).to(reader.device)
+            for one in readers.values():
+                one.sem_means[learner] = found
 
 
 class Matching(nn.Module):
@@ -316,12 +342,16 @@ def size_at(config: TrainConfig, step: int) -> int:
     return config.sizes[-1].image_size
 
 
+def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
+    return torch.stack([tap_means(pyramid) for pyramid in pyramids if pyramid is not None]).mean(dim=0)
+
+
 def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
     return config.method, timm_name(config.backbone), config.channels
 
 
-def _digest(folder: Path | None) -> str | None:
-    return None if folder is None else state_sha256(read_state(folder / WEIGHTS_FILE))
+def _digest(folder: Path) -> str:
+    return state_sha256(read_state(folder / WEIGHTS_FILE))
 
 
 def _split(indices: range, parts: int) -> Iterator[range]:

@@ -34,6 +34,8 @@ class PretrainConfig(BaseModel):
     fold: int = Field(default=0, ge=0, lt=NUM_FOLDS)
     hold_out: bool = False
     """Whether the held-out base classes are kept from it, so that checkpoints can be chosen on them."""
+    leave_out: tuple[str, ...] = ()
+    """More classes that are kept from it, so that to its features they are what novel classes will be."""
     novel_pixels: NovelPixels = "drop"
     unknown_pixels: UnknownPixels = "ignore"
     crop: int = Field(default=417, ge=33)
@@ -124,6 +126,8 @@ class TrainConfig(BaseModel):
     the fold's own test, as the field does. None: all base classes are trained on, the last weights kept."""
     base_learner_sha256: str | None = None
     """Digest of the base learner's weights; filled in by the training."""
+    other_learners_sha256: tuple[str, ...] = ()
+    """Digests of the base learners that read what that one knows; filled in by the training."""
     start_from_sha256: str | None = None
     """Digest of the weights that it started from, if they were not random; filled in by the training."""
     validate_every: int = Field(default=500, ge=1)
