@@ -120,7 +120,7 @@ class FeatureReader:
             features = features._replace(sem=describe(together, self._means(photographs)))
         logits = [one.base_logits for one in photographs if one.base_logits is not None]
         if len(self.sem) > 1:
-            logits = [merge_classes(one) for one in logits]
+            logits = [merge_classes(one.float()) for one in logits]
         return features._replace(base_logits=self._together(logits) if logits else None)
 
     def _means(self, photographs: Sequence[Stored]) -> Tensor | None:
