@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects mistakes-results pictures
+.PHONY: weights suggest-results small-objects mistakes-results passes-results pictures
 
 setup: $(VENV)/.kshot-ready
 
@@ -66,6 +66,10 @@ small-objects: setup
 mistakes-results: setup
 	$(BIN)/python benchmarks/negatives.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
 	$(BIN)/python benchmarks/self_check.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
+
+# make passes-results VOC=DIR COCO_MINI=DIR: which pass of two-pass is better at what; half an hour.
+passes-results: setup
+	$(BIN)/python benchmarks/passes.py --voc $(VOC) --coco-mini $(COCO_MINI) --into docs/training.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
