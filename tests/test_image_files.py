@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from make_data import scene
-from PIL import Image
+from PIL import Image, features
 
 from kshot.errors import ImageError, KshotError, MaskError
 from kshot.image_files import MAX_PIXELS, opened
@@ -24,6 +24,8 @@ FORMATS = {
     "lzw.tif": {"compression": "tiff_lzw"},
     "deflate.tif": {"compression": "tiff_adobe_deflate"},
 }
+if features.check("avif"):
+    FORMATS["avif"] = {}
 
 
 def chunk(kind, content):
@@ -52,6 +54,30 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
         read_image(tmp_path / "bomb.png")
     with pytest.raises(MaskError, match=said):
         read_mask(tmp_path / "bomb.png", (50_000, 50_000))
+
+
+def icon(picture):
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 8, len(picture), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + picture
+
+
+def mac_icon(picture):
+    body = b"ic10" + struct.pack(">I", 8 + len(picture)) + picture
+    return b"icns" + struct.pack(">I", 8 + len(body)) + body
+
+
+@pytest.mark.parametrize("pack", [icon, mac_icon])
+def test_a_bomb_within_a_picture_is_refused_before_it_is_decoded(pack, monkeypatch):
+    bomb = pack(png(50_000, 50_000, 8, 0, [bytes(50_001)]))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"The picture (is not|cannot be read as) an image"):
+        read_embedded(bomb, "The picture")
+
+
+def test_a_program_is_no_picture(tmp_path):
+    scene()[0].save(tmp_path / "program.eps")
+    with pytest.raises(ImageError, match="not an image in a format that can be read"):
+        read_image(tmp_path / "program.eps")
 
 
 def test_the_limit_can_be_set(tmp_path, monkeypatch):

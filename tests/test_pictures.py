@@ -1,3 +1,4 @@
+import os
 from io import BytesIO
 
 import numpy as np
@@ -17,6 +18,7 @@ from kshot.pictures import (
     overlay,
     replacing,
     save_picture,
+    write_text,
 )
 
 
@@ -125,3 +127,9 @@ def test_a_tall_overlay_has_no_lines_between_its_bands():
     inside = pixels[6:-6, 6:14]
     assert (inside == inside[0, 0]).all()
     assert (pixels[5:-5, [5, 14]] == 255).all()
+
+
+def test_a_text_may_hold_the_name_of_a_file_that_is_no_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_text(f"{name}\n", tmp_path / "names")
+    assert (tmp_path / "names").read_bytes() == b"caf\xe9.jpg\n"

@@ -92,6 +92,15 @@ def test_what_is_no_annotations_is_named(tmp_path):
         read_annotations(tmp_path / "masks", tmp_path)
 
 
+def test_a_file_that_memory_cannot_hold_is_an_error(beside, monkeypatch):
+    def too_large(_):
+        raise MemoryError
+
+    (beside / "file").write_text("{}")
+    monkeypatch.setattr("pathlib.Path.read_bytes", too_large)
+    assert "does not fit into the memory" in complaints(beside / "file")
+
+
 NUMBERS = st.sampled_from([0, -1, 2.5, 1e9, -1e300, 10**400, float("nan"), float("inf"), True])
 TEXTS = st.sampled_from(["", "a\nb", "../" * 30 + "x", "\x00", "x" * 5000, "http://[", "o" * 400, "000"])
 JUNK = st.one_of(

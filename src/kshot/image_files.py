@@ -12,14 +12,32 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from kshot.errors import ImageError, KshotError, MaskError
+from kshot.errors import ImageError, KshotError, MaskError, reason_of
 from kshot.rgb import mend
 
 MAX_PIXELS = 200_000_000
 """Of a picture, unless the environment variable KSHOT_MAX_PIXELS says otherwise: today's largest cameras."""
 
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError)
-"""What Pillow raises for broken files, beside what comes from struct and zlib."""
+FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # of AVIF; some formats' NotImplementedError is one too
+    MemoryError,
+    Image.DecompressionBombError,  # of a picture within a picture
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises for broken files."""
+
+NEVER_TRIED = ("ICO", "EPS")
+"""Formats that are no photographs' and do harm: icons are decoded, whatever their size, when they are opened;
+an EPS is a program, which Pillow hands to Ghostscript."""
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes, of both orders and both sizes."""
@@ -40,7 +58,7 @@ def opened(
     """Open a picture, or raise `error` with its name and what is wrong.
 
     name: of what is no file. whole: decode it all, which finds what is wrong with it. max_pixels: None is
-    `pixel_limit`. formats: those that are tried; None is all that Pillow knows.
+    `pixel_limit`. formats: those that are tried; None is all that Pillow knows but for NEVER_TRIED.
     """
     name = name if isinstance(source, BytesIO) else f"'{os.fspath(source)}'"
     try:
@@ -61,8 +79,8 @@ def opened(
         raise error(f"There is no file {name}.") from None
     except UnidentifiedImageError:
         raise error(f"{name} {_why_unknown(source, formats)}") from None
-    except (*FAULTS, struct.error, zlib.error) as problem:
-        raise error(f"{name} cannot be read as an image: {problem}.") from problem
+    except FAULTS as problem:
+        raise error(f"{name} cannot be read as an image: {reason_of(problem).rstrip('.')}.") from problem
 
 
 def pixel_limit() -> int:
@@ -79,12 +97,20 @@ def _open_any_size(
     source: str | os.PathLike[str] | BytesIO, formats: tuple[str, ...] | None
 ) -> ImageFile.ImageFile:
     """Open a picture without Pillow's own limit, which warns of ordinary photographs; ours comes next."""
+    formats = formats or _safe_formats()
     with _PILLOWS_LIMIT:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _safe_formats() -> tuple[str, ...]:
+    """Name the formats that Pillow knows, without those that do harm; the most usual ones come first."""
+    Image.preinit()
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NEVER_TRIED)
 
 
 def _check_size(

@@ -157,9 +157,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all. Names of files in it may be no text."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, errors="surrogateescape")
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -12,7 +12,7 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DataError that names it for what is none, or is nested too deeply."""
+    """Read a JSON file. Raises DataError that names it for what is none, too deeply nested, or too large."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -21,6 +21,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no JSON file ({reason_of(error)}).") from error
     except RecursionError:
         raise DataError(f"{path} is nested too deeply for an annotation file.") from None
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory. Export fewer photographs.") from None
 
 
 def parse(kind: type[Document], content: Any, what: str) -> Document:

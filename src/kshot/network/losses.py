@@ -33,20 +33,26 @@ def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
             step = resize(step.float(), query_mask.shape[-2:])
             terms[name] = _cross_entropy(step, query_mask)
             if name == "combined":
-                terms[name] = terms[name] - KAPPA * shannon(step)
+                terms[name] = terms[name] - KAPPA * shannon(step, query_mask)
     return terms
 
 
 def _cross_entropy(logits: Tensor, query_mask: Tensor) -> Tensor:
-    known = (query_mask != IGNORE).flatten(1).sum(dim=1).clamp(min=1)
     per_pixel = F.cross_entropy(logits, query_mask, ignore_index=IGNORE, reduction="none")
-    return (per_pixel.flatten(1).sum(dim=1) / known).mean()
+    return _mean_over_known(per_pixel, query_mask)
 
 
-def shannon(logits: Tensor) -> Tensor:
-    """Mean over pixels of sum p log p, the paper's L_Sh: minus the entropy in nats, so never above 0.
+def shannon(logits: Tensor, query_mask: Tensor) -> Tensor:
+    """Mean over known pixels of sum p log p, the paper's L_Sh: minus the entropy in nats, so never above 0.
 
     The combined loss subtracts it, that is, adds entropy; minimised, it polarises the first pass.
-    logits: (B, 2, H, W).
+    logits: (B, 2, H, W). query_mask: (B, H, W), 255 where nothing is known, nor wanted.
     """
-    return (logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    per_pixel = (logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1)
+    return _mean_over_known(per_pixel * (query_mask != IGNORE), query_mask)
+
+
+def _mean_over_known(per_pixel: Tensor, query_mask: Tensor) -> Tensor:
+    """Average values (B, H, W) that are 0 at ignored pixels over the others, then over the episodes."""
+    known = (query_mask != IGNORE).flatten(1).sum(dim=1).clamp(min=1)
+    return (per_pixel.flatten(1).sum(dim=1) / known).mean()

@@ -1,0 +1,220 @@
+"""Masks of all kinds against an oracle, written from the README's words with numpy and Pillow alone."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from benchmarks.torture.rows import Found, Row
+from kshot.episode import IGNORE, Prediction
+from kshot.errors import MaskError
+from kshot.images import read_label_map, read_mask
+from kshot.network.losses import losses
+
+Values = NDArray[Any]
+Size = tuple[int, int]
+
+CLASSES = {"cup": 1, "plate": 2, "spoon": 40}
+
+CONTENTS = (
+    "one value",
+    "one value and 255",
+    "0 and 255",
+    "two values",
+    "two values and 255",
+    "several classes",
+    "empty",
+    "all foreground",
+    "all 255",
+    "blurred",
+)
+FORMS = (
+    "array",
+    "tensor",
+    "picture",
+    "png",
+    "palette png",
+    "palette picture",
+    "bmp",
+    "tif",
+    "jpg",
+    "16-bit png",
+    "1-bit png",
+    "bools",
+    "RGB png",
+    "RGBA png",
+    "grey png with alpha",
+)
+
+
+class Drawn(NamedTuple):
+    """A mask as somebody gives it. values: what is meant by it, (H, W); None if it is in colour."""
+
+    source: Any
+    values: Values | None
+
+
+def random_masks(folder: Path, count: int = 1000) -> Found:
+    """Read random masks, and compare with what the README says of them."""
+    random, alike, refused = np.random.default_rng(0), 0, 0
+    for index in range(count):
+        size = (int(random.integers(1, 40)), int(random.integers(1, 40)))
+        drawn = _draw(random, size, FORMS[index % len(FORMS)], folder)
+        asked = size if random.random() < 0.85 else (size[1], size[0] + int(random.integers(2)))
+        has_classes = random.random() < 0.3
+        expected = _expected_labels(drawn, asked) if has_classes else _expected_mask(drawn, asked)
+        try:
+            found: Any = (
+                read_label_map(drawn.source, asked, CLASSES)
+                if has_classes
+                else {"object": read_mask(drawn.source, asked)}
+            )
+        except MaskError:
+            found = None
+        alike += _is_alike(found, expected)
+        refused += expected is None
+    figure = f"{alike:,} of {count:,} cases as the oracle says, which refuses {refused:,}"
+    return Found(figure, alike == count)
+
+
+def ignored_pixels(folder: Path, count: int = 100) -> Found:
+    """Take each loss's gradient where the mask says 255."""
+    torch.manual_seed(0)
+    nonzero = dict.fromkeys(Prediction._fields[:5], 0)
+    for _ in range(count):
+        target = torch.randint(0, 2, (2, 12, 12))
+        ignored = torch.rand(2, 12, 12) < 0.3
+        target[ignored] = IGNORE
+        steps = {name: torch.randn(2, 2, 12, 12, requires_grad=True) for name in nonzero}
+        sum(losses(Prediction(**steps), target).values()).backward()
+        for name, logits in steps.items():
+            assert logits.grad is not None
+            nonzero[name] += bool((logits.grad.movedim(1, -1)[ignored] != 0).any())
+    others = [name for name, times in nonzero.items() if times]
+    figure = f"{count} masks: exactly 0 in {', '.join(sorted(set(nonzero) - set(others))) or 'no loss'}"
+    return Found(f"{figure}; not in {', '.join(others)}" if others else figure, not others)
+
+
+def _expected_mask(drawn: Drawn, size: Size) -> dict[str, Values] | None:
+    """Do as the README says of masks; None is an error."""
+    if drawn.values is None or drawn.values.shape != size:
+        return None
+    values = set(np.unique(drawn.values).tolist()) - {0}
+    objects = values if values == {IGNORE} else values - {IGNORE}
+    return {"object": drawn.values == objects.pop()} if len(objects) == 1 else None
+
+
+def _expected_labels(drawn: Drawn, size: Size) -> dict[str, Values] | None:
+    """Do as the README says of masks of several classes; None is an error."""
+    if drawn.values is None or drawn.values.shape != size:
+        return None
+    if set(np.unique(drawn.values).tolist()) - {0, IGNORE, *CLASSES.values()}:
+        return None
+    masks = {name: drawn.values == value for name, value in CLASSES.items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _is_alike(found: dict[str, Values] | None, expected: dict[str, Values] | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return found.keys() == expected.keys() and all(
+        found[name].dtype == np.bool_ and np.array_equal(found[name], expected[name]) for name in found
+    )
+
+
+def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> Drawn:
+    """Draw a mask, and give it in a form."""
+    values = _draw_values(random, size, CONTENTS[random.integers(len(CONTENTS))])
+    path = folder / f"mask.{form.split()[-1]}"
+    match form:
+        case "array":
+            kind = random.choice(["uint8", "int16", "uint16", "int64", "uint64"])
+            return Drawn(values.astype(kind), values)
+        case "tensor":
+            return Drawn(torch.from_numpy(values), values)
+        case "picture":
+            return Drawn(Image.fromarray(values), values)
+        case "bools":
+            return Drawn(values > 0, values > 0)
+        case "palette picture":
+            return Drawn(_with_palette(values, random), values)
+        case "palette png":
+            _with_palette(values, random).save(path)
+        case "16-bit png":
+            values = values.astype(np.uint16) * np.uint16(random.integers(1, 200))
+            Image.fromarray(values).save(path)
+        case "1-bit png":
+            values = values > 0
+            Image.fromarray(values).save(path)
+        case "RGB png" | "RGBA png":
+            Image.fromarray(values).convert(form.split()[0]).save(path)
+            return Drawn(path, None)
+        case "grey png with alpha":
+            path = folder / "mask.png"
+            Image.fromarray(values).convert("LA").save(path)
+            return Drawn(path, None)
+        case "jpg":
+            Image.fromarray(values).save(path, quality=int(random.integers(50, 96)))
+            with Image.open(path) as picture:
+                values = np.asarray(picture)  # what JPEG has made of it
+        case _:
+            Image.fromarray(values).save(path)
+    return Drawn(path, values)
+
+
+def _draw_values(random: np.random.Generator, size: Size, content: str) -> NDArray[np.uint8]:
+    """Draw boxes of the values that a content has, on 0."""
+    first, second = (
+        int(value) for value in random.choice([*CLASSES.values(), 3, 128, 254], 2, replace=False)
+    )
+    values = np.zeros(size, dtype=np.uint8)
+    match content:
+        case "all foreground":
+            values[:] = first
+        case "all 255":
+            values[:] = 255
+        case "blurred":
+            _draw_box(random, values, 255)
+            blurred = Image.fromarray(values).filter(ImageFilter.GaussianBlur(1))
+            values = np.asarray(blurred).copy()
+        case "empty":
+            pass
+        case _:
+            in_it = {
+                "one value": [first],
+                "one value and 255": [first, 255],
+                "0 and 255": [255],
+                "two values": [first, second],
+                "two values and 255": [255, first, second],
+                "several classes": [*CLASSES.values(), 255],
+            }
+            for value in in_it[content]:
+                _draw_box(random, values, value)
+    return values
+
+
+def _draw_box(random: np.random.Generator, values: NDArray[np.uint8], value: int) -> None:
+    """Draw a box, or the corner of one."""
+    top, left = (int(random.integers(length)) for length in values.shape)
+    height, width = (int(random.integers(1, length + 1)) for length in values.shape)
+    values[top : top + height, left : left + width] = value
+
+
+def _with_palette(values: NDArray[np.uint8], random: np.random.Generator) -> Image.Image:
+    picture = Image.fromarray(values).convert("P")
+    picture.putpalette(random.integers(0, 256, 768).tolist())
+    return picture
+
+
+ROWS = (
+    Row(
+        "masks",
+        "masks: other size, empty, all foreground, 255, palettes, colours, anti-aliased, JPEG",
+        "never resized or thresholded, palette ids kept: equal to an oracle on 1,000 random cases",
+        random_masks,
+    ),
+    Row("ignored", "pixels that a mask ignores, in training", "gradient exactly 0", ignored_pixels),
+)

@@ -1,0 +1,83 @@
+"""What must not depend on the machine: episodes, scores; and no word to anybody."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.torture.rows import Found, Row
+from benchmarks.torture.samples import scene
+from kshot.benchmark.evaluate import EpisodeReader, read_ahead
+from kshot.benchmark.framing import Frame
+from kshot.benchmark.score import draw_manifest, score_model
+from kshot.data.folder import Folder
+from kshot.data.protocols import preset
+from kshot.segmenter import Segmenter
+
+WORKERS = (0, 1, 2)
+IMAGE_SIZE = 97
+
+SOCKETS = """
+import sys
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(event) if event.startswith("socket.") else None)
+import kshot
+for name in kshot.__all__:
+    getattr(kshot, name)
+from kshot.segmenter import Segmenter
+Segmenter.from_pretrained()
+print(len(opened), *opened)
+"""
+"""Also of what `import kshot` puts off until it is asked for, and of the default model."""
+
+
+def workers(folder: Path, count: int = 60) -> Found:
+    """Draw, read and score the same seed's episodes with several numbers of workers."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for index in range(12):
+        picture, mask = scene(left=5 + 6 * index, top=3 * index)
+        picture.save(folder / "images" / f"{index}.png")
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(1 + index % 2)).save(
+            folder / "masks" / f"{index}.png"
+        )
+    (folder / "classes.txt").write_text("even\nodd\n")
+    dataset, segmenter = Folder(folder), Segmenter.from_pretrained("prototype", image_size=IMAGE_SIZE)
+    protocol = preset("balanced", "folder").model_copy(update={"num_episodes": count, "seeds": (7,)})
+    read, scores, manifests = [], [], []
+    for number in WORKERS:
+        manifest = draw_manifest(dataset.fold(), protocol, 1, 7)
+        reader = EpisodeReader(dataset, manifest.episodes, Frame(IMAGE_SIZE, protocol.fit))
+        read.append([(files.episode, *files.images) for files in read_ahead(reader, number)])
+        result = score_model(segmenter, "prototype", dataset, [manifest], protocol, num_workers=number)
+        manifests.append(manifest.sha256)
+        scores.append((result.miou, result.fb_iou, *result.class_iou.values()))
+    are_alike = len(set(manifests)) == 1 and all(one == read[0] for one in read)
+    difference = float(np.abs(np.array(scores) - scores[0]).max())
+    figure = (
+        f"{count} episodes with {', '.join(map(str, WORKERS))} workers: "
+        f"{'identical' if are_alike else 'other'} lists, metrics differ by {difference:g}"
+    )
+    return Found(figure, are_alike and difference <= 1e-6)
+
+
+def sockets(folder: Path) -> Found:
+    """Import kshot in a process of its own that counts all it does with sockets."""
+    done = subprocess.run([sys.executable, "-c", SOCKETS], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        return Found("the import failed", False)
+    number, *events = done.stdout.split()
+    return Found(f"{number} sockets {' '.join(events)}".strip(), number == "0")
+
+
+ROWS = (
+    Row(
+        "workers",
+        "same seed, other numbers of workers",
+        "episode list identical, metrics equal to 1e-6",
+        workers,
+    ),
+    Row("sockets", "`import kshot`, and the default model loaded", "0 sockets", sockets),
+)

@@ -1,0 +1,108 @@
+"""The scripts of `make torture`, at a small size, and the table that they have made."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.torture import __main__ as torture
+from benchmarks.torture import annotations, images, kinds, masks, weights
+from benchmarks.torture.alone import Crashed, alone
+from benchmarks.torture.rows import CannotRun, Found, Row, table
+from kshot.benchmark.table_writers import insert_between
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks/results/torture.json"
+
+
+def test_the_table_of_bad_days_is_made_from_its_result_file():
+    page, found = (ROOT / "docs/reliability.md").read_text(), json.loads(RESULT.read_text())
+    assert insert_between(page, "table-torture", table(found.values())) == page
+
+
+def test_every_row_is_measured_as_it_is_now():
+    found = json.loads(RESULT.read_text())
+    assert list(found) == list(torture.ROWS)
+    for name, row in torture.ROWS.items():
+        assert (found[name]["case"], found[name]["expected"]) == (row.case, row.expected)
+
+
+@pytest.mark.parametrize(
+    ("measure", "count"),
+    [
+        (images.broken_files, 40),
+        (masks.random_masks, 100),
+        (annotations.drawn_files, 50),
+        (weights.flipped_bytes, 5),
+    ],
+)
+def test_rows_are_met_at_a_small_size(measure, count, tmp_path):
+    found = measure(tmp_path, count)
+    assert str(count) in found.figure
+    assert found.is_met is True
+
+
+def without_alpha(path):
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(masks, "read_mask", lambda source, size: np.zeros(size, bool))
+    assert masks.random_masks(tmp_path, 50).is_met is False
+    monkeypatch.setattr(kinds, "read_image", without_alpha)
+    assert kinds.hidden_pixels(tmp_path).is_met is False
+    monkeypatch.setattr(weights, "load_model", lambda folder, backbone_weights: None)
+    assert weights.flipped_bytes(tmp_path, 3).is_met is False
+
+
+def cannot_run(folder):
+    raise CannotRun("there is no tape drive")
+
+
+def break_off(folder):
+    raise ZeroDivisionError
+
+
+def test_a_row_that_cannot_run_or_breaks_off_is_not_met(capsys):
+    row = Row("name", "case", "expected", cannot_run)
+    assert torture.run(row)["figure"] == "not run: there is no tape drive"
+    assert torture.run(row)["is_met"] is None
+    broken = torture.run(row._replace(measure=break_off))
+    assert (broken["figure"], broken["is_met"]) == ("broke off: ZeroDivisionError", False)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "0 of 2 rows are met" in table([torture.run(row), broken])
+
+
+def test_a_process_that_dies_is_told():
+    with pytest.raises(Crashed, match="died"):
+        alone(os._exit, 1)
+    assert alone(os.getpid) != os.getpid()
+
+
+def test_rows_are_chosen_by_name_and_the_others_kept(tmp_path, monkeypatch):
+    page, result = tmp_path / "page.md", tmp_path / "torture.json"
+    page.write_text("<!-- begin table-torture -->\n<!-- end table-torture -->\n")
+    rows = {
+        name: Row(name, f"case {name}", "a", lambda folder, met=met: Found(f"{met}", met))
+        for name, met in {"first": True, "second": False}.items()
+    }
+    monkeypatch.setattr(torture, "ROWS", rows)
+    monkeypatch.setattr(torture, "RESULT", result)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["torture", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            torture.main()
+        return caught.value.code
+
+    assert run("second") == 1
+    assert list(json.loads(result.read_text())) == ["second"]
+    assert run("first", "--into", str(page)) == 1
+    assert list(json.loads(result.read_text())) == ["first", "second"]
+    assert "| case second | a | False | **no** |" in page.read_text()
+    assert run("third") == 2
