@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects mistakes-results passes-results pictures
+.PHONY: weights suggest-results small-objects mistakes-results passes-results pictures torture scale
 
 setup: $(VENV)/.kshot-ready
 
@@ -70,6 +70,14 @@ mistakes-results: setup
 # make passes-results VOC=DIR COCO_MINI=DIR: which pass of two-pass is better at what; half an hour.
 passes-results: setup
 	$(BIN)/python benchmarks/passes.py --voc $(VOC) --coco-mini $(COCO_MINI) --into docs/training.md
+
+# make torture [ROWS="NAME ..."]: broken, huge and malicious files, minutes; then the table of what kshot did.
+torture: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(ROWS) --into docs/reliability.md
+
+# make scale: whether shared and killed runs end as one run does, and what images cost; ten minutes, alone.
+scale: setup
+	$(BIN)/python benchmarks/scale.py --count 2000 --into docs/scale.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md

@@ -49,7 +49,7 @@ def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots
     options = [*support_options(photos, shots), photos / "queries", "--out", out, "--image-size", 353]
     assert run("segment", *options, "--also", "probability") == 0
     stems = ["deep/two", "one", "zwölf drei"]
-    expected = {"contact_sheet.png", "confidence.csv"}
+    expected = {"contact_sheet.png", "confidence.csv", "settings.json", "done.jsonl"}
     for stem in stems:
         expected |= {f"{stem}_{kind}" for kind in ("mask.png", "overlay.png", "probability.npy")}
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == expected
@@ -141,7 +141,7 @@ def test_results_for_other_classes_are_not_mixed(tmp_path, capsys):
         ("labels.png", "disc=1,square=2", "one"),
     ):
         assert segmented(*case) == 2
-        assert "earlier run's results for other classes" in capsys.readouterr().err
+        assert "earlier run's results of other settings: classes was" in capsys.readouterr().err
     assert json.loads((tmp_path / "several" / "classes.json").read_text()) == {"disc": 1, "square": 2}
     assert not (tmp_path / "several" / "things_mask.png").exists()
     assert not (tmp_path / "one" / "classes.json").exists()
@@ -250,3 +250,20 @@ def test_masks_of_the_thinnest_pictures_have_their_size(photos):
     Image.new("1", (1, 40), 1).save(photos / "mask.png")
     own = ["--support", thin / "1x40.png", photos / "mask.png", thin / "1x1.png"]
     assert run("segment", *own, "--out", photos / "own", "--image-size", 97) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_names_that_are_no_text_or_of_several_lines_are_done_and_listed(photos):
+    queries, names = photos / "odd", {os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "a\rreturn.png"}
+    queries.mkdir()
+    for name in names:
+        scene()[0].save(queries / name)
+    options = [*support_options(photos), queries, "--out", photos / "out", "--image-size", "97"]
+    code = "from kshot.cli import main; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as terminals have it
+    subprocess.run([sys.executable, "-c", code, "segment", *options], check=True, env=environment)
+    assert {path.name for path in (photos / "out").glob("*_mask.png")} == {
+        name.replace(".png", "_mask.png") for name in names
+    }
+    with (photos / "out" / "confidence.csv").open(newline="", errors="surrogateescape") as table:
+        assert {Path(line["image"]).name for line in csv.DictReader(table)} == names

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 import uvicorn
+import yaml
 from conftest import load_module
 from make_data import colour_segmenter, scene, two_things
 from PIL import Image
@@ -91,6 +92,7 @@ def verbs(command=None, words=()):
         "docs/benchmarks.md",
         "docs/rasters.md",
         "docs/mistakes.md",
+        "docs/scale.md",
         "docs/server.md",
         "docs/training.md",
     ],
@@ -223,6 +225,39 @@ def test_the_tables_of_mistakes_are_made_from_their_result_files(name):
     table = load_module(ROOT / f"benchmarks/{name}.py").table(found)
     assert insert_between(page, f"table-{name.replace('_', '-')}", table) == page
     assert "+" not in found["provenance"]["commit"]
+
+
+def test_the_tables_of_scale_are_made_from_their_result_file():
+    page = (ROOT / "docs/scale.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
+    tables = load_module(ROOT / "benchmarks/scale.py").tables(found)
+    assert insert_between(page, "table-scale", tables) == page
+    runs = [found[name] for name in ("one", "two", "killed", "ray")]
+    assert {run["sha256"] for run in runs} == {found["one"]["sha256"]}
+    assert {(run["masks"], run["done_twice"]) for run in runs} == {(found["count"], 0)}
+    assert found["killed"]["kept"]
+    assert found["ray"]["kept"]
+    assert found["count"] >= 2000
+    assert "+" not in found["provenance"]["commit"]
+
+
+def test_the_array_jobs_of_the_documents_leave_no_share_out():
+    page = (ROOT / "docs/scale.md").read_text()
+    array = re.search(r"--array=1-(\d+)%.*?--shard \$SLURM_ARRAY_TASK_ID/(\d+)\n", page, flags=re.S)
+    assert array[1] == array[2]
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, flags=re.S)[1])["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["command"] == ["sh", "-c"]
+    last, stand_in = str(job["completions"]), 'kshot() { echo "${@: -1}"; return $STATUS; }\n'
+    for status, ends_well in ((0, True), (1, True), (2, False)):
+        told = subprocess.run(
+            ["bash", "-c", stand_in + container["args"][0]],
+            env={"STATUS": str(status), "JOB_COMPLETION_INDEX": str(int(last) - 1)},
+            capture_output=True,
+            text=True,
+        )
+        assert told.stdout == f"{last}/{last}\n"
+        assert (told.returncode == 0) == ends_well
 
 
 def test_the_table_of_speeds_is_made_from_its_result_file(speed):

@@ -80,7 +80,11 @@ ROOMS = [
     "rasters.segment_map",
     "rasters.segment_scan",
     "supports",
+    "shards",
+    "journal",
+    "outputs",
     "batch",
+    "ray_batch",
     "suggest",
     "web.limits",
     "web.uploads",
@@ -170,7 +174,7 @@ def test_a_file_has_its_test(name, path):
     own = Path(__file__).parent / f"test_{path.stem}.py"
     shared = {"prototype", "hsnet", "two_pass"}  # test_methods: one contract for all
     without_behaviour = {"errors", "episode", "voc", "truth"}
-    covered_by_command = {"batch", "draw"}  # test_cli, test_figure_commands; commands.py: test_commands too
+    covered_by_command = {"batch", "outputs", "draw"}  # test_cli, test_figure_commands; also commands.py
     covered_by_figures = {"style", "charts", "page", "panels"}  # test_figures: one contract for all
     whole_trainings = {"checkpoint", "run_folder", "cards", "loop", "base_data", "pretrain", "meta_train"}
     covered_by_training = whole_trainings | {"base_learners", "validation"}  # test_training: whole runs

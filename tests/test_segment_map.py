@@ -60,7 +60,7 @@ def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
     assert run("segment", *support, maps / "big.tif", *options) == 0
     assert {path.name for path in out.iterdir()} == {
         *(f"big_{kind}" for kind in ("mask.tif", "probability.tif", "overlay.png")),
-        *("contact_sheet.png", "confidence.csv"),
+        *("contact_sheet.png", "confidence.csv", "settings.json", "done.jsonl"),
     }
     with (
         rasterio.open(maps / "big.tif") as source,
@@ -81,6 +81,8 @@ def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
     assert f"{share:.1f} % foreground" in capsys.readouterr().out
     with Image.open(out / "big_overlay.png") as overlay:
         assert overlay.size == SIZE[::-1]
+    assert run("segment", *support, maps / "big.tif", *options) == 0
+    assert "1 of 1 images were done before" in capsys.readouterr().out
     again = ["--support", maps / "big.tif", out / "big_mask.tif"]  # an answer is a mask that can be read
     assert run("segment", *again, maps / "a.tif", "--out", maps / "again") == 0
     with rasterio.open(maps / "again" / "a_mask.tif") as mask:

@@ -51,7 +51,7 @@ def test_a_volume_becomes_a_volume_of_the_same_voxels(tmp_path, support, capsys,
         assert overlay.width > 300
 
 
-def test_a_series_and_a_radiograph_become_volumes(tmp_path, support):
+def test_a_series_and_a_radiograph_become_volumes(tmp_path, support, capsys):
     scans = tmp_path / "scans"
     for name in ("ct", "xray"):
         (scans / name).mkdir(parents=True)
@@ -65,6 +65,9 @@ def test_a_series_and_a_radiograph_become_volumes(tmp_path, support):
     assert iou(np.asarray(chest.dataobj)[..., 0] == 1, THING[:, :, 11]) > 0.8
     np.testing.assert_allclose(ct.header.get_zooms(), (0.75, 0.5, 2))
     np.testing.assert_allclose(ct.affine @ [0, 0, 0, 1], [10, 20, 16, 1])
+    (scans / "ct" / "14").unlink()
+    assert run("segment", *support, scans, "--out", tmp_path / "out") == 0
+    assert "1 of 2 images were done before" in capsys.readouterr().out  # a slice of the other is gone
 
 
 def test_classes_become_labels(tmp_path, support):

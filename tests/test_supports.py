@@ -64,8 +64,8 @@ def test_one_class_gives_masks(tmp_path):
     mask_picture(mask).save(tmp_path / "a_mask.png")
     pair = ["--support", tmp_path / "a.png", tmp_path / "a_mask.png"]
     for options, name in (([], "object"), (["--classes", "disc"], "disc")):
-        assert run("segment", *pair, *options, *common, "--out", tmp_path / "masks") == 0
-        content = json.loads((tmp_path / "masks" / "instances.json").read_text())
+        assert run("segment", *pair, *options, *common, "--out", tmp_path / name) == 0
+        content = json.loads((tmp_path / name / "instances.json").read_text())
         assert [category["name"] for category in content["categories"]] == [name]
 
 

@@ -1,6 +1,7 @@
 """The `kshot` command: one function per verb. What takes long to import is imported in the verbs."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,6 +91,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, …")]
 
 @app.command()
 def segment(
+    context: typer.Context,
     queries: Queries,
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="FOLDER")],
     support_pairs: SupportPairs = None,
@@ -117,7 +119,7 @@ def segment(
     device: Device = "auto",
     engine: Annotated[
         Literal["torch", "openvino"],
-        typer.Option(help="openvino reads images faster, on a CPU (pip install 'kshot[openvino]')."),
+        typer.Option(help="openvino reads images faster, on a CPU (pip install 'kshot\\[openvino]')."),
     ] = "torch",
     precision: Annotated[
         Literal["fp32", "bf16"],
@@ -142,18 +144,43 @@ def segment(
             metavar="KIND,…",
         ),
     ] = "",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Segment only the I-th of N shares of the images. Other runs, on any machine, take the "
+            "others, into the same --out.",
+            metavar="I/N",
+        ),
+    ] = None,
+    ray: Annotated[
+        int | None,
+        typer.Option(
+            help="Let Ray segment N shares, here or on its cluster (pip install 'kshot\\[ray]').",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
     """Segment images like the supports: a mask or labels, and an overlay, for each, and one contact sheet.
 
     Images are also GeoTIFFs, whose masks are GeoTIFFs, and NIfTI volumes and DICOM, whose masks are NIfTI.
 
+    What an earlier run of the same command has done is kept: a stopped run goes on.
+
     Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
     """
-    from kshot.batch import Outputs, segment_all
+    from kshot.batch import segment_all
+    from kshot.journal import settings_of
+    from kshot.outputs import Outputs
     from kshot.rasters.view import MAP_TILE, View, parse_bands
+    from kshot.ray_batch import segment_on_ray
+    from kshot.shards import Shard, parse_shard
 
+    if shard is not None and ray is not None:
+        raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
+    share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
     view = View(parse_bands(bands), plane, tile or MAP_TILE)
-    outputs = Outputs.plan(queries, out, frozenset(_words(also)))
+    outputs = Outputs.plan(queries, out, frozenset(_words(also)), share)
     examples = _read_examples(support_pairs, support_file, support_images, classes, view)
     examples = examples.with_negatives(negatives or [])
     if tile is None and long_side is None and outputs.holds_maps:
@@ -169,7 +196,11 @@ def segment(
         engine=engine,
         precision=precision,
     )
-    num_failed = segment_all(examples.fit(segmenter), examples, outputs, view)
+    fitted = examples.fit(segmenter)
+    outputs.claim(settings_of(segmenter, examples, view, engine=engine, precision=precision))
+    if ray is not None:
+        raise typer.Exit(segment_on_ray(main, context.obj, ray, segmenter.device))
+    num_failed = segment_all(fitted, examples, outputs, view)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -282,6 +313,8 @@ def _version(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; a user's mistake is one line and exit status 2, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be no text
     try:
         app(_repeat_support(arguments), obj=arguments)
     except (KshotError, OSError) as error:  # OSError: a full disk, a folder that one may not write to

@@ -1,9 +1,9 @@
 """Labelled examples for the command, from pictures of masks or from an annotation file."""
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from kshot.annotations.photographs import MAX_SUPPORTS
 from kshot.annotations.read import read_annotations
 from kshot.errors import DataError
-from kshot.images import read_image, read_mask
+from kshot.images import ImageSource, MaskSource, read_image, read_mask
 from kshot.pictures import captioned, label_colour, montage, overlay
 from kshot.rasters.labelled import read_labelled
 from kshot.rasters.view import View
@@ -40,27 +40,38 @@ UNNAMED = "object"
 class Supports:
     """Labelled photographs. classes: each class's, by name. picture: some of them, for the contact sheet."""
 
-    classes: Mapping[str, LabelledImages]
+    classes: Mapping[str, Sequence[tuple[ImageSource, MaskSource]]]
     picture: Image.Image
+
+    def sha256(self) -> str:
+        """Digest all that a model is shown: classes' names, pixels and masks, in their order."""
+        digest = hashlib.sha256()
+        for name, pairs in self.classes.items():
+            for image, mask in pairs:
+                picture = read_image(image)
+                foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
+                digest.update(f"{name} {picture.size} ".encode())
+                digest.update(picture.tobytes())
+                digest.update(np.packbits(foreground).tobytes())
+        return digest.hexdigest()
 
     def fit(self, segmenter: Segmenter) -> Segmenter | LabelSegmenter:
         """Show them to a model. Of one class the answers will be masks, of several label maps.
 
         Says on stderr what the model does not find in its own photographs.
         """
-        classes = {name: list(pairs) for name, pairs in self.classes.items()}
-        fitted = segmenter.fit(classes)
-        for name, pairs in classes.items():
+        fitted = segmenter.fit(self.classes)
+        for name, pairs in self.classes.items():
             if line := _hint(fitted.segmenters[name], pairs, name):
                 print(line, file=sys.stderr)
-        return fitted if len(classes) > 1 else fitted.segmenters[next(iter(classes))]
+        return fitted if len(self.classes) > 1 else fitted.segmenters[next(iter(self.classes))]
 
     def with_negatives(self, images: Sequence[Path]) -> "Supports":
         """Add photographs that show none of the classes; see `Segmenter.fit`."""
         empty = [
             (picture, np.zeros((picture.height, picture.width), bool)) for picture in map(read_image, images)
         ]
-        return replace(self, classes={name: chain(pairs, empty) for name, pairs in self.classes.items()})
+        return replace(self, classes={name: [*pairs, *empty] for name, pairs in self.classes.items()})
 
 
 def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: View) -> Supports:
@@ -102,7 +113,8 @@ def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] |
     for photograph in chosen.photographs[:SHOWN]:
         source, masks = photograph.read()
         shown.append(_thumbnail(read_image(source), masks, chosen.class_names))
-    return Supports(chosen.examples(), _arrange(shown, chosen.class_names))
+    examples = {name: list(pairs) for name, pairs in chosen.examples().items()}
+    return Supports(examples, _arrange(shown, chosen.class_names))
 
 
 def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:

@@ -55,29 +55,35 @@ class Instances:
 
     def add(self, photograph: Segmented) -> None:
         """Add a photograph and what it shows. Raises KshotError for a class that is not among the names."""
+        self.add_entry(self.entry(photograph))
+
+    def entry(self, photograph: Segmented) -> dict[str, Any]:
+        """Give a photograph's part of the document, before its numbers are known; see `add`."""
         if unknown := photograph.masks.keys() - self.categories.keys():
             raise KshotError(
                 f"'{photograph.file_name}' shows '{min(unknown)}', which is not among the classes."
             )
         height, width = photograph.size
+        annotations = [
+            {
+                "category_id": self.categories[name],
+                "iscrowd": 0,
+                "segmentation": _compressed(run_lengths(component, (height, width)), (height, width)),
+                "area": component.area,
+                "bbox": list(component.box),
+                "score": round(component.score, 4),
+            }
+            for name, component in _objects(photograph)
+        ]
+        image = {"file_name": photograph.file_name, "width": width, "height": height}
+        return {"image": image, "annotations": annotations}
+
+    def add_entry(self, entry: Mapping[str, Any]) -> None:
+        """Add a photograph's part, with the next numbers."""
         image_id = len(self.images) + 1
-        self.images.append(
-            {"id": image_id, "file_name": photograph.file_name, "width": width, "height": height}
-        )
-        for name, component in _objects(photograph):
-            counts = run_lengths(component, (height, width))
-            self.annotations.append(
-                {
-                    "id": len(self.annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": self.categories[name],
-                    "iscrowd": 0,
-                    "segmentation": _compressed(counts, (height, width)),
-                    "area": component.area,
-                    "bbox": list(component.box),
-                    "score": round(component.score, 4),
-                }
-            )
+        self.images.append({"id": image_id, **entry["image"]})
+        for annotation in entry["annotations"]:
+            self.annotations.append({"id": len(self.annotations) + 1, "image_id": image_id, **annotation})
 
     def document(self) -> dict[str, Any]:
         """Give the whole document, ready for JSON."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kshot.annotations.documents import Instances, Segmented, labelme_document
-from kshot.batch import CLASSES_FILE, INSTANCES_FILE
+from kshot.outputs import CLASSES_FILE, INSTANCES_FILE
 from kshot.pictures import encoded, label_picture, mask_picture, tint
 from kshot.segmenter import LabelMap
 from kshot.tiles import FloatMap

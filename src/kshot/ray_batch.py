@@ -1,0 +1,67 @@
+"""Segment many images on Ray: each share of them is a task, which runs the command with --shard.
+
+Ray finds the machines, starts the tasks, and starts those anew whose worker died. What is done is written in
+the results' folder, as without Ray; so all machines must have it, the images and kshot, under the same paths.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kshot.errors import KshotError, reason_of
+
+RETRIES = 3
+"""Times that a share is begun anew if its worker dies."""
+
+
+def segment_on_ray(
+    run: Callable[[list[str]], None], arguments: Sequence[str], num_shards: int, device: torch.device
+) -> int:
+    """Run a `segment` command's shares on the cluster that Ray knows of, or else on this machine's cores.
+
+    run: the command itself, which ends with SystemExit. arguments: its arguments, --ray among them. device:
+    where tasks compute; each takes a core, and a GPU if that is "cuda". Returns the highest exit status.
+    Raises KshotError if Ray is not installed, or if a share's worker died again and again.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    try:
+        import ray
+    except ImportError as error:
+        raise KshotError("--ray needs Ray. Install it: pip install 'kshot[ray]'.") from error
+
+    ray.init()
+    num_gpus = int(device.type == "cuda")
+    task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=num_gpus)(run_in)
+    here, given = str(Path.cwd()), _without_ray(arguments)
+    shards = [[*given, "--shard", f"{number}/{num_shards}"] for number in range(1, num_shards + 1)]
+    try:
+        statuses: list[int] = ray.get([task.remote(here, run, shard) for shard in shards])
+        return max(statuses)
+    except ray.exceptions.RayError as error:
+        raise KshotError(
+            f"A share was given up on Ray ({reason_of(error)}). Run the same command again: it goes on."
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def run_in(folder: str, run: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run a command in a folder, to which its paths may be relative; return its exit status."""
+    os.chdir(folder)
+    try:
+        run(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def _without_ray(arguments: Sequence[str]) -> list[str]:
+    """Leave out `--ray N` or `--ray=N`."""
+    places = {index + 1 for index, argument in enumerate(arguments) if argument == "--ray"}
+    return [
+        argument
+        for index, argument in enumerate(arguments)
+        if index not in places and argument.partition("=")[0] != "--ray"
+    ]
