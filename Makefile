@@ -67,7 +67,7 @@ mistakes-results: setup
 	$(BIN)/python benchmarks/negatives.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
 	$(BIN)/python benchmarks/self_check.py --coco-mini $(COCO_MINI) --into docs/mistakes.md
 
-# make passes-results VOC=DIR COCO_MINI=DIR: which pass of two-pass is better at what; half an hour.
+# make passes-results VOC=DIR COCO_MINI=DIR: which pass of two-pass is better at what; a quarter of an hour.
 passes-results: setup
 	$(BIN)/python benchmarks/passes.py --voc $(VOC) --coco-mini $(COCO_MINI) --into docs/training.md
 

@@ -2,7 +2,7 @@
 
     python benchmarks/passes.py [--voc DIR --coco-mini DIR] [--into docs/training.md]
 
-Run it from the repository's root. The model that ships segments 500 one-shot episodes each of new classes
+Run it from the repository's root. The model that ships segments 200 one-shot episodes each of new classes
 (coco-mini-60, and fold 0 of PASCAL-5i in photographs of its train lists) and of classes that it was trained
 on. An episode's score is the IoU of one picture, and not a class's sum over pictures: large objects do not
 outvote small ones. What is measured already is not measured again.
@@ -36,7 +36,7 @@ from kshot.pictures import write_text
 from kshot.segmenter import Segmenter
 
 RESULT = Path("benchmarks/results/passes.json")
-EPISODES = 500
+EPISODES = 200
 SIZES = (0.0, 0.03, 0.1, 0.25, 1.0)
 """Share of the picture that the object covers: from each to the next."""
 PASSES = ("first pass", "second pass", "result")
