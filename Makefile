@@ -77,7 +77,7 @@ torture: setup
 
 # make scale: whether shared and killed runs end as one run does, and what images cost; ten minutes, alone.
 scale: setup
-	$(BIN)/python benchmarks/scale.py --count 500 --into docs/scale.md
+	$(BIN)/python benchmarks/scale.py --count 2000 --into docs/scale.md
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
