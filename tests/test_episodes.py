@@ -169,6 +169,9 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
     episodes = TrainingEpisodes(CONFIG, voc, [("bus", "chair", "dog"), ("cow", "sheep")])
     batch = episodes.read(list(range(16)), reader)
     assert batch.episode_class.tolist() == [-1] * 16
+    with torch.autocast("cpu", torch.bfloat16):  # as in training; the cache, in fp16, is now full
+        again = episodes.read(list(range(16)), reader)
+    torch.testing.assert_close(again.query.base_logits, batch.query.base_logits)
     used = set()
     for index in range(16):
         (class_id, query, _), (flipped, _) = episodes.episode(index)

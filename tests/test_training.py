@@ -286,8 +286,7 @@ def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_l
         pretrain(config, Pascal(files[0]), others[-1], CPU, backbone_weights=files[1])
         about, _ = load_base_learner(others[-1])
         assert set(about.base_classes) == set(known) - set(left_out)
-    short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True, "precision": "bf16"}
-    short = TRAIN.model_copy(update=short)
+    short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),), "centred": True})
     run = train_tiny(files, tmp_path / "run", short, base_learner, others=others)
     recipe = json.loads((run / "recipe.json").read_text())
     digests = [state_sha256(read_state(one / "model.safetensors")) for one in (base_learner, *others)]
