@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels
+from kshot.benchmark.metrics import count_pixels, mean_interval
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.table_writers import insert_between
 from kshot.data.base_classes import present
@@ -145,17 +145,11 @@ def table(found: dict[str, Any]) -> str:
         cells = [str(number)]
         for kind in (0, 1):
             cells.append(f"{100 * scores[:, :, place, kind].mean():.1f} %")
-            low, high = interval(scores[:, :, place, kind] - scores[:, :, 0, kind])
+            low, high = mean_interval((scores[:, :, place, kind] - scores[:, :, 0, kind]).mean(axis=1))
             cells.append(f"{100 * low:+.1f} to {100 * high:+.1f}" if number else "")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"{len(scores)} classes x {scores.shape[1]} labelled photographs, `prototype`."]
     return "\n".join(lines)
-
-
-def interval(changes: np.ndarray, draws: int = 2000) -> list[float]:
-    """Give the 95 % interval of a mean change (classes, seeds), by drawing classes anew."""
-    drawn = np.random.default_rng(0).integers(0, len(changes), (draws, len(changes)))
-    return [float(x) for x in np.quantile(changes.mean(axis=1)[drawn].mean(axis=1), [0.025, 0.975])]
 
 
 if __name__ == "__main__":

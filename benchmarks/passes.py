@@ -5,7 +5,7 @@
 Run it from the repository's root. The model that ships segments 200 one-shot episodes each of new classes
 (coco-mini-60, and fold 0 of PASCAL-5i in photographs of its train lists) and of classes that it was trained
 on. An episode's score is the IoU of one picture, and not a class's sum over pictures: large objects do not
-outvote small ones. What is measured already is not measured again.
+outvote small ones; each pass decides at 0.5. What is measured already is not measured again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from first_numbers import coco_mini_manifest, voc_manifest
 
 from kshot.benchmark.evaluate import EpisodeReader, names_of
 from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels
+from kshot.benchmark.metrics import count_pixels, mean_interval
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.score import draw_manifest
 from kshot.benchmark.table_writers import insert_between
@@ -30,7 +30,7 @@ from kshot.data.manifest import read_manifest
 from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
 from kshot.data.truth import Dataset
-from kshot.episode import Segmentation, Support
+from kshot.episode import Support
 from kshot.methods.two_pass import TwoPass
 from kshot.pictures import write_text
 from kshot.segmenter import Segmenter
@@ -39,7 +39,6 @@ RESULT = Path("benchmarks/results/passes.json")
 EPISODES = 200
 SIZES = (0.0, 0.03, 0.1, 0.25, 1.0)
 """Share of the picture that the object covers: from each to the next."""
-PASSES = ("first pass", "second pass", "result")
 SETS = {
     "coco-mini-60": "new classes, coco-mini-60",
     "fold 0": "new classes, fold 0",
@@ -105,17 +104,17 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
             shown = Support(features[support], reader.support_mask(support, class_id))
             truth = dataset.truth(query, class_id)
             answer = method.segment(features[query], [shown], truth.shape)
-            ious = [iou(answer, one, truth) for one in PASSES]
+            maps = (answer.first_pass, answer.second_pass, answer.probability)
+            ious = [iou(one[0].numpy() > 0.5, truth) for one in maps]
             scores.append({"class": class_id, "share": float((truth == 1).mean()), "iou": ious})
             if len(features) > 200:  # some 10 MB each
                 features.clear()
     return scores
 
 
-def iou(answer: Segmentation, which: str, truth: np.ndarray) -> float:
-    """Give a pass's IoU on one picture; each decides at 0.5."""
-    maps = dict(zip(PASSES, (answer.first_pass, answer.second_pass, answer.probability), strict=True))
-    counts = count_pixels(maps[which][0].numpy() > 0.5, truth)
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Give a mask's IoU on one picture."""
+    counts = count_pixels(mask, truth)
     return counts.intersection / max(counts.union, 1)
 
 
@@ -130,19 +129,13 @@ def table(found: dict[str, Any]) -> str:
         ious = 100 * np.array([one["iou"] for one in episodes])
         for low, high in pairwise(SIZES):
             mine = ious[(low <= shares) & (shares < high)]
-            first, last = interval(mine[:, 1] - mine[:, 0])
+            first, last = mean_interval(mine[:, 1] - mine[:, 0])
             means = " | ".join(f"{mean:.1f}" for mean in mine.mean(axis=0))
             lines.append(
                 f"| {SETS[name]} | {100 * low:.0f} to {100 * high:.0f} % | {len(mine)} | {means} | "
                 f"{first:+.1f} to {last:+.1f} |"
             )
     return "\n".join([*lines, "", "Mean IoU of single pictures in percent, `two-pass`, one shot."])
-
-
-def interval(changes: np.ndarray, draws: int = 2000) -> list[float]:
-    """Give the 95 % interval of a mean change, by drawing episodes anew."""
-    drawn = np.random.default_rng(0).integers(0, len(changes), (draws, len(changes)))
-    return [float(x) for x in np.quantile(changes[drawn].mean(axis=1), [0.025, 0.975])]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from scipy.stats import spearmanr
 
 from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels
+from kshot.benchmark.metrics import count_pixels, mean_interval
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.table_writers import insert_between
 from kshot.data.base_classes import train_fold
@@ -160,7 +160,10 @@ def compare(
         "seeds": len(SEEDS),
         "miou": {way: float(np.mean(values)) for way, values in ious.items()},
         "supports_chosen": {way: float(np.mean(values)) for way, values in hits.items()},
-        "gain": {"mean": float(gain.mean()), "interval": interval(gain.reshape(len(by_class), -1))},
+        "gain": {
+            "mean": float(gain.mean()),
+            "interval": mean_interval(gain.reshape(len(by_class), -1).mean(axis=1)),
+        },
         "rank_correlation_of_confidence_with_iou": float(np.nanmean(ranks)),
     }
 
@@ -189,13 +192,6 @@ def answer(
 def iou(counts: np.ndarray) -> float:
     """Give the IoU of `Counts`."""
     return float(counts[0] / max(counts[1], 1))
-
-
-def interval(gains: np.ndarray, draws: int = 2000) -> list[float]:
-    """Give the 95 % interval of a mean gain (classes, seeds), by drawing classes anew."""
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(0, len(gains), (draws, len(gains)))
-    return [float(x) for x in np.quantile(gains.mean(axis=1)[drawn].mean(axis=1), [0.025, 0.975])]
 
 
 def table(found: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ mean of the foreground's IoU and the background's, each from the sums over all e
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,12 @@ def interval(samples: NDArray[np.float64]) -> Interval:
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(samples, [outside, 1 - outside])
     return float(low), float(high)
+
+
+def mean_interval(values: NDArray[np.floating[Any]]) -> Interval:
+    """Give the 95 % interval of the mean of values (N,), by drawing them anew."""
+    drawn = np.random.default_rng(0).integers(0, len(values), (NUM_RESAMPLES, len(values)))
+    return interval(values[drawn].mean(axis=1))
 
 
 def _resampled_sums(counts: IntArray, class_id: int, seed: int) -> NDArray[np.float64]:
