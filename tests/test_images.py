@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.torture.kinds import ORIENTATION, UNDO
 from kshot.errors import ImageError, MaskError
 from kshot.images import image_tensor, list_images, mask_tensor, read_image, read_mask
 
@@ -32,30 +33,23 @@ def test_every_kind_of_image_gives_the_same_picture(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations_are_undone_for_images_and_masks(tmp_path, orientation):
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
     upright = Image.fromarray(gradient())
-    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    stored = upright.transpose(UNDO[orientation]) if orientation in UNDO else upright
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[ORIENTATION] = orientation
     stored.save(tmp_path / "image.png", exif=exif)
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "image.png")), np.asarray(upright))
     mask = np.zeros((20, 30), dtype=np.uint8)
     mask[2:5, 3:20] = 1
     drawn = Image.fromarray(mask)
-    (drawn.transpose(undo[orientation]) if orientation > 1 else drawn).save(tmp_path / "mask.png", exif=exif)
+    (drawn.transpose(UNDO[orientation]) if orientation in UNDO else drawn).save(
+        tmp_path / "mask.png", exif=exif
+    )
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (20, 30)), mask == 1)
     np.testing.assert_array_equal(read_mask(drawn, (20, 30)), mask == 1)  # drawn on the upright photograph
     if orientation > 4:
         with pytest.raises(MaskError, match=r"20 x 30 pixels.*as it is stored, lying on its side \(EXIF\)"):
-            read_mask(drawn.transpose(undo[orientation]), (20, 30))
+            read_mask(drawn.transpose(UNDO[orientation]), (20, 30))
 
 
 def test_sixteen_bits_keep_their_grey_levels():
