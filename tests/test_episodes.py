@@ -165,7 +165,7 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
     matcher = HSNet(cls, first.backbone, centred=True)
     matcher.sem_means.fill_(0.25)
     reader = FeatureReader(voc, matcher, [first, second], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
-    reader.sem_means[1] = torch.full_like(matcher.sem_means, 0.5)
+    reader.other_means[1] = torch.full_like(matcher.sem_means, 0.5)
     episodes = TrainingEpisodes(CONFIG, voc, [("bus", "chair", "dog"), ("cow", "sheep")])
     batch = episodes.read(list(range(16)), reader)
     assert batch.episode_class.tolist() == [-1] * 16

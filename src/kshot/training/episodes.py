@@ -63,9 +63,9 @@ class FeatureReader:
     """Reads both backbones' features of a photograph, from the cache or anew.
 
     matcher: whose B_cls reads, and which makes features ready to be matched. base_learners: the first is the
-    matcher's own; the others read what that one must not, see `TrainingEpisodes`. None if it does not match
+    matcher's own; the others read what that one must not, see `TrainingEpisodes`. Empty if it does not match
     with B_sem.
-    sem_means: of each base learner's features, to be taken from them; the first one's are the matcher's.
+    other_means: of the other base learners' features, taken from them if the matcher is centred.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class FeatureReader:
             FeatureCache(partial(_sem_features, learner), f"{weights_sha256(learner)} {size} squash", budget)
             for learner in base_learners
         ]
-        self.sem_means = [matcher.sem_means, *(None for _ in self.sem[1:])]
+        self.other_means: dict[int, Tensor] = {}
 
     def read(self, name: str, flipped: bool = False, learner: int = 0) -> Stored:
         """Give a photograph's features, those of B_sem by one of the base learners."""
@@ -124,9 +124,10 @@ class FeatureReader:
         return features._replace(base_logits=self._together(logits) if logits else None)
 
     def _means(self, photographs: Sequence[Stored]) -> Tensor | None:
-        means = [self.sem_means[one.learner] for one in photographs]
-        found = [one for one in means if one is not None]
-        return torch.stack(found) if found else None
+        own = self.matcher.sem_means
+        if own is None:
+            return None
+        return torch.stack([self.other_means[one.learner] if one.learner else own for one in photographs])
 
     def _batch(self, pyramids: Sequence[FeaturePyramid | None]) -> FeaturePyramid | None:
         found = [pyramid.stages for pyramid in pyramids if pyramid is not None]

@@ -103,12 +103,13 @@ def train(
         fill_from(folder, method, backbone_weights)
     method.to(accelerator.device)
     matcher = method.matcher if isinstance(method, TwoPass) else method
+    networks = [learner.network.to(accelerator.device) for learner in learners]
     budget = Budget(cache, int(cache_gb * 2**30))
     readers = {
         stage.image_size: FeatureReader(
             dataset,
             matcher,
-            [learner.network.to(accelerator.device) for learner in learners],
+            networks,
             stage.image_size,
             budget,
             accelerator.device,
@@ -116,7 +117,10 @@ def train(
         for stage in config.sizes
     }
     episodes = TrainingEpisodes(config, dataset, [learner.about.base_classes for learner in learners])
-    centre(matcher, readers, model.image_size, episodes.photographs)
+    if checkpoint is None:
+        centre(matcher, readers[model.image_size], episodes.photographs)
+    if matcher.sem_means is not None:
+        centre_others(readers, model.image_size, episodes.photographs)
     validation = Validation(config, dataset, readers[model.image_size], accelerator)
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
@@ -269,31 +273,32 @@ def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str
     return own if len(own) < len(base_classes) else ()
 
 
-def centre(
-    matcher: HSNet, readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]
-) -> None:
-    """Measure the mean features of some training photographs at a size.
-
-    A matcher that lacks them gets them, and all readers those of the other base learners.
-    """
-    reader = readers[image_size]
+def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
+    """Measure the mean features of some training photographs, and give them to a matcher that lacks them."""
     lacks_cls, lacks_sem = (
         means is not None and not means.any() for means in (matcher.cls_means, matcher.sem_means)
     )
-    some = photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
-    if lacks_cls or lacks_sem:
-        read = [reader.read(name) for name in some]
-        for means, lacks, pyramids in (
-            (matcher.cls_means, lacks_cls, [one.cls for one in read]),
-            (matcher.sem_means, lacks_sem, [one.sem for one in read]),
-        ):
-            if means is not None and lacks:
-                means.copy_(_mean(pyramids))
-    if matcher.sem_means is not None:
-        for learner in range(1, len(reader.sem)):
-            found = _mean([reader.read(name, learner=learner).sem for name in some]).to(reader.device)
-            for one in readers.values():
-                one.sem_means[learner] = found
+    if not lacks_cls and not lacks_sem:
+        return
+    read = [reader.read(name) for name in _some(photographs)]
+    for means, lacks, pyramids in (
+        (matcher.cls_means, lacks_cls, [one.cls for one in read]),
+        (matcher.sem_means, lacks_sem, [one.sem for one in read]),
+    ):
+        if means is not None and lacks:
+            means.copy_(_mean(pyramids))
+
+
+def centre_others(readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]) -> None:
+    """Measure the mean features of the base learners that only train, at one size, for readers of all sizes.
+
+    They are in no checkpoint: a training that goes on measures them again.
+    """
+    reader = readers[image_size]
+    for learner in range(1, len(reader.sem)):
+        means = _mean([reader.read(name, learner=learner).sem for name in _some(photographs)])
+        for one in readers.values():
+            one.other_means[learner] = means.to(one.device)
 
 
 class Matching(nn.Module):
@@ -340,6 +345,10 @@ def size_at(config: TrainConfig, step: int) -> int:
             return stage.image_size
         step -= stage.steps
     return config.sizes[-1].image_size
+
+
+def _some(photographs: Sequence[str]) -> Sequence[str]:
+    return photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
 
 
 def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
