@@ -42,6 +42,15 @@ def test_the_combined_term_rewards_polarised_predictions():
     assert -shannon(moved, target) < -shannon(logits, target)
 
 
+def test_another_weight_of_the_shannon_term_changes_the_combined_loss_alone():
+    maps = {name: torch.randn(1, 2, 4, 4) for name in ("final", "cls", "combined")}
+    without, with_it = (losses(Prediction(**maps), ALL_KNOWN, kappa) for kappa in (0.0, 0.7))
+    assert (with_it["combined"] - without["combined"]).item() == pytest.approx(
+        -0.7 * shannon(maps["combined"], ALL_KNOWN).item()
+    )
+    assert all(torch.equal(with_it[name], without[name]) for name in ("final", "cls"))
+
+
 def test_there_are_five_terms_with_equal_weights():
     maps = {name: torch.randn(2, 2, 6, 6) for name in ("final", "cls", "sem", "combined", "second")}
     target = torch.randint(0, 2, (2, 12, 12))

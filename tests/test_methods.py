@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
+from kshot.methods.two_pass import sharpen
 from kshot.network.backbones import Backbone
 from kshot.network.hypercorrelation import hypercorrelation
 from kshot.network.losses import losses
@@ -205,6 +206,25 @@ def test_the_second_pass_uses_the_queries_own_features_only():
     soft = prediction.combined.softmax(1)[:, 1:]
     encoded = method.matcher.encoder(hypercorrelation(query.sem, query.sem, soft))
     torch.testing.assert_close(prediction.second, method.matcher.decoder(encoded))
+
+
+def test_a_sharpened_mask_by_hand():
+    probability = torch.tensor([[0.1, 0.5, 0.2], [0.0, 0.25, 0.4]]).view(1, 1, 2, 3)
+    by_hand = torch.tensor([[0.04, 1.0, 0.16], [0.0, 0.25, 0.64]]).view(1, 1, 2, 3)
+    torch.testing.assert_close(sharpen(probability), by_hand)
+    both = sharpen(torch.cat([0.2 * probability, torch.zeros_like(probability)]))
+    torch.testing.assert_close(both, torch.cat([by_hand, torch.zeros_like(by_hand)]))  # each by its own
+
+
+def test_the_second_pass_sharpens_its_mask_where_the_model_says_so():
+    method, query, support = two_pass_and_features()
+    as_in_the_paper = method.match(query, support)
+    method.sharpened = True
+    prediction = method.match(query, support)
+    torch.testing.assert_close(prediction.combined, as_in_the_paper.combined)
+    expected = method.match_query_to_itself(query, [sharpen(prediction.combined.softmax(1)[:, 1:])])[0]
+    torch.testing.assert_close(prediction.second, expected)
+    assert differ(prediction.second, as_in_the_paper.second) > 1e-4
 
 
 def test_the_base_map_leaves_the_episodes_class_out_in_training_and_only_then():

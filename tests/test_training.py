@@ -22,7 +22,9 @@ from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
 from kshot.images import image_tensor, read_image
 from kshot.network.hypercorrelation import tap_means
+from kshot.network.losses import KAPPA
 from kshot.network.weights import read_state, state_sha256
+from kshot.pretrained import read_config
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.loop import Machine
 from kshot.training.meta_train import Matching, build, groups, rate, read_base_learner, size_at, train
@@ -172,14 +174,14 @@ def test_every_method_trains_and_its_run_is_a_model(
 def test_the_fusion_has_a_learning_rate_of_its_own(files, base_learner):
     config = TRAIN.model_copy(update={"fusion_lr": 0.0, "lr": 0.5})
     _, method = build(config, read_base_learner(config, base_learner), files[1])
-    learner = Matching(method)
+    learner = Matching(method, KAPPA)
     matching, fusion = groups(learner, config)
     assert (matching["lr"], fusion["lr"]) == (0.5, 0.0)
     assert [w.numel() for w in fusion["params"]] == [2, 1]
     learned = [w for w in learner.parameters() if w.requires_grad]
     assert {id(w) for w in (*matching["params"], *fusion["params"])} == {id(w) for w in learned}
     _, hsnet = build(config.model_copy(update={"method": "hsnet"}), None, files[1])
-    assert [group["lr"] for group in groups(Matching(hsnet), config)] == [0.5]
+    assert [group["lr"] for group in groups(Matching(hsnet, KAPPA), config)] == [0.5]
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_so_are_other_settings(files, tmp_path):
@@ -276,6 +278,19 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
     second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=run)
     assert digest(run / "model.safetensors") == digest(second / "model.safetensors")
+
+
+def test_a_training_that_starts_from_a_sharpened_model_sharpens(files, tmp_path, base_learner):
+    short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),)})
+    sharpened = short.model_copy(update={"sharpened": True})
+    run = train_tiny(files, tmp_path / "run", sharpened, base_learner)
+    first = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
+    assert first.config.sharpened
+    assert first.method.sharpened
+    for given, expected in ((None, True), (False, False)):
+        config = short.model_copy(update={"sharpened": given})
+        on = train_tiny(files, tmp_path / str(given), config, base_learner, start_from=run)
+        assert read_config(on / "config.json").sharpened is expected
 
 
 def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_learner):

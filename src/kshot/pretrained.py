@@ -56,6 +56,8 @@ class ModelConfig(BaseModel):
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     centred: bool = False
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
+    sharpened: bool = False
+    """Whether two-pass sharpens the soft mask of its second pass; see `methods.two_pass.sharpen`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
     weights_sha256: str | None = None
@@ -96,6 +98,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 channels=config.channels,
                 threshold=config.threshold,
                 centred=config.centred,
+                sharpened=config.sharpened,
             )
         case _:
             assert_never(config.method)

@@ -20,13 +20,27 @@ from kshot.network.encoder import CHANNELS
 from kshot.network.fusion import Fusion
 from kshot.network.hypercorrelation import MaskPosition
 
+LEAST = 1e-6
+"""What a picture's largest probability is taken to be at least, so that nothing is divided by 0."""
+
+
+def sharpen(probability: Tensor) -> Tensor:
+    """Square each map of probabilities (B, 1, h, w), as a share of its largest: (B, 1, h, w), up to 1.
+
+    The second pass weighs positions by their probability. A little of it all over the background outweighs
+    an object that covers a few per cent of the picture; its square does not.
+    """
+    largest = probability.amax(dim=(-2, -1), keepdim=True)
+    return (probability / largest.clamp(min=LEAST)) ** 2
+
 
 class TwoPass(nn.Module):
     """HSNet with two backbones, run twice, and merged with the base map.
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
     to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
-    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax.
+    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpened:
+    whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`.
     """
 
     def __init__(
@@ -39,9 +53,11 @@ class TwoPass(nn.Module):
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
         centred: bool = False,
+        sharpened: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
+        self.sharpened = sharpened
         self.matcher = HSNet(
             cls_backbone, sem_backbone, mask_position=mask_position, channels=channels, centred=centred
         )
@@ -95,7 +111,10 @@ class TwoPass(nn.Module):
     ) -> list[Prediction]:
         """Predict with each of K supports alone."""
         first = [self.matcher.match(query, support) for support in supports]
-        second = self.match_query_to_itself(query, [foreground(one.final) for one in first])
+        soft_masks = [foreground(one.final) for one in first]
+        if self.sharpened:
+            soft_masks = [sharpen(one) for one in soft_masks]
+        second = self.match_query_to_itself(query, soft_masks)
         base = self.base_map(query, episode_class)
         return [self.fuse(one, logits, base) for one, logits in zip(first, second, strict=True)]
 

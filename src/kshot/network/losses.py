@@ -7,15 +7,15 @@ from kshot.episode import IGNORE, Prediction
 from kshot.network.hypercorrelation import resize
 
 KAPPA = 0.1
-"""Weight of the Shannon term in the combined loss (paper, below eq. 8)."""
+"""The paper's weight of the Shannon term in the combined loss (below eq. 8)."""
 
 
-def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
+def losses(prediction: Prediction, query_mask: Tensor, kappa: float = KAPPA) -> dict[str, Tensor]:
     """Compute each loss term of a prediction; their sum, with equal weights, is to be minimised.
 
     A term is the mean over the episodes of their means over pixels, so that it does not matter which
     episodes share a batch. query_mask: (B, H, W) long, 0 background, 1 foreground, 255 ignored. Logits are
-    resized to it.
+    resized to it. kappa: weight of the Shannon term.
     Returns `final` always; `cls`, `sem`, `combined`, `second` where the method has that step.
     """
     logits = {
@@ -33,7 +33,7 @@ def losses(prediction: Prediction, query_mask: Tensor) -> dict[str, Tensor]:
             step = resize(step.float(), query_mask.shape[-2:])
             terms[name] = _cross_entropy(step, query_mask)
             if name == "combined":
-                terms[name] = terms[name] - KAPPA * shannon(step, query_mask)
+                terms[name] = terms[name] - kappa * shannon(step, query_mask)
     return terms
 
 

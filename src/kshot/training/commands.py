@@ -175,6 +175,17 @@ def train(
     accumulate: Accumulate = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
     fusion_lr: Annotated[float | None, typer.Option(help="Learning rate of the fusion's weights.")] = None,
+    kappa: Annotated[
+        float | None, typer.Option(help="Weight of the Shannon term, which polarises the first pass.", min=0)
+    ] = None,
+    sharpened: Annotated[
+        bool | None,
+        typer.Option(
+            "--sharpened/--soft",
+            help="Sharpen the mask under which the query is its own support, or take the first pass's "
+            "probabilities as they are, as the paper does.",
+        ),
+    ] = None,
     unlearn_own: Annotated[
         bool | None,
         typer.Option(
@@ -225,6 +236,8 @@ def train(
         "accumulate": accumulate,
         "lr": lr,
         "fusion_lr": fusion_lr,
+        "kappa": kappa,
+        "sharpened": sharpened,
         "unlearn_own": unlearn_own,
         "centred": centred,
         "validate_every": validate_every,

@@ -79,7 +79,7 @@ def train(
     hsnet also as the first part of a two-pass.
     """
     # Set up.
-    start, provenance = time.monotonic(), record_provenance(arguments)
+    begun, provenance = time.monotonic(), record_provenance(arguments)
     folder = None if start_from is None else find_start(config, start_from)
     if not base_learners and config.needs_base_learner and start_from is not None:
         base_learners = [start_from]
@@ -91,7 +91,10 @@ def train(
         "start_from_sha256": None if folder is None else _digest(folder),
     }
     if folder is not None:
-        known["centred"] = read_config(folder / CONFIG_FILE).centred
+        start = read_config(folder / CONFIG_FILE)
+        known["centred"] = start.centred
+        if config.sharpened is None:
+            known["sharpened"] = start.sharpened
     config = config.model_copy(update=known)
     accelerator, run, checkpoint = set_up(config, out, machine)
 
@@ -131,7 +134,7 @@ def train(
 
     # Fit.
     steps = sum(stage.steps for stage in config.sizes)
-    learner = Matching(method)
+    learner = Matching(method, config.kappa)
     training = Training(
         learner,
         Adam(groups(learner, config), fused=True),
@@ -170,7 +173,7 @@ def train(
     if accelerator.is_main_process:
         found = run.validations("miou")
         scores = {"miou": found[-1] if config.select_on is None else max(found)}
-        provenance = provenance.after(time.monotonic() - start)
+        provenance = provenance.after(time.monotonic() - begun)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
 
 
@@ -230,6 +233,7 @@ def build(
         matched_by=config.matched_by,
         channels=config.channels,
         centred=config.centred,
+        sharpened=bool(config.sharpened),
         base_classes=() if base_learner is None else base_learner.about.base_classes,
         image_size=config.sizes[-1].image_size,
         selected_on=config.select_on,
@@ -304,9 +308,10 @@ def centre_others(readers: dict[int, FeatureReader], image_size: int, photograph
 class Matching(nn.Module):
     """A method with its losses."""
 
-    def __init__(self, method: HSNet | TwoPass) -> None:
+    def __init__(self, method: HSNet | TwoPass, kappa: float) -> None:
         super().__init__()
         self.method: HSNet | TwoPass = method
+        self.kappa = kappa
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch of episodes."""
@@ -314,7 +319,7 @@ class Matching(nn.Module):
             prediction = self.method.match(batch.query, batch.support, batch.episode_class)
         else:
             prediction = self.method.match(batch.query, batch.support)
-        return losses(prediction, batch.query_mask)
+        return losses(prediction, batch.query_mask, self.kappa)
 
 
 def groups(learner: Matching, config: TrainConfig) -> list[dict[str, Any]]:

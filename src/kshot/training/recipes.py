@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
 from kshot.network.encoder import CHANNELS
+from kshot.network.losses import KAPPA
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -106,6 +107,11 @@ class TrainConfig(BaseModel):
     fusion_lr: float | None = None
     """Of the fusion's three weights; None: as the others. They start at 1 and 0 and have far to go: in a
     short training they would not arrive."""
+    kappa: float = Field(default=KAPPA, ge=0)
+    """Weight of the Shannon term, which polarises the first pass; see `losses`."""
+    sharpened: bool | None = None
+    """Whether the second pass's soft mask is sharpened (`methods.two_pass.sharpen`); not in the paper. None:
+    as in the model that it starts from; without one, it is not."""
     unlearn_own: bool = False
     """While training, H_cls must not suppress the episode's own class. False: its probability is left out of
     the base map's sum. True: its logit is taken away, as though H_cls had never learnt the class. What is
