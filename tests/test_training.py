@@ -287,10 +287,12 @@ def test_a_training_that_starts_from_a_sharpened_model_sharpens(files, tmp_path,
     first = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
     assert first.config.sharpened
     assert first.method.sharpened
+    assert "soft mask is sharpened" in card_of(run)
     for given, expected in ((None, True), (False, False)):
         config = short.model_copy(update={"sharpened": given})
         on = train_tiny(files, tmp_path / str(given), config, base_learner, start_from=run)
         assert read_config(on / "config.json").sharpened is expected
+        assert ("soft mask is sharpened" in card_of(on)) is expected
 
 
 def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_learner):

@@ -111,12 +111,14 @@ class TwoPass(nn.Module):
     ) -> list[Prediction]:
         """Predict with each of K supports alone."""
         first = [self.matcher.match(query, support) for support in supports]
-        soft_masks = [foreground(one.final) for one in first]
-        if self.sharpened:
-            soft_masks = [sharpen(one) for one in soft_masks]
-        second = self.match_query_to_itself(query, soft_masks)
+        second = self.match_query_to_itself(query, [self.soft_mask(one.final) for one in first])
         base = self.base_map(query, episode_class)
         return [self.fuse(one, logits, base) for one, logits in zip(first, second, strict=True)]
+
+    def soft_mask(self, logits: Tensor) -> Tensor:
+        """Give the mask (B, 1, h, w) under which the query is its own support, from first logits."""
+        probability = foreground(logits)
+        return sharpen(probability) if self.sharpened else probability
 
     def match_query_to_itself(self, query: BackboneFeatures, soft_masks: Sequence[Tensor]) -> list[Tensor]:
         """Second pass (eqs. 10-12): B_sem only, gradients flow through the masks.

@@ -48,6 +48,9 @@ def model_card(
         cross_fitted = (
             f" Training episodes were read by {count} base learners, each by one without its class."
         )
+    second = ""
+    if model.sharpened:
+        second = "\n- The second pass's soft mask is sharpened, which the paper does not do."
     start = "random weights"
     if config.start_from_sha256 is not None:
         start = f"another model's weights (`--start-from`, sha256 {config.start_from_sha256})"
@@ -61,7 +64,7 @@ segmenter = Segmenter.from_pretrained("FOLDER OF THIS FILE")
 
 - Training: {steps * config.batch} episodes in {steps} steps ({sizes}), 1 shot, Adam at {config.lr:g}.
 - Started from {start}.
-- Base classes of B_sem: {base}.{cross_fitted}
+- Base classes of B_sem: {base}.{cross_fitted}{second}
 - Novel objects in training photographs: {config.novel_pixels}; unlabelled pixels: {config.unknown_pixels}.
 - Checkpoint: {chosen}. mIoU there: {100 * scores["miou"]:.1f}, which is no test result: see `kshot evaluate`.
 
