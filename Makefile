@@ -82,7 +82,7 @@ scale: setup
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
 	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
-	$(BIN)/kshot figure classes benchmarks/results/*coco-mini-60_1shot.json --out docs/classes.png
+	$(BIN)/kshot figure classes benchmarks/results/prototype_*_coco-mini-60_1shot.json --out docs/classes.png
 
 # One process a core, each with one thread: many threads for such small networks wait for one another. OpenVINO has a
 # process of its own: a worker in which it ran beside onnxruntime, GDAL and others was once seen to crash.

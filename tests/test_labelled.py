@@ -32,6 +32,19 @@ def test_a_map_is_seen_around_each_class(tmp_path):
         read_labelled(image, mask, {"one": None}, View())
 
 
+def test_a_map_seen_from_afar_is_seen_around_each_class_from_afar(tmp_path):
+    """As large as in a query, whose windows are then ten times as wide and seen in as many pixels."""
+    disc = np.kron(ONE, np.ones((10, 10))).astype(bool)
+    image = write_map(tmp_path / "map.tif", red_on_green(disc).astype(np.uint8))
+    mask = write_map(tmp_path / "mask.tif", disc.astype(np.uint8)[None])
+    ((picture, masks),) = read_labelled(image, mask, {"one": None}, View(tile=40, long_side=200))
+    assert masks["one"].shape == (picture.height, picture.width) == (40, 40)
+    assert masks["one"].sum() == pytest.approx(ONE.sum(), rel=0.05)
+    assert ((np.asarray(picture)[..., 0] > 100) == masks["one"]).mean() > 0.97
+    ((near, _),) = read_labelled(image, mask, {"one": None}, View(tile=40, long_side=4000))
+    assert near.size == (40, 40)  # maps are not enlarged
+
+
 def test_slices_lie_apart_and_show_much():
     """By hand: of 11 slices that show enough the parts are 3, 2, 2, 2, 2 slices long."""
     areas = np.array([0, 1, 10, 20, 15, 30, 40, 50, 45, 35, 25, 12, 11, 0])

@@ -167,7 +167,7 @@ def segment(
 
     What an earlier run of the same command has done is kept: a stopped run goes on.
 
-    Exit status: 0 all done, 1 some images failed (see failures.jsonl), 2 nothing could be done.
+    Exit status: 0 all done, 1 some or all images failed (see failures.jsonl), 2 it could not begin.
     """
     from kshot.batch import segment_all
     from kshot.journal import settings_of
@@ -179,7 +179,7 @@ def segment(
     if shard is not None and ray is not None:
         raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
-    view = View(parse_bands(bands), plane, tile or MAP_TILE)
+    view = View(parse_bands(bands), plane, tile or MAP_TILE, long_side)
     outputs = Outputs.plan(queries, out, frozenset(_words(also)), share)
     examples = _read_examples(support_pairs, support_file, support_images, classes, view)
     examples = examples.with_negatives(negatives or [])

@@ -2,7 +2,7 @@
 
 Those that most likely show the object, and that are together with the labelled ones as mixed as all of those
 are. What is often advised, the least certain or the most different ones, makes worse supports than chance
-does: docs/suggest.md has the measurement.
+did in trials on coco-mini's and VOC's photographs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

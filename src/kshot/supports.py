@@ -14,6 +14,7 @@ from kshot.annotations.photographs import MAX_SUPPORTS
 from kshot.annotations.read import read_annotations
 from kshot.errors import DataError
 from kshot.images import ImageSource, MaskSource, read_image, read_mask
+from kshot.methods.prototype import Prototype
 from kshot.pictures import captioned, label_colour, montage, overlay
 from kshot.rasters.labelled import read_labelled
 from kshot.rasters.view import View
@@ -126,7 +127,9 @@ def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
         if foreground.any() and len(found) < CHECKED:
             alone = replace(fitted, supports=(fitted.supports[len(found)],))
             found.append(own_iou(alone, picture, foreground))
-    options = ", --image-size, --tile, or --model prototype"
+    options = ", --image-size or --tile"
+    if not isinstance(fitted.method, Prototype):
+        options = ", --image-size, --tile, or --model prototype"
     return hint(float(np.mean(found)), f"'{name}'", other_remedies=options)
 
 

@@ -19,6 +19,7 @@ from kshot.benchmark.table_writers import MISSING, Cell, Table
 from kshot.data.folds import FOLDED, NUM_FOLDS, novel_classes
 from kshot.data.protocols import Protocol, preset
 from kshot.errors import DataError
+from kshot.pretrained import shipped_models
 
 MEAN = NUM_FOLDS
 """Stands in a column for the mean of all folds; sorts behind them."""
@@ -305,9 +306,10 @@ def _ablation_label(result: Result) -> str:
 
 
 def _list_label(result: Result) -> str:
-    """Name the model too where its folds do not share a row, and it has learnt something."""
-    label = _method_label(result)
-    is_one_of_many = result.model.config.method != "prototype" and result.benchmark not in FOLDED
+    """Name the model too where it has learnt something, and its folds are not models that share a row."""
+    label, name = _method_label(result), result.model.name
+    is_one_of_many = result.benchmark not in FOLDED or name in shipped_models()
+    is_one_of_many = is_one_of_many and result.model.config.method != "prototype"
     return f"{result.model.name}: {label}" if is_one_of_many else label
 
 
@@ -317,6 +319,7 @@ def _condition(result: Result) -> str:
     standard = preset(protocol.name, result.benchmark)
     words = [f"{protocol.name} protocol", f"{result.image_size} px"]
     words += ["mask before"] if config.mask_position == "before" else []
+    words += ["sharpened"] if config.sharpened else []
     words += ["no base map"] if config.method == "two-pass" and not config.base_classes else []
     words += [f"drawn by {protocol.rule}"] if protocol.rule != standard.rule else []
     words += [f"fit by {protocol.fit}"] if protocol.fit != standard.fit else []

@@ -22,7 +22,7 @@ from kshot.rasters.volumes import (
     read_volume_mask,
     to_canonical,
 )
-from kshot.tiles import around
+from kshot.tiles import around, tile_for
 
 MAX_SLICES = 5
 """Slices of a scan that become supports of a class."""
@@ -76,10 +76,16 @@ def _read_map(image: Path, mask: Path, values: Values, view: View) -> list[tuple
             masks = _read_classes(given, source.size, values)
         except MaskError as error:
             raise MaskError(f"'{mask}': {error}") from error
+        side = tile_for(source.size, view.tile, view.long_side)
+        assert side is not None
         found = []
         for name, whole in masks.items():
-            left, top, right, bottom = box = around(whole, view.tile)
-            found.append((source.read(box)[0], {name: whole[top:bottom, left:right]}))
+            left, top, right, bottom = box = around(whole, side)
+            picture, mask_of_it = source.read(box)[0], Image.fromarray(whole[top:bottom, left:right])
+            # From here on a window is a picture of its own: that it was seen from afar must show in its size.
+            width, height = (max(1, round(length * view.tile / side)) for length in picture.size)
+            size = width, height
+            found.append((picture.resize(size), {name: np.asarray(mask_of_it.resize(size))}))
     return found
 
 

@@ -23,12 +23,14 @@ class View:
     """How maps and scans are read.
 
     bands: of a map, one or three, the first is 1; None: the first three, or the first of fewer. plane: of a
-    scan; None: that of its own slices. tile: side in pixels of the windows in which maps are read.
+    scan; None: that of its own slices. tile: side in pixels of the windows in which maps are read. long_side:
+    maps with a longer side are seen as if it had so many pixels; None: as they are.
     """
 
     bands: tuple[int, ...] | None = None
     plane: Plane | None = None
     tile: int = MAP_TILE
+    long_side: int | None = None
 
 
 def parse_bands(text: str) -> tuple[int, ...] | None:
