@@ -25,10 +25,13 @@ from kshot.benchmark.table_writers import insert_between, to_markdown
 from kshot.benchmark.tables import ablation_table, list_table
 from kshot.description import describe
 from kshot.network.backbones import Backbone
+from kshot.network.weights import weights_sha256
 from kshot.pictures import label_picture
+from kshot.pretrained import load_model
 from kshot.web.server import make_app
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/results"
 README = (ROOT / "README.md").read_text()
 
 
@@ -179,15 +182,29 @@ def test_the_architectures_forward_is_the_codes():
 )
 def test_tables_of_scores_are_made_from_the_result_files(page, marker, made_by, files, count):
     page = (ROOT / f"{page}.md").read_text()
-    results = [read_result(path) for path in sorted((ROOT / "benchmarks/results").glob(f"{files}_*.json"))]
+    results = [read_result(path) for path in sorted(RESULTS.glob(f"{files}_*.json"))]
     assert len(results) == count
     assert insert_between(page, marker, to_markdown(made_by(results))) == page
+
+
+def test_every_score_was_made_by_committed_code_on_frozen_episodes():
     frozen = {json.loads(path.read_text())["sha256"] for path in (ROOT / "benchmarks/manifests").iterdir()}
-    for result in results:
-        assert set(result.manifests) <= frozen
-        assert "--root PLACE" in result.provenance.command
-        assert result.provenance.commit is not None
-        assert "+" not in result.provenance.commit  # nothing but what is committed made a number
+    files = [path for path in RESULTS.glob("*.json") if "runs" in json.loads(path.read_text())]
+    assert len(files) >= 57
+    for path in files:
+        result = read_result(path)
+        assert set(result.manifests) <= frozen, path
+        assert "--root PLACE" in result.provenance.command, path
+        assert result.provenance.commit is not None, path
+        assert "+" not in result.provenance.commit, path  # nothing but what is committed made a number
+
+
+def test_the_scores_of_what_ships_are_of_the_weights_that_ship():
+    models = [read_result(path).model for path in RESULTS.glob("shipped_*.json")]
+    scored = {model.name: model.weights_sha256 for model in models if model.config.method != "prototype"}
+    assert "two-pass" in scored
+    for name, digest in scored.items():
+        assert weights_sha256(load_model(name)[1]) == digest, name
 
 
 def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():
