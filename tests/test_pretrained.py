@@ -130,7 +130,7 @@ def test_a_config_with_a_mistake_names_it(tmp_path, change, reason):
 SHIPPED = (
     "kshot ships ablation-hsnet-both, ablation-hsnet-cls, ablation-hsnet-sem, ablation-two-pass, hsnet, "
 )
-SHIPPED += "prototype, two-pass, two-pass-cross-fitted; "
+SHIPPED += "prototype, two-pass, two-pass-plus; "
 
 
 def test_models_that_do_not_exist(tmp_path, monkeypatch):
