@@ -102,3 +102,13 @@ def test_stale_results_are_left_out(session, tmp_path):
     add_result(session, "old.jpg", mask.astype(np.uint8), mask.astype(np.float32))
     session.draw(session.add("s.png", encoded(picture), "support"), mask.astype(np.uint8))
     assert {name for name in unpacked(session, tmp_path) if "mask" in name} == {"s_mask.png"}
+
+
+@pytest.mark.parametrize("name", ["CON", "nul.png", "Com1.tar.jpg", "aux .png"])
+def test_no_file_is_named_as_a_device_of_windows(session, tmp_path, name):
+    picture, mask = scene()
+    session.draw(session.add(name, encoded(picture), "support"), mask.astype(np.uint8))
+    session.draw(session.add("console.png", encoded(picture), "support"), mask.astype(np.uint8))
+    stems = {path.rpartition("/")[2].partition(".")[0] for path in unpacked(session, tmp_path)}
+    assert not {stem.rstrip().lower() for stem in stems} & {"con", "nul", "com1", "aux"}
+    assert "console_mask" in stems

@@ -7,6 +7,7 @@ from test_cli import run
 
 from kshot.errors import KshotError
 from kshot.web import commands, listen
+from kshot.web.crowd import Connection
 
 
 @pytest.fixture
@@ -22,6 +23,15 @@ def test_on_this_machine_the_address_has_no_token(runs, capsys, host):
     listen.listen(colour_segmenter(), host, 0, open_browser=False)
     (port,) = runs
     assert f"kshot is at http://{host}:{port}/\n" in capsys.readouterr().out
+
+
+def test_slow_clients_make_way_and_do_not_hold_up_the_end(monkeypatch):
+    served = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: served.append(self.config))
+    listen.listen(colour_segmenter(), "127.0.0.1", 0, open_browser=False)
+    (config,) = served
+    assert config.http is Connection
+    assert config.timeout_graceful_shutdown == listen.SECONDS_TO_FINISH
 
 
 @pytest.mark.usefixtures("runs")

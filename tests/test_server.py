@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 import time
@@ -7,13 +8,16 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from fastapi import HTTPException, Request
 from make_data import colour_segmenter, iou, scene, tiny_method, two_things
 from PIL import Image
 from starlette.testclient import TestClient
 from test_uploads import encoded
 
 from kshot.pictures import label_picture, mask_picture
+from kshot.segmenter import MAX_CLASSES
 from kshot.web.limits import Limits
+from kshot.web.routes import CLASSES_BYTES, IN_MEMORY, draw
 from kshot.web.server import STATIC, make_app
 
 HERE = "http://127.0.0.1:8000"
@@ -233,6 +237,48 @@ def test_too_large_an_upload_is_refused():
         assert drawn.status_code == 413
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'[{"value": 1, "name": "\\ud800", "colour": "#ffffff"}]',  # no text that UTF-8 could write
+        b'[{"value": NaN, "name": "a", "colour": "#ffffff"}]',
+        b'{"\\ud800": 1e999}',
+        b"[" + b"0, " * 10_000 + b"0]",
+    ],
+)
+def test_what_json_could_not_repeat_is_refused(client, path, content):
+    answer = client.put(f"{path}/classes", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    (error,) = answer.json()["detail"]
+    assert set(error) == {"type", "loc", "msg"}
+
+
+def test_what_stays_in_memory_is_bounded(client, path):
+    answer = client.post(f"{path}/queries", files=query()[0], data={"text": "a" * 2000})
+    assert answer.status_code == 400
+    answer = client.post(f"{path}/queries", files=[("photo", b"a")] * 3)
+    assert answer.status_code == 400
+    one = client.post(f"{path}/queries", files=query()[0]).json()
+    large = encoded(mask_picture(MASK)) + bytes(2 * IN_MEMORY)  # after the picture's end, where nobody looks
+    drawn = client.put(f"{path}/photographs/{one['id']}/labels.png", content=large)
+    assert drawn.status_code == 200
+    longest = [
+        {"value": 1 + n, "name": f"{n:04}" + 56 * "😀", "colour": "#ffffff"} for n in range(MAX_CLASSES)
+    ]
+    classes, json_kind = f"{path}/classes", {"Content-Type": "application/json"}
+    assert client.put(classes, content=json.dumps(longest), headers=json_kind).status_code == 200
+    assert client.put(classes, content=bytes(CLASSES_BYTES + 1), headers=json_kind).status_code == 413
+
+
+def test_a_mask_that_breaks_off_is_no_fault_of_the_servers():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "PUT", "headers": []}, receive)
+    with pytest.raises(HTTPException, match="broke off"):
+        asyncio.run(draw(request, None, None, None))
+
+
 def test_limits_answer_413_or_503_with_retry_after():
     with served(limits=Limits(pixels=10_000, photographs=1, sessions=1, queue=0)) as client:
         path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
@@ -250,6 +296,20 @@ def test_limits_answer_413_or_503_with_retry_after():
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.5:8000", ""])
 def test_wrong_hosts_are_refused(client, host):
     assert client.get("/", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {"Host": "evil.example"}, 400),
+        ("/api/sessions", {"Origin": "null"}, 403),
+        ("/api/sessions/none/queries", {"Content-Length": str(10**9)}, 413),
+    ],
+)
+def test_refusals_too_say_what_a_page_may_load(client, path, headers, status):
+    answer = client.post(path, headers=headers)
+    assert answer.status_code == status
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:1", "[::1]:8000", "LOCALHOST"])

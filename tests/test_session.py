@@ -47,7 +47,8 @@ def test_a_photograph_comes_back_in_its_pixels(session):
         ("a\x00b\n.png", "ab.png"),
         ("..", "photograph"),
         ("", "photograph"),
-        ("x" * 300 + ".jpg", "x" * 116 + ".jpg"),
+        ("x" * 300 + ".jpg", "x" * 196 + ".jpg"),
+        ("😀" * 100 + "a.jpg", "😀" * 48 + "a.jpg"),  # 200 bytes would begin within a letter
     ],
 )
 def test_a_name_is_text_and_no_path(session, tmp_path, sent, kept):

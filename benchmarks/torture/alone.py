@@ -12,7 +12,7 @@ from benchmarks.torture.rows import CannotRun
 
 Result = TypeVar("Result")
 
-STATUS = Path("/proc/self/status")
+STATUS = "/proc/{}/status"
 
 
 class Crashed(Exception):  # noqa: N818  the row says what that means
@@ -28,11 +28,12 @@ def alone(function: Callable[..., Result], *arguments: object) -> Result:
             raise Crashed("the process died") from error
 
 
-def memory() -> tuple[float, float]:
-    """Give what this process holds now, and what it held at its peak, in MB. Raises CannotRun off Linux."""
-    if not STATUS.exists():
+def memory(process: int | str = "self") -> tuple[float, float]:
+    """Give what a process holds now, and what it held at its peak, in MB. Raises CannotRun off Linux."""
+    path = Path(STATUS.format(process))
+    if not path.exists():
         raise CannotRun("memory is read from /proc, which only Linux has")
-    status = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    status = dict(line.split(":", 1) for line in path.read_text().splitlines())
     now, peak = (int(status[name].split()[0]) / 1000 for name in ("VmRSS", "VmHWM"))
     return now, peak
 

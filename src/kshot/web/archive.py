@@ -20,6 +20,15 @@ from kshot.web.session import Session
 LABELME_FOLDER = "labelme"
 """A LabelMe file for each photograph, to put beside it."""
 
+DEVICES = (
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)),
+)
+"""No names of files in Windows, whatever comes after a dot."""
+
 
 def write_archive(session: Session, path: Path) -> None:
     """Write what there is of all photographs that have labels, or a result that is not stale."""
@@ -67,7 +76,9 @@ def _named(photographs: list[Photograph]) -> Iterator[tuple[str, Photograph]]:
     """Give each photograph a file name whose stem no other has, on any system."""
     taken: set[str] = set()
     for photograph in photographs:
-        name = PurePosixPath("".join("_" if letter in '<>:"|?*' else letter for letter in photograph.name))
+        text = "".join("_" if letter in '<>:"|?*' else letter for letter in photograph.name)
+        is_device = text.partition(".")[0].rstrip().upper() in DEVICES
+        name = PurePosixPath(f"_{text}" if is_device else text)
         stem, number = name.stem, 1
         while stem.lower() in taken:
             number += 1

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from kshot.errors import KshotError
 
+RETRY_AFTER = "10"
+"""Seconds that a busy server asks for."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -10,9 +10,11 @@ import uvicorn
 
 from kshot.errors import KshotError
 from kshot.segmenter import Segmenter
+from kshot.web.crowd import Connection
 from kshot.web.server import make_app
 
-MAX_CONNECTIONS = 200
+SECONDS_TO_FINISH = 5
+"""That a request has when the server is stopped."""
 
 
 def listen(segmenter: Segmenter, host: str, port: int, open_browser: bool) -> None:
@@ -29,8 +31,9 @@ def listen(segmenter: Segmenter, host: str, port: int, open_browser: bool) -> No
             make_app(segmenter, token),
             log_level="warning",
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            http=Connection,
             ws="none",
+            timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
         typer.echo(
             f"kshot is at {address}\nStop it with Ctrl+C; what it keeps of your photographs then goes too."

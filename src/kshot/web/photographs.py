@@ -11,8 +11,8 @@ from kshot.segmenter import MAX_CLASSES
 Role = Literal["support", "query"]
 Step = Literal["probability", "first_pass", "second_pass"]
 
-MAX_NAME = 120
-"""Letters of a photograph's name that are kept."""
+MAX_NAME = 200
+"""Bytes of a photograph's name that are kept, in UTF-8: file systems take 255, and the zip adds some."""
 
 
 class ObjectClass(BaseModel):
@@ -72,4 +72,5 @@ class Photograph:
 def plain_name(name: str) -> str:
     """Keep a name's last part, in printable letters."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(letter for letter in last if letter.isprintable())[-MAX_NAME:].strip(" .") or "photograph"
+    printable = "".join(letter for letter in last if letter.isprintable())
+    return printable.encode()[-MAX_NAME:].decode(errors="ignore").strip(" .") or "photograph"

@@ -4,13 +4,16 @@ import asyncio
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from PIL import Image
+from pydantic import FailFast
 from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect
 
 from kshot.errors import KshotError
 from kshot.pictures import encoded
@@ -30,6 +33,12 @@ JPEG: Responses = {200: {"content": {"image/jpeg": {}}}}
 ZIP: Responses = {200: {"content": {"application/zip": {}}}}
 
 SECONDS_BETWEEN_LOOKS = 0.02
+
+IN_MEMORY = 2**20
+"""Bytes of a mask that comes; beyond, it waits in a file, as the parts of forms do."""
+
+CLASSES_BYTES = 2**18
+"""Of a list of classes: all that there may be need less; read JSON takes many times its bytes."""
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
@@ -85,8 +94,10 @@ def end(session: TheSession, sessions: TheSessions) -> None:
     sessions.close(session)
 
 
-@router.put("/{session_id}/classes")
-def set_classes(classes: list[ObjectClass], session: TheSession, worker: TheWorker) -> SessionState:
+@router.put("/{session_id}/classes", max_body_size=CLASSES_BYTES)
+def set_classes(
+    classes: Annotated[list[ObjectClass], FailFast()], session: TheSession, worker: TheWorker
+) -> SessionState:
     """Replace the classes; what was drawn of those that are gone becomes background."""
     session.set_classes(classes)
     worker.refresh(session)
@@ -106,7 +117,7 @@ def add_support(
     photograph = _add(session, photo, "support")
     if mask is not None:
         try:
-            _draw(session, worker, photograph, mask.file.read())
+            _draw(session, worker, photograph, mask.file)
         except KshotError:
             session.remove(photograph)
             raise
@@ -161,8 +172,14 @@ async def draw(
     Of one class any mask will do; of several, a mask of their values. An empty mask makes it a negative,
     which shows no class at all, if the model learns from such. All queries are segmented again.
     """
-    data = await request.body()
-    await run_in_threadpool(_draw, session, worker, photograph, data)
+    with SpooledTemporaryFile(IN_MEMORY) as mask:
+        try:
+            async for chunk in request.stream():
+                mask.write(chunk)
+        except ClientDisconnect as error:
+            raise HTTPException(400, "The mask broke off.") from error
+        mask.seek(0)
+        await run_in_threadpool(_draw, session, worker, photograph, mask)
     await run_in_threadpool(worker.refresh, session)
     return photograph_state(session, photograph, worker)
 
@@ -219,10 +236,10 @@ def _add(session: Session, photo: UploadFile, role: Role) -> Photograph:
     return session.add(photo.filename or "", photo.file.read(), role)
 
 
-def _draw(session: Session, worker: Worker, photograph: Photograph, data: bytes) -> None:
+def _draw(session: Session, worker: Worker, photograph: Photograph, mask: IO[bytes]) -> None:
     values = [one.value for one in session.classes]
     takes_negatives = worker.segmenter.takes_negatives
-    session.draw(photograph, read_labels(data, photograph.size, values, may_be_empty=takes_negatives))
+    session.draw(photograph, read_labels(mask.read(), photograph.size, values, may_be_empty=takes_negatives))
 
 
 def _check_queue(session: Session, worker: Worker) -> None:
