@@ -1,6 +1,8 @@
 """Small images, masks and networks for the tests; nothing here is random without a seed."""
 
 import json
+import resource
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,6 +17,18 @@ from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PSPNet
 from kshot.pretrained import ModelConfig
 from kshot.segmenter import Segmenter
+
+
+@contextmanager
+def full_after(size):
+    """Let no file grow beyond `size` bytes, which is as on a disk that has no more room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
 
 TINY = "test_resnet"
 """timm's smallest ResNet: same taps as the large ones, milliseconds a pass."""

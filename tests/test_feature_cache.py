@@ -1,10 +1,12 @@
 import os
+import time
 
 import pytest
 import torch
 from make_data import random_pyramid
 
 from kshot.training.feature_cache import (
+    LEFT_BEHIND,
     Budget,
     FeatureCache,
     features_to_pyramid,
@@ -31,6 +33,16 @@ def compute(picture):
 
 def cache_in(folder, limit=GB, key="weights", compute=compute):
     return FeatureCache(compute, key, Budget(folder, limit))
+
+
+def test_what_a_killed_run_left_is_no_part_of_a_cache_and_goes_away(tmp_path):
+    old, young = tmp_path / "one" / ".kshot-1.safetensors", tmp_path / "one" / ".kshot-2.safetensors"
+    old.parent.mkdir()
+    for path, age in ((old, 2 * LEFT_BEHIND), (young, 0)):
+        path.write_bytes(bytes(100))
+        os.utime(path, (time.time() - age,) * 2)
+    assert Budget(tmp_path, 50).left == 50
+    assert list(old.parent.iterdir()) == [young]  # another run's, perhaps
 
 
 def refuse(picture=None):

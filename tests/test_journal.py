@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from make_data import scene, two_things
+from make_data import full_after, scene, two_things
 from PIL import Image
 from test_cli import run
 from test_shards import files, take_colours
@@ -135,6 +135,19 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_files(command, mo
     printed = capsys.readouterr().out
     assert (f"{len(done)} of 5 images were done before" in printed) == bool(done)
     assert printed.count("s left") == 5 - len(done)
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(command, capsys):
+    command = [*command[:-1], "--also", "probability", "--out"]
+    assert run(*command, "whole") == 0
+    capsys.readouterr()
+    with full_after(min(path.stat().st_size for path in Path("whole").glob("*_overlay.png")) - 1):
+        assert run(*command, "out") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("kshot: out/0_overlay.png cannot be written: File too large. Free some space")
+    assert run(*command, "out") == 0
+    assert files(Path("out")) == files(Path("whole"))
 
 
 def test_what_is_done_is_not_done_again(command, capsys):

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import rasterio
+from make_data import full_after
 from make_rasters import discs, red_on_green, write_map
 from rasterio.control import GroundControlPoint
 
-from kshot.errors import ImageError, KshotError, MaskError
+from kshot.errors import ImageError, KshotError, MaskError, WriteError
 from kshot.rasters.maps import BLOCK, opened_map, read_map_mask, writing_map
 from kshot.rasters.view import View
 
@@ -90,6 +91,30 @@ def test_what_is_written_in_strips_lies_where_the_source_does(tmp_path, rows):
         assert np.isnan(out.nodata)
         assert (out.compression.name, out.block_shapes[0]) == ("deflate", (BLOCK, BLOCK))
         np.testing.assert_array_equal(out.read(), values)
+
+
+@pytest.mark.parametrize("height", [300, 1200])  # the smaller one is written when it is closed
+def test_a_full_disk_leaves_the_old_map_and_is_said_with_the_path(tmp_path, height):
+    values = np.random.default_rng(0).integers(0, 256, (1, height, 200), dtype=np.uint8)
+    source_path, path = write_map(tmp_path / "source.tif", np.zeros_like(values)), tmp_path / "out.tif"
+
+    def write():
+        with (
+            opened_map(source_path, View()) as source,
+            writing_map(path, source, ["a"], "uint8", 0) as writer,
+        ):
+            writer.write(values)
+
+    write()
+    before = path.read_bytes()
+    for room in (0, 3000, len(before) - 1):
+        with (
+            full_after(room),
+            pytest.raises(WriteError, match=f"{path} cannot be written: .*Free some space"),
+        ):
+            write()
+        assert path.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [path, source_path]
 
 
 def test_ground_control_points_are_kept(tmp_path):

@@ -1,13 +1,19 @@
 import os
+import re
 from io import BytesIO
 
 import numpy as np
 import pytest
+from make_data import full_after
 from PIL import Image
 
+from kshot.errors import WriteError
 from kshot.images import read_mask
 from kshot.pictures import (
     BAND,
+    GAP,
+    HEADER,
+    append_text,
     contact_sheet,
     encoded,
     heatmap,
@@ -57,6 +63,16 @@ def test_a_heatmap_is_grey():
     np.testing.assert_allclose(pixels[..., 0] / 255, levels, atol=0.01)
 
 
+def test_a_contact_sheet_names_its_rows():
+    rows = [[("query", Image.new("RGB", (60, 60), "blue"))] for _ in range(2)]
+    plain, titled = contact_sheet(rows, 60), np.asarray(contact_sheet(rows, 60, ["one.jpg", "t\nwo.jpg"]))
+    assert len(titled) == plain.height + 2 * HEADER
+    for row in range(2):
+        top = HEADER + row * (HEADER + 60 + GAP)
+        assert (titled[top : top + HEADER] == 0).any()  # something is written there
+        assert (titled[top + HEADER + 30, GAP : GAP + 60] == (0, 0, 255)).all()
+
+
 def test_a_contact_sheet_holds_every_picture():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
     pictures = [Image.new("RGB", (30, 20), colour) for colour in colours]
@@ -81,6 +97,35 @@ def test_a_failed_write_leaves_the_old_file_and_no_traces(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("room", [0, 1, 6000, -1])  # -1: for all but a byte, which Pillow overlooks
+def test_a_full_disk_leaves_the_old_file_and_is_said_with_the_path(tmp_path, suffix, room):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    path = tmp_path / f"picture.{suffix}"
+    save_picture(picture, path)
+    size = path.stat().st_size
+    path.write_text("old")
+    said = re.escape(f"{path} cannot be written: File too large. Free some space there")
+    with full_after(size - 1 if room < 0 else room), pytest.raises(WriteError, match=said):
+        save_picture(picture, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_added_to_a_file_on_a_full_disk_is_said_with_the_path(tmp_path):
+    append_text("old\n", tmp_path / "log")
+    said = re.escape(f"{tmp_path / 'log'} cannot be written: File too large. Free")
+    with full_after(5), pytest.raises(WriteError, match=said):
+        append_text("new\n", tmp_path / "log")
+    assert (tmp_path / "log").read_text().startswith("old\n")
+
+
+def test_other_faults_are_left_as_they_are(tmp_path):
+    with pytest.raises(OSError, match="name too long") as caught:
+        write_text("", tmp_path / ("a" * 300))
+    assert not isinstance(caught.value, WriteError)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -90,7 +90,7 @@ def test_more_photographs_of_a_class_than_are_used_is_said(tmp_path, capsys):
     ("options", "reason"),
     [
         ([], "Give labelled examples: --support IMAGE MASK, or else --supports"),
-        (["--supports", "labels", "--support", "a.png", "b.png"], "Give labelled examples"),
+        (["--supports", "labels", "--support", "a.png", "b.png"], "exclude each other"),
         (["--support", "a.png", "b.png", "--support-images", "."], "--support-images says where"),
         (["--supports", "gone"], "no file or folder gone"),
         (["--supports", "labels", "--classes", "disc=1"], "with --supports it must be names alone"),

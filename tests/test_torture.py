@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.torture import __main__ as torture
-from benchmarks.torture import annotations, images, kinds, masks, weights
+from benchmarks.torture import annotations, disk, images, kills, kinds, masks, server, uploads, weights
 from benchmarks.torture.alone import Crashed, alone
 from benchmarks.torture.rows import CannotRun, Found, Row, table
+from benchmarks.torture.served import Answer
 from kshot.benchmark.table_writers import insert_between
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,16 @@ def test_rows_are_met_at_a_small_size(measure, count, tmp_path):
     assert found.is_met is True
 
 
+@pytest.mark.parametrize(("measure", "count"), [(disk.full_disk, 10), (kills.killed_trainings, 2)])
+def test_rows_that_need_much_of_the_machine_are_met_at_a_small_size(measure, count, tmp_path):
+    try:
+        found = measure(tmp_path, count)
+    except CannotRun as reason:
+        pytest.skip(str(reason))
+    assert f"{count}/{count}" in found.figure
+    assert found.is_met is True
+
+
 def without_alpha(path):
     with Image.open(path) as picture:
         return picture.convert("RGB")
@@ -59,6 +70,43 @@ def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
     assert kinds.hidden_pixels(tmp_path).is_met is False
     monkeypatch.setattr(weights, "load_model", lambda folder, backbone_weights: None)
     assert weights.flipped_bytes(tmp_path, 3).is_met is False
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.png",
+        "a/../../b",
+        "/etc/passwd",
+        "..\\\\a",
+        "C:a",
+        "labelme/con.json",
+        "NUL",
+        "a" * 252 + ".png",
+        "a\\0",
+    ],
+)
+def test_names_in_zips_that_lead_elsewhere_are_seen(name):
+    assert uploads.leaves(name)
+    assert not uploads.leaves("labelme/.. console.json")
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_strict"),
+    [
+        ("default-src 'none'; script-src 'self'; img-src 'self' blob:", True),
+        ("default-src 'none'; script-src 'self' 'unsafe-inline'", False),
+        ("default-src 'none'; img-src *", False),
+        ("script-src 'self'", False),
+        ("", False),
+    ],
+)
+def test_policies_that_allow_too_much_are_seen(policy, is_strict):
+    headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
+    assert server.is_guarded(Answer(200, headers, b"")) is is_strict
+    assert server.INLINE.search("<b onclick = 'x'>")
+    assert server.INLINE.search("<script>")
+    assert not server.INLINE.search('<script type="module" src="static/main.js"></script>')
 
 
 def cannot_run(folder):

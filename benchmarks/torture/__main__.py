@@ -16,7 +16,23 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.torture import annotations, bombs, images, kinds, masks, names, seeds, sizes, weights
+from benchmarks.torture import (
+    annotations,
+    bombs,
+    disk,
+    images,
+    kills,
+    kinds,
+    load,
+    masks,
+    names,
+    processes,
+    seeds,
+    server,
+    sizes,
+    uploads,
+    weights,
+)
 from benchmarks.torture.rows import CannotRun, Found, Row, table
 from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.table_writers import insert_between
@@ -24,7 +40,23 @@ from kshot.pictures import write_text
 
 RESULT = Path("benchmarks/results/torture.json")
 
-MODULES = (images, kinds, bombs, masks, sizes, names, annotations, weights, seeds)
+MODULES = (
+    images,
+    kinds,
+    bombs,
+    masks,
+    sizes,
+    names,
+    annotations,
+    weights,
+    disk,
+    kills,
+    processes,
+    uploads,
+    server,
+    load,
+    seeds,
+)
 """In the table's order. A further module needs its rows in ROWS, and a place here."""
 
 ROWS = {row.name: row for module in MODULES for row in module.ROWS}

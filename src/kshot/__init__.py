@@ -16,6 +16,7 @@ from kshot.errors import (
     ModelError,
     NotFittedError,
     WeightsError,
+    WriteError,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "NotFittedError",
     "Segmenter",
     "WeightsError",
+    "WriteError",
     "__version__",
 ]
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from kshot.annotations.documents import Instances, Segmented
-from kshot.errors import KshotError
+from kshot.errors import KshotError, WriteError
 from kshot.images import read_image
 from kshot.journal import JOURNAL_FILE, Journal, Record, pack_row, state_of, unpack_row
 from kshot.outputs import INSTANCES_FILE, Outputs, labels_of
@@ -69,7 +69,7 @@ def segment_all(
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     What was done before, by the folder's journal, is not done again, but it is in the report. A bad image is
-    noted in `failures.jsonl` and does not stop the others.
+    noted in `failures.jsonl` and does not stop the others; a full disk does, by WriteError.
     """
     console, report = Console(), Report()
     journal = Journal(outputs.own_file(JOURNAL_FILE))
@@ -112,6 +112,8 @@ def _segment_rest(
             needs_row = report.num_rows < SHEET_ROWS
             record, told = _segment_one(segmenter, supports, image, stem, outputs, view, needs_row)
             journal.add(record)
+        except WriteError:
+            raise  # nor can the others be written, or what is said of them
         except (KshotError, OSError) as error:
             report.failures.append({"image": str(image), "reason": str(error)})
             yield True, f"{image}: failed: {error}"
@@ -180,9 +182,12 @@ def segmented(
 
 def _write_report(report: Report, outputs: Outputs, names: tuple[str, ...]) -> None:
     if report.records:
-        rows = [unpack_row(record.row) for record in report.records if record.row is not None]
+        shown = [record for record in report.records if record.row is not None][:SHEET_ROWS]
+        shown.sort(key=attrgetter("confidence"))
+        rows = [unpack_row(record.row) for record in shown if record.row is not None]
+        titles = [f"{Path(one.image).name}, confidence {one.confidence:.2f}" for one in shown]
         if rows:
-            save_picture(contact_sheet(rows[:SHEET_ROWS], CELL), outputs.own_file(SHEET_FILE))
+            save_picture(contact_sheet(rows, CELL, titles), outputs.own_file(SHEET_FILE))
         write_text(_confidence_table(report.records), outputs.own_file(CONFIDENCE_FILE))
     if "coco" in outputs.also:
         instances = Instances(names)

@@ -167,7 +167,8 @@ def segment(
 
     What an earlier run of the same command has done is kept: a stopped run goes on.
 
-    Exit status: 0 all done, 1 some or all images failed (see failures.jsonl), 2 it could not begin.
+    Exit status: 0 all done, 1 some or all images failed (see failures.jsonl), 2 it could not begin,
+    or the disk is full.
     """
     from kshot.batch import segment_all
     from kshot.journal import settings_of
@@ -333,7 +334,12 @@ def _read_examples(
     from kshot.rasters.view import View
     from kshot.supports import read_annotated, read_masks
 
-    if bool(pairs) == (file is not None):
+    if pairs and file is not None:
+        raise KshotError(
+            "--support and --supports exclude each other. Give all examples as --support IMAGE MASK, or put "
+            "them into one folder or file for --supports."
+        )
+    if not pairs and file is None:
         raise KshotError("Give labelled examples: --support IMAGE MASK, or else --supports FILE_OR_FOLDER.")
     if pairs and len(pairs) % 2:
         raise KshotError("Every --support takes two files: an image and its mask.")

@@ -41,5 +41,9 @@ class DataError(KshotError, ValueError):
     """A benchmark, its files, or what was drawn from it is not as it must be."""
 
 
+class WriteError(KshotError, OSError):
+    """A file cannot be written: the disk is full, or one may not write there."""
+
+
 class NotFittedError(KshotError, RuntimeError):
     """A segmenter was asked to segment before it has seen a support."""

@@ -18,7 +18,7 @@ from kshot import __version__
 from kshot.annotations.json_files import read_json
 from kshot.errors import KshotError
 from kshot.network.weights import weights_sha256
-from kshot.pictures import Row, encoded, write_text
+from kshot.pictures import Row, append_text, encoded, write_text
 from kshot.rasters.view import View
 from kshot.segmenter import Segmenter
 from kshot.supports import Supports
@@ -103,7 +103,7 @@ class Journal:
         """
         content = self.path.read_bytes() if self.path.exists() else b""
         if content and not content.endswith(b"\n"):
-            self._append("\n")
+            append_text("\n", self.path)
         records = {}
         for line in content.splitlines():
             try:
@@ -115,11 +115,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Add a record. Its results must have been written before."""
-        self._append(json.dumps(asdict(record)) + "\n")
-
-    def _append(self, text: str) -> None:
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        append_text(json.dumps(asdict(record)) + "\n", self.path)
 
 
 def state_of(image: Path) -> list[int]:

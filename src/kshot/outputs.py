@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,10 @@ class Outputs:
         tint(picture, labels_of(explanation))
         save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
         if "probability" in self.also:
+            content = BytesIO()
+            np.save(content, probability.astype(np.float16))  # not into the file: it can't name a full disk
             with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
-                np.save(temporary, probability.astype(np.float16))
+                temporary.write_bytes(content.getbuffer())
 
     def write_labelme(self, stem: Path, image: Path, answer: Segmented) -> None:
         """Write one query's LabelMe file, which finds its photograph from where it lies."""

@@ -1,9 +1,10 @@
 """Pictures out: overlays and contact sheets, and files that are written whole or not at all."""
 
+import errno
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
+
+from kshot.errors import WriteError
 
 OVERLAY_COLOUR = (230, 30, 60)
 OVERLAY_OPACITY = 0.5
@@ -32,8 +35,14 @@ CLASS_COLOURS = (
 )
 """Colours of classes 1, 2, …; from the eleventh class on they come again, darker each time."""
 
+TEMPORARY = ".kshot-"
+"""How the names of files begin that are not whole yet; one is left where a process was killed."""
+
 GAP, HEADER = 6, 28
 """Pixels between the pictures of a contact sheet, and above them."""
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says of a place where no other file can be written either."""
 
 ColourOf = Callable[[int], tuple[int, int, int]]
 """Gives a label's colour."""
@@ -104,21 +113,25 @@ def heatmap(probability: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray((probability * 255).round().astype(np.uint8)).convert("RGB")
 
 
-def contact_sheet(rows: list[Row], cell: int = 240) -> Image.Image:
+def contact_sheet(rows: list[Row], cell: int = 240, titles: Sequence[str] = ()) -> Image.Image:
     """Lay captioned pictures out in rows; the first row's captions head the columns.
 
-    Each picture is shrunk or enlarged to fit a square of `cell` pixels.
+    Each picture is shrunk or enlarged to fit a square of `cell` pixels. titles: what stands above each row.
     """
     fitted = [[ImageOps.contain(picture, (cell, cell)) for _, picture in row] for row in rows]
     heights = [max(picture.height for picture in row) for row in fitted]
     width = max(len(row) for row in rows) * (cell + GAP) + GAP
-    sheet = Image.new("RGB", (width, HEADER + sum(heights) + GAP * len(rows)), "white")
+    titled = HEADER if titles else 0
+    sheet = Image.new("RGB", (width, HEADER + sum(heights) + (titled + GAP) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (caption, _) in enumerate(rows[0]):
         centre = GAP + column * (cell + GAP) + cell // 2
         draw.text((centre, HEADER // 2), caption, fill="black", anchor="mm", font_size=16)
     top = HEADER
-    for pictures, height in zip(fitted, heights, strict=True):
+    for title, pictures, height in zip(titles or [""] * len(rows), fitted, heights, strict=True):
+        printable = "".join(letter if letter.isprintable() else "?" for letter in title)
+        draw.text((GAP, top + titled // 2), printable, fill="black", anchor="lm", font_size=14)
+        top += titled
         for column, picture in enumerate(pictures):
             left = GAP + column * (cell + GAP) + (cell - picture.width) // 2
             sheet.paste(picture, (left, top + (height - picture.height) // 2))
@@ -140,20 +153,49 @@ def montage(pictures: list[Image.Image], cell: int) -> Image.Image:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file that is written in the block, where the disk is full or read-only: raises WriteError.
+
+    The system names none, or the temporary one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        raise cannot_write(path, str(error.strerror)) from error
+
+
+def cannot_write(path: Path, reason: str) -> WriteError:
+    """Make the error of a file that cannot be written."""
+    error = WriteError(f"{path} cannot be written: {reason}. Free some space there, or choose another place.")
+    error.strerror = reason  # as of any OSError
+    return error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, sync it and move it there.
 
-    A file of that name is thus always whole: the old one or the new one. Makes missing folders.
+    A file of that name is thus always whole: the old one or the new one. Makes missing folders. Raises
+    WriteError where there is no room, or one may not write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".kshot-{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append_text(text: str, path: Path) -> None:
+    """Add text to the end of a file. Raises WriteError where there is no room, or one may not write."""
+    with writing(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -164,8 +206,10 @@ def write_text(text: str, path: Path) -> None:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all."""
+    content = BytesIO()
+    picture.save(content, Image.registered_extensions()[path.suffix.lower()])
     with replacing(path) as temporary:
-        picture.save(temporary)
+        temporary.write_bytes(content.getbuffer())  # Pillow would miss that a disk is full
 
 
 def encoded(picture: Image.Image, kind: str, **options: int) -> bytes:

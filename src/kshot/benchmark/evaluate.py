@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kshot.annotations.label_pictures import Truth
 from kshot.benchmark.feature_store import CACHE_GB, FeatureStore
@@ -20,6 +19,7 @@ from kshot.episode import Method, Support
 from kshot.errors import DataError
 from kshot.images import read_image
 from kshot.segmenter import Segmenter
+from kshot.workers import read_ahead as read_in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,11 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
             self.dataset.truth(query, class_id),
             tuple(masks[name] for name in supports),
         )
+
+    def places(self, position: int) -> str:
+        """Say where an episode's photographs are."""
+        names = names_of(self.episodes[self.order[position]])
+        return ", ".join(str(self.dataset.image_path(name)) for name in names)
 
     def image(self, name: str) -> Tensor:
         """Read a photograph into the network's square."""
@@ -206,9 +211,4 @@ def _segment_and_count(
 
 def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:
     """Read episodes in the reader's order, with as many processes as one likes."""
-    loader = DataLoader(reader, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    return iter(loader)
-
-
-def _as_it_is(files: EpisodeFiles) -> EpisodeFiles:
-    return files
+    return read_in_order(reader, num_workers, reader.places)

@@ -1,7 +1,8 @@
 """GeoTIFFs: read window by window, and written with the same coordinates."""
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import ImageError, KshotError, MaskError, reason_of
-from kshot.pictures import replacing
+from kshot.pictures import cannot_write, replacing
 from kshot.rasters.view import Levels, View, integers
 
 CACHE_BYTES = 64 * 2**20
@@ -95,13 +96,18 @@ def read_map_mask(path: Path, image: Map) -> NDArray[np.integer[Any]]:
     return integers(values, path)
 
 
+Window = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns, from and to."""
+
+
 class MapWriter:
     """Writes strips of rows, as they come, to a map of a source's size and coordinates."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, path: Path) -> None:
+        self.dataset, self.path = dataset, path
         self.top = 0
         self.waiting = np.empty((dataset.count, 0, dataset.width), dataset.dtypes[0])
+        self.sums: list[tuple[Window, int]] = []  # of what was written where
 
     def write(self, strip: NDArray[Any]) -> None:
         """Write the next rows, (bands, rows, width). Only whole blocks: others would be written twice."""
@@ -111,7 +117,10 @@ class MapWriter:
             rows -= rows % BLOCK
         if rows:
             window = ((self.top, self.top + rows), (0, self.dataset.width))
-            self.dataset.write(self.waiting[:, :rows], window=window)
+            values = self.waiting[:, :rows]
+            with _written(self.path):
+                self.dataset.write(values, window=window)
+            self.sums.append((window, zlib.crc32(values.tobytes())))
             self.top, self.waiting = self.top + rows, self.waiting[:, rows:].copy()
 
 
@@ -133,14 +142,18 @@ def writing_map(
     profile = {"height": here.height, "width": here.width, "count": len(band_names), "dtype": dtype}
     profile |= {"nodata": nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     profile |= {"compress": "deflate", "predictor": 3 if dtype == "float32" else 1, "BIGTIFF": "IF_SAFER"}
-    with (
-        replacing(path) as temporary,
-        rasterio().open(temporary, "w", driver="GTiff", **profile, **placed) as dataset,
-    ):
-        dataset.descriptions = tuple(band_names)
-        if colours is not None:
-            dataset.write_colormap(1, colours)
-        yield MapWriter(dataset)
+    with replacing(path) as temporary:
+        with _written(path):
+            dataset = rasterio().open(temporary, "w", driver="GTiff", **profile, **placed)
+        with closing(dataset):
+            dataset.descriptions = tuple(band_names)
+            if colours is not None:
+                dataset.write_colormap(1, colours)
+            writer = MapWriter(dataset, path)
+            yield writer
+            with _written(path):
+                dataset.close()  # what it has held back is written now
+        _check(temporary, writer)
 
 
 def rasterio() -> Any:
@@ -150,6 +163,23 @@ def rasterio() -> Any:
     except ImportError as error:
         raise KshotError("GeoTIFFs need rasterio: pip install 'kshot[geo]'.") from error
     return rasterio
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Name a file that GDAL cannot write, which else would seem to be the one that is read."""
+    try:
+        yield
+    except rasterio().errors.RasterioError as problem:
+        raise cannot_write(path, reason_of(problem.__cause__ or problem)) from problem
+
+
+def _check(written: Path, writer: MapWriter) -> None:
+    """Read a map again: on a full disk GDAL closes it without a word. Raises WriteError."""
+    with _written(writer.path), rasterio().open(written) as dataset:
+        for window, crc in writer.sums:
+            if zlib.crc32(dataset.read(window=window).tobytes()) != crc:
+                raise cannot_write(writer.path, "GDAL has left something out")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from accelerate.accelerator import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from kshot.annotations.label_pictures import Truth
 from kshot.data.base_classes import (
@@ -32,6 +32,7 @@ from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import resize
 from kshot.training.augment import apply_changes, draw_changes, squash
 from kshot.training.recipes import PretrainConfig
+from kshot.workers import read_ahead
 
 
 class BaseData:
@@ -102,6 +103,10 @@ class BaseReader(Dataset[tuple[Tensor, Tensor]]):
         epoch, place = divmod(position, self.per_epoch)
         return self.data.epoch(epoch)[place]
 
+    def place(self, position: int) -> str:
+        """Say where the photograph at a position is."""
+        return str(self.data.dataset.image_path(self.name(position)))
+
     def names(self, step: int) -> list[str]:
         """Name the photographs of a step."""
         batch = self.data.config.batch
@@ -125,8 +130,7 @@ class BaseReader(Dataset[tuple[Tensor, Tensor]]):
             list(range(s * config.batch + rank, (s + 1) * config.batch, world))
             for s in range(step, self.steps)
         ]
-        loader = DataLoader(self, batch_sampler=mine, num_workers=workers)
-        for images, labels in loader:
+        for images, labels in read_ahead(self, workers, self.place, batches=mine):
             images, labels = images.to(accelerator.device), labels.to(accelerator.device)
             parts = zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True)
             yield list(parts)

@@ -4,6 +4,7 @@ What is drawn at a step (episodes, changes, dropout) depends on the seed and the
 optimiser and step are all the state there is.
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +32,10 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; until it is whole, an earlier one keeps its name."""
+    content = BytesIO()
+    torch.save(checkpoint._asdict(), content)  # not into the file: torch can't say that a disk is full
     with replacing(path) as temporary:
-        torch.save(checkpoint._asdict(), temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path, recipe: str) -> Checkpoint:

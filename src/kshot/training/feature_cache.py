@@ -5,7 +5,9 @@ and the photograph's bytes: any number of runs can share a cache, and it outlive
 """
 
 import hashlib
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,10 +16,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kshot.network.backbones import FeaturePyramid
-from kshot.pictures import replacing
+from kshot.pictures import TEMPORARY, replacing
 
 Features = dict[str, Tensor]
 """Tensors of one image, (1, C, h, w), by name."""
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which a file that is not whole belongs to nobody any more."""
 
 
 class Budget:
@@ -25,7 +30,9 @@ class Budget:
 
     def __init__(self, root: Path, limit: int) -> None:
         self.root = root
-        self.left = limit - sum(file.stat().st_size for file in root.rglob("*.safetensors"))
+        clear_leftovers(root)
+        kept = (file for file in root.rglob("*.safetensors") if not file.name.startswith(TEMPORARY))
+        self.left = limit - sum(file.stat().st_size for file in kept)
 
     def take(self, size: int) -> bool:
         """Take what a file needs; False if there is not so much left."""
@@ -33,6 +40,14 @@ class Budget:
             return False
         self.left -= size
         return True
+
+
+def clear_leftovers(root: Path) -> None:
+    """Remove what killed runs were just writing; what is young may be another run's, which goes on."""
+    for path in root.rglob(f"{TEMPORARY}*.safetensors"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                path.unlink()
 
 
 class FeatureCache:
@@ -58,7 +73,7 @@ class FeatureCache:
         except FileNotFoundError:
             pass
         except SafetensorError:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have been quicker
         picture = image()
         with torch.no_grad():
             features = self._compute(picture.flip(-1) if flipped else picture)

@@ -9,7 +9,7 @@ from kshot.benchmark.provenance import Provenance
 from kshot.errors import DataError
 from kshot.figures.curves import curves_figure
 from kshot.figures.style import save_figure
-from kshot.pictures import write_text
+from kshot.pictures import TEMPORARY, append_text, write_text
 from kshot.pretrained import WEIGHTS_FILE
 
 RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
@@ -24,8 +24,11 @@ RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
 BROKEN = "broken_steps.json"
 """What was shown before a run gave up; there is none of a run that ended well."""
 
-WORTH_KEEPING = (CHECKPOINT, METRICS, WEIGHTS_FILE)
-"""Files without which a folder holds no run yet, but at most the start of one that was stopped at once."""
+WORTH_KEEPING = (CHECKPOINT, METRICS)
+"""Files without which a folder holds no run yet, but at most the start of one that was stopped early.
+
+It may hold weights then, of a first validation: without a checkpoint there is no going on from them.
+"""
 
 
 class RunFolder:
@@ -39,7 +42,7 @@ class RunFolder:
         self, path: Path, recipe: str, *, resume: bool, is_main: bool = True, tensorboard: bool = False
     ) -> None:
         self.path, self.recipe, self.is_main = path, recipe, is_main
-        if not resume and is_main and any((path / name).exists() for name in WORTH_KEEPING):
+        if not resume and is_main and self._is_taken():
             raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
         self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
 
@@ -51,6 +54,7 @@ class RunFolder:
     def begin(self) -> None:
         """Write the recipe, and start an empty log; nothing is written before all is known to be there."""
         if self.is_main:
+            self._clear_leftovers()
             write_text(self.recipe + "\n", self.path / RECIPE)
             write_text("", self.path / LOG)
 
@@ -58,8 +62,7 @@ class RunFolder:
         """Add a line to the log, with the seconds since 1970, and draw the curves anew after a validation."""
         if not self.is_main:
             return
-        with (self.path / LOG).open("a") as file:
-            file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
+        append_text(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n", self.path / LOG)
         if self.events is not None:
             for kind in ("losses", "validation"):
                 for name, value in entry.get(kind, {}).items():
@@ -87,8 +90,20 @@ class RunFolder:
     def forget_after(self, phase: int, step: int) -> None:
         """Cut what a killed run logged after its last checkpoint, for it will happen again."""
         if self.is_main:
+            self._clear_leftovers()
             kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
             write_text("".join(json.dumps(entry) + "\n" for entry in kept), self.path / LOG)
+
+    def _is_taken(self) -> bool:
+        if any((self.path / name).exists() for name in WORTH_KEEPING):
+            return True
+        # Weights without a recipe are somebody's model.
+        return (self.path / WEIGHTS_FILE).exists() and not (self.path / RECIPE).exists()
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed run was just writing."""
+        for path in self.path.glob(f"{TEMPORARY}*"):
+            path.unlink()
 
     def write_broken(self, shown: dict[int, Any]) -> Path:
         """Write down what steps have shown, by their numbers from 0; give the file's path."""

@@ -1,0 +1,370 @@
+"""Disks that are full, or read-only."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+import rasterio
+import torch
+from PIL import Image
+from rasterio.transform import from_origin
+from safetensors.torch import save_file
+
+from benchmarks.torture.alone import alone
+from benchmarks.torture.rows import CannotRun, Found, Row
+from benchmarks.torture.samples import scene
+from benchmarks.torture.trainings import TINY, Ended, Material, run, write_material
+from kshot.benchmark.results import read_result, write_result
+from kshot.cli import main as kshot
+from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
+from kshot.errors import WriteError
+from kshot.journal import Journal, Record
+from kshot.network.backbones import Backbone
+from kshot.network.weights import load_backbone
+from kshot.outputs import Outputs
+from kshot.pictures import label_picture, save_picture
+from kshot.pretrained import ModelConfig, build_method, load_model, save_model
+from kshot.rasters.maps import opened_map, writing_map
+from kshot.rasters.view import View
+from kshot.rasters.volumes import load_nifti, read_volume, write_volume
+from kshot.segmenter import Segmenter
+from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from kshot.training.run_folder import RunFolder
+
+SIZE = 8 * 2**20
+PAGE = 4096
+"""Bytes of a disk in memory, and of the pieces in which it is given away."""
+
+RESULT = Path("benchmarks/results/shipped_two-pass_coco-mini-60_1shot.json")
+"""What `kshot evaluate` has written."""
+
+
+class Writer(NamedTuple):
+    """Something that kshot writes.
+
+    write: into a folder, with content that depends on a number. read: loads all of it, and raises if it is
+    not whole. appends: it adds to a file, whose beginning must stay.
+    """
+
+    write: Callable[[Path, int], object]
+    read: Callable[[Path], object]
+    appends: bool = False
+
+
+class Tried(NamedTuple):
+    """What came of a write without room, and of one with room after it."""
+
+    name: str
+    is_kept: bool
+    is_told: bool
+    is_written: bool
+    message: str
+
+
+def full_disk(folder: Path, count: int = 100) -> Found:
+    """Write what kshot writes over what it wrote before, on a disk that becomes full meanwhile."""
+    with disk(folder / "disk") as place:
+        tried = alone(_fill, folder, place, count)
+    for one in tried:
+        if not (one.is_kept and one.is_told and one.is_written):
+            print(one, file=sys.stderr)
+    kept, told, written = (sum(column) for column in list(zip(*tried, strict=True))[1:4])
+    figure = (
+        f"{kept}/{count}: what was there before still loads; {told} say so in one line with the path; "
+        f"{written} are written once there is room"
+    )
+    return Found(figure, kept == told == written == count)
+
+
+def read_only(folder: Path) -> Found:
+    """Give the verbs that write a folder on a read-only disk."""
+    material = write_material(folder)
+    write_archives(folder)
+    with disk(folder / "disk") as place:
+        (place / "there").mkdir()
+        _mount("-o", "remount,ro", str(place))
+        ended = alone(_ask_all, material, place)
+    wrong = [verb for verb, one in ended.items() if not _is_refused(one, place)]
+    for verb in wrong:
+        print(verb, ended[verb], file=sys.stderr)
+    figure = f"{len(ended) - len(wrong)}/{len(ended)} commands: exit status 2, one line that names the path"
+    return Found(f"{figure}{'; not ' if wrong else ''}{', '.join(wrong)}", not wrong)
+
+
+@contextmanager
+def disk(place: Path) -> Iterator[Path]:
+    """Give a small disk of its own. Raises CannotRun where one may not mount any."""
+    place.mkdir()
+    _mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    try:
+        subprocess.run(["mount", *arguments], check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise CannotRun("there is no `mount` here, which makes small disks") from None
+    except subprocess.CalledProcessError as error:
+        raise CannotRun(f"a small disk cannot be mounted ({error.stderr.strip()})") from None
+
+
+def _fill(folder: Path, place: Path, count: int) -> list[Tried]:
+    """Try all writers in turn. Runs in a process of its own, as GDAL writes to stderr itself."""
+    torch.set_num_threads(1)
+    random, writers = np.random.default_rng(0), list(_writers(folder).items())
+    return [
+        _try(*writers[number % len(writers)], place, folder / f"whole {number}", random)
+        for number in range(count)
+    ]
+
+
+def _try(name: str, writer: Writer, place: Path, whole: Path, random: np.random.Generator) -> Tried:
+    """Write twice; the second time there is no room for the largest file. `whole`: a folder with room."""
+    here = place / "here"
+    for one in (here, whole):
+        one.mkdir(exist_ok=True)
+        writer.write(one, 0)
+    before = _files(here)
+    writer.write(whole, 1)
+    after = _files(whole)
+    largest = max(len(after[key]) - (len(before[key]) if writer.appends else 0) for key in after)
+    with _filled(place, int(random.integers(max(1, largest // PAGE)))):
+        message = _refusal(writer, here)
+    now = _files(here)
+    is_kept = now.keys() == before.keys() and now != after and _reads(writer, here)
+    for key, content in now.items():
+        was, becomes = before.get(key, b""), after.get(key, b"")
+        is_kept &= content.startswith(was) if writer.appends else content in (was, becomes)
+    is_told = "\n" not in message and str(here) in message and "Free some space" in message
+    writer.write(here, 1)
+    is_written = _reads(writer, here) and (writer.appends or _files(here) == after)
+    shutil.rmtree(here)
+    return Tried(name, is_kept, is_told, is_written, message)
+
+
+def _writers(folder: Path) -> dict[str, Writer]:
+    """List what is written."""
+    backbone = folder / "backbone.safetensors"
+    save_file(Backbone(TINY).trunk.state_dict(), backbone)
+    result = read_result(RESULT)
+    map_file, scan_file = _write_map(folder / "map.tif"), _write_scan(folder / "scan.nii.gz")
+    segmenter = Segmenter.from_pretrained("prototype", image_size=65).fit(*scene())
+    photograph = folder / "photograph.png"
+    Image.fromarray(_noise(0, (90, 120, 3))).save(photograph)
+    answers = [segmenter.explain(scene(left=5 + 40 * number)[0]) for number in range(2)]
+
+    def write_model(out: Path, number: int) -> None:
+        torch.manual_seed(number)
+        config = ModelConfig(method="hsnet", backbone=TINY, image_size=65, channels=(4, 8, 12))
+        save_model(config, build_method(config, lambda name: load_backbone(name, backbone)), out)
+
+    def write_results(out: Path, number: int) -> None:
+        outputs = Outputs.plan([photograph], out, frozenset({"probability"}))
+        outputs.write(Path("photograph"), Image.fromarray(_noise(number, (90, 120, 3))), answers[number])
+
+    def write_mask_of_map(out: Path, number: int) -> None:
+        with (
+            opened_map(map_file, View()) as source,
+            writing_map(out / "map_mask.tif", source, ["mask"], "uint8", 255) as writer,
+        ):
+            writer.write(_noise(number, (1, *source.size)))
+
+    def write_mask_of_scan(out: Path, number: int) -> None:
+        volume = read_volume(load_nifti(scan_file), None, None)
+        write_volume(_noise(number, volume.voxels.shape), volume, out / "scan_mask.nii.gz")
+
+    def log(out: Path, number: int) -> None:
+        RunFolder(out, "{}", resume=True).log({"phase": 0, "step": number, "losses": _many(number)})
+
+    def note(out: Path, number: int) -> None:
+        Journal(out / "done.jsonl").add(Record("image", f"{number}", [0, 0], 0.5, _many(number)))
+
+    return {
+        "checkpoint": Writer(
+            lambda out, number: save_checkpoint(_checkpoint(number), out / "checkpoint.pt"),
+            lambda out: read_checkpoint(out / "checkpoint.pt", "{}"),
+        ),
+        "model": Writer(write_model, lambda out: load_model(out, backbone_weights=backbone)),
+        "result": Writer(
+            lambda out, number: write_result(result.model_copy(update={"fold": number}), out / "result.json"),
+            lambda out: read_result(out / "result.json"),
+        ),
+        "photograph": Writer(write_results, _read_results),
+        "labels": Writer(
+            lambda out, number: save_picture(label_picture(_noise(number, (90, 120))), out / "labels.png"),
+            lambda out: _decode(out / "labels.png"),
+        ),
+        "jpeg": Writer(
+            lambda out, number: save_picture(Image.fromarray(_noise(number, (90, 120))), out / "page.jpg"),
+            lambda out: _decode(out / "page.jpg"),
+        ),
+        "map": Writer(write_mask_of_map, lambda out: rasterio.open(out / "map_mask.tif").read()),
+        "scan": Writer(write_mask_of_scan, lambda out: load_nifti(out / "scan_mask.nii.gz").get_fdata()),
+        "log": Writer(log, lambda out: RunFolder(out, "{}", resume=True).read_log()[0]["losses"], True),
+        "journal": Writer(note, lambda out: Journal(out / "done.jsonl").read()["0"], True),
+    }
+
+
+def _checkpoint(number: int) -> Checkpoint:
+    generator = torch.Generator().manual_seed(number)
+    return Checkpoint(0, number, {"weights": torch.randn(20_000, generator=generator)}, {}, None, "{}")
+
+
+def _noise(number: int, size: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
+
+
+def _many(number: int) -> dict[str, float]:
+    return {f"loss {n}": float(number) for n in range(2000)}
+
+
+def _read_results(out: Path) -> None:
+    _decode(out / "photograph_mask.png")
+    _decode(out / "photograph_overlay.png")
+    np.load(out / "photograph_probability.npy")
+
+
+def _decode(path: Path) -> None:
+    with Image.open(path) as picture:
+        picture.load()
+
+
+def _write_map(path: Path) -> Path:
+    profile = {
+        "width": 200,
+        "height": 300,
+        "count": 1,
+        "dtype": "uint8",
+        "transform": from_origin(0, 0, 1, 1),
+    }
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:3857", **profile) as dataset:
+        dataset.write(_noise(0, (1, 300, 200)))
+    return path
+
+
+def _write_scan(path: Path) -> Path:
+    nibabel.save(nibabel.Nifti1Image(_noise(0, (40, 40, 20)), np.eye(4)), path)
+    return path
+
+
+@contextmanager
+def _filled(place: Path, left: int) -> Iterator[None]:
+    """Leave a disk but so many pages of room."""
+    filler, room = place / "filler", os.statvfs(place)
+    with filler.open("wb") as file:
+        for _ in range(room.f_bavail - left):
+            file.write(bytes(PAGE))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def _refusal(writer: Writer, out: Path) -> str:
+    """Write where there is no room; give the error's text."""
+    try:
+        writer.write(out, 1)
+    except WriteError as error:
+        return str(error)
+    except Exception as error:
+        return f"no error of kshot's:\n{type(error).__name__}: {error}"
+    return "no error\n"
+
+
+def _reads(writer: Writer, out: Path) -> bool:
+    try:
+        writer.read(out)
+    except Exception as error:
+        print(f"{out}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def write_archives(folder: Path) -> None:
+    """Write archives like VOC's and SBD's, with one photograph and its mask."""
+    picture, mask = BytesIO(), BytesIO()
+    scene()[0].save(picture, "JPEG")
+    label_picture(scene()[1].astype(np.uint8)).save(mask, "PNG")
+    root = "VOCdevkit/VOC2012"
+    members = {f"{root}/JPEGImages/a.jpg": picture, f"{root}/SegmentationClass/a.png": mask}
+    for archive, mode, contents in ((VOC_ARCHIVE, "w", members), (SBD_ARCHIVE, "w:gz", {})):
+        with tarfile.open(folder / archive.name, mode) as tar:  # type: ignore[call-overload]
+            for name, content in contents.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content.getvalue())
+                tar.addfile(entry, BytesIO(content.getvalue()))
+
+
+def _ask_all(material: Material, place: Path) -> dict[str, Ended]:
+    """Run the verbs, each in a copy of this process."""
+    torch.set_num_threads(1)
+    folder = place.parent
+    ended = {}
+    for verb, arguments in _commands(material, place).items():
+        ended[verb] = run(partial(kshot, list(map(str, arguments))), folder / "told.txt")
+    return ended
+
+
+def _commands(material: Material, place: Path) -> dict[str, list[str | Path]]:
+    folder, there, new = place.parent, place / "there", place / "new"
+    picture, mask = scene()
+    picture.save(folder / "support.png")
+    Image.fromarray(mask).save(folder / "mask.png")
+    support = ["--support", folder / "support.png", folder / "mask.png", folder / "support.png"]
+    small = ["--image-size", "65"]
+    data = ["--data", material.data]
+    scored = [*data, "--episodes", "2", *small]
+    weights = ["--backbone", TINY, "--backbone-weights", material.weights]
+    return {
+        "segment": ["segment", *support, *small, "--out", there],
+        "segment into a new folder": ["segment", *support, *small, "--out", new],
+        "pretrain": [*material.pretrain(there)],
+        "train": [*material.train(there), "--method", "hsnet", "--cache", folder / "features"],
+        "train --cache": [*material.train(folder / "run"), "--method", "hsnet", "--cache", there],
+        "episodes": ["episodes", material.data, "--count", "2", "--out", there / "list.json"],
+        "evaluate --json": ["evaluate", *scored, "--json", there / "result.json"],
+        "compare --json": ["compare", RESULT, RESULT, "--json", there / "difference.json"],
+        "table": ["table", "list", RESULT, "--out", there / "table.md"],
+        "figure": ["figure", "classes", RESULT, "--out", there / "classes.png"],
+        "export": ["export", "prototype", *weights, *small, "--out", there / "model.onnx"],
+        "data prepare": ["data", "prepare", "pascal", "--root", there, "--archives", folder],
+    }
+
+
+def _is_refused(ended: Ended, place: Path) -> bool:
+    """Whether a command ended as it should: with one line that names a place on the disk."""
+    text = ended.stderr.strip()
+    return ended.status == 2 and text.startswith("kshot: ") and "\n" not in text and str(place) in text
+
+
+ROWS = (
+    Row(
+        "full-disk",
+        "a full disk during a write: checkpoint, model, result, masks, logs",
+        "100/100: what was there before still loads, the message names the path",
+        full_disk,
+    ),
+    Row(
+        "read-only",
+        "a read-only folder, for the verbs that write",
+        "exit status 2, one line that names the path",
+        read_only,
+    ),
+)
