@@ -10,12 +10,17 @@ HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec(
 
 setup: $(VENV)/.kshot-ready
 
-$(VENV)/.kshot-ready: pyproject.toml
+$(VENV)/.kshot-ready: EXTRAS = dev
+
+# What the demo and the page need; the rest is for those who work on kshot.
+$(VENV)/.kshot-demo: EXTRAS = demo,serve
+
+$(VENV)/.kshot-ready $(VENV)/.kshot-demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $$($(HAS_TORCH) && echo --system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	touch $@
 
-demo: setup
+demo: $(if $(wildcard $(VENV)/.kshot-ready),setup,$(VENV)/.kshot-demo)
 	$(BIN)/python demo/demo.py
 
 # make train-demo [VOC=DIR]: train the whole method in minutes, on pasted pictures or on VOC 2012's photographs.

@@ -34,15 +34,15 @@ class Episode(NamedTuple):
 SMALL_THINGS = 641
 """Coins are small: the finer the grid, the better they come out."""
 
-# Whole objects, like those that it was trained on, are for two-pass; parts, textures and small things for
-# prototypes, which know no objects. The last is a hard one: a woman in an orange suit, in colour, to find a
-# man in a black coat, in grey.
+# Whole objects, like those that it was trained on, are for two-pass-plus; parts, textures and small things
+# for prototypes, which know no objects. The last is a hard one: a woman in an orange suit, in colour, to
+# find a man in a black coat, in grey.
 EPISODES = {
     "coins": Episode("coins", "prototype", SMALL_THINGS),
     "eye": Episode("chelsea", "prototype", SMALL_THINGS),
     "gland": Episode("immunohistochemistry", "prototype", SMALL_THINGS),
-    "motorcycle": Episode("motorcycle_right", "two-pass"),
-    "person": Episode("camera", "two-pass"),
+    "motorcycle": Episode("motorcycle_right", "two-pass-plus"),
+    "person": Episode("camera", "two-pass-plus"),
 }
 
 
