@@ -177,7 +177,7 @@ def test_the_architectures_forward_is_the_codes():
         ("docs/benchmarks", "table-list", list_table, "prototype", 20),
         ("README", "table-list", list_table, "shipped", 8),
         ("docs/training", "table-list", list_table, "shipped", 8),
-        ("docs/training", "table-ablation", ablation_table, "ablation", 24),
+        ("docs/training", "table-ablation", ablation_table, "ablation", 28),
     ],
 )
 def test_tables_of_scores_are_made_from_the_result_files(page, marker, made_by, files, count):
