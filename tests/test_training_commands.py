@@ -51,11 +51,21 @@ def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
         "--select-on",
         "base",
     )
-    quick = ("--validate-episodes", 2, "--cache", tmp_path / "features", "--lr", 0.01)
+    quick = (
+        "--validate-episodes",
+        2,
+        "--cache",
+        tmp_path / "features",
+        "--lr",
+        0.01,
+        "--kappa",
+        0.3,
+        "--sharpened",
+    )
     assert run("train", *tiny(voc, model, *options, *quick)) == 0
     recipe = json.loads((model / "recipe.json").read_text())
     assert [stage["image_size"] for stage in recipe["sizes"]] == [65, 97]
-    assert recipe["lr"] == 0.01
+    assert (recipe["lr"], recipe["kappa"], recipe["sharpened"]) == (0.01, 0.3, True)
     assert json.loads((model / "config.json").read_text())["image_size"] == 97
     command = json.loads((model / "metrics.json").read_text())["provenance"]["command"]
     assert "--root PLACE" in command

@@ -16,7 +16,7 @@ from PIL import Image
 from kshot.annotations.documents import Segmented, check_libraries, labelme_document
 from kshot.errors import KshotError
 from kshot.journal import SETTINGS_FILE, Record, claim, state_of
-from kshot.pictures import label_picture, mask_picture, replacing, save_picture, tint, write_text
+from kshot.pictures import label_picture, mask_picture, save_picture, tint, write_bytes, write_text
 from kshot.rasters.kinds import Kind, kind_of
 from kshot.rasters.queries import list_queries
 from kshot.segmenter import Explanation, LabelExplanation, LabelMap
@@ -140,9 +140,8 @@ class Outputs:
         save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
         if "probability" in self.also:
             content = BytesIO()
-            np.save(content, probability.astype(np.float16))  # not into the file: it can't name a full disk
-            with replacing(place.with_name(f"{stem.name}_probability.npy")) as temporary:
-                temporary.write_bytes(content.getbuffer())
+            np.save(content, probability.astype(np.float16))
+            write_bytes(content.getbuffer(), place.with_name(f"{stem.name}_probability.npy"))
 
     def write_labelme(self, stem: Path, image: Path, answer: Segmented) -> None:
         """Write one query's LabelMe file, which finds its photograph from where it lies."""

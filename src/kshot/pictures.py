@@ -198,6 +198,15 @@ def append_text(text: str, path: Path) -> None:
         file.write(text)
 
 
+def write_bytes(content: bytes | memoryview, path: Path) -> None:
+    """Write a file, whole or not at all.
+
+    What libraries write goes through here: many cannot say that a disk is full, or miss it.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text file, whole or not at all. Names of files in it may be no text."""
     with replacing(path) as temporary:
@@ -208,8 +217,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all."""
     content = BytesIO()
     picture.save(content, Image.registered_extensions()[path.suffix.lower()])
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())  # Pillow would miss that a disk is full
+    write_bytes(content.getbuffer(), path)
 
 
 def encoded(picture: Image.Image, kind: str, **options: int) -> bytes:

@@ -22,7 +22,7 @@ from kshot.network.base_learner import PSPNet
 from kshot.network.encoder import CHANNELS
 from kshot.network.hypercorrelation import MaskPosition
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256, weights_sha256
-from kshot.pictures import replacing, write_text
+from kshot.pictures import write_bytes, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DEFAULT_MODEL = "prototype"
@@ -159,8 +159,7 @@ def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> str:
         return value.contiguous()
 
     written = {key: kept(value) for key, value in state.items()}
-    with replacing(path) as temporary:  # not save_file: nobody else could read its files
-        temporary.write_bytes(save(written))
+    write_bytes(save(written), path)  # not save_file: nobody else could read its files
     return state_sha256(written)
 
 

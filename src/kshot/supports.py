@@ -127,9 +127,8 @@ def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
         if foreground.any() and len(found) < CHECKED:
             alone = replace(fitted, supports=(fitted.supports[len(found)],))
             found.append(own_iou(alone, picture, foreground))
-    options = ", --image-size or --tile"
-    if not isinstance(fitted.method, Prototype):
-        options = ", --image-size, --tile, or --model prototype"
+    is_prototype = isinstance(fitted.method, Prototype)
+    options = ", --image-size or --tile" if is_prototype else ", --image-size, --tile, or --model prototype"
     return hint(float(np.mean(found)), f"'{name}'", other_remedies=options)
 
 

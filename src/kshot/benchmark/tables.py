@@ -307,10 +307,9 @@ def _ablation_label(result: Result) -> str:
 
 def _list_label(result: Result) -> str:
     """Name the model too where it has learnt something, and its folds are not models that share a row."""
-    label, name = _method_label(result), result.model.name
-    is_one_of_many = result.benchmark not in FOLDED or name in shipped_models()
-    is_one_of_many = is_one_of_many and result.model.config.method != "prototype"
-    return f"{result.model.name}: {label}" if is_one_of_many else label
+    label, model = _method_label(result), result.model
+    has_row = result.benchmark not in FOLDED or model.name in shipped_models()
+    return f"{model.name}: {label}" if has_row and model.config.method != "prototype" else label
 
 
 def _condition(result: Result) -> str:

@@ -27,7 +27,7 @@ from kshot.data.pascal import IMAGES, MASKS
 from kshot.episode import IGNORE
 from kshot.errors import DataError, reason_of
 from kshot.images import first_few
-from kshot.pictures import encoded, replacing
+from kshot.pictures import encoded, replacing, write_bytes
 
 
 @dataclass(frozen=True)
@@ -421,8 +421,7 @@ def _write(path: Path, contents: bytes) -> None:
     try:
         if path.is_file() and path.read_bytes() == contents:
             return
-        with replacing(path) as temporary:
-            temporary.write_bytes(contents)
+        write_bytes(contents, path)
     except OSError as error:
         raise _write_error(path, error) from error
 

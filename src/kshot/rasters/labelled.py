@@ -84,8 +84,8 @@ def _read_map(image: Path, mask: Path, values: Values, view: View) -> list[tuple
             picture, mask_of_it = source.read(box)[0], Image.fromarray(whole[top:bottom, left:right])
             # From here on a window is a picture of its own: that it was seen from afar must show in its size.
             width, height = (max(1, round(length * view.tile / side)) for length in picture.size)
-            size = width, height
-            found.append((picture.resize(size), {name: np.asarray(mask_of_it.resize(size))}))
+            seen, mask_seen = (one.resize((width, height)) for one in (picture, mask_of_it))
+            found.append((seen, {name: np.asarray(mask_seen)}))
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import WeightsError, reason_of
-from kshot.pictures import replacing
+from kshot.pictures import write_bytes
 
 
 class Checkpoint(NamedTuple):
@@ -33,9 +33,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; until it is whole, an earlier one keeps its name."""
     content = BytesIO()
-    torch.save(checkpoint._asdict(), content)  # not into the file: torch can't say that a disk is full
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    torch.save(checkpoint._asdict(), content)
+    write_bytes(content.getbuffer(), path)
 
 
 def read_checkpoint(path: Path, recipe: str) -> Checkpoint:

@@ -257,7 +257,7 @@ def train(
     from kshot.training.loop import Machine, leave_processes
     from kshot.training.meta_train import train as run
 
-    typer.echo(f"Training into {out}; first a look at how good it is before step 1.")
+    typer.echo(f"Training into {out}. It can take minutes until the first line of progress.")
     run(
         config,
         open_dataset(config.data, root),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kshot.network.backbones import FeaturePyramid
-from kshot.pictures import TEMPORARY, replacing
+from kshot.pictures import TEMPORARY, write_bytes
 
 Features = dict[str, Tensor]
 """Tensors of one image, (1, C, h, w), by name."""
@@ -80,8 +80,7 @@ class FeatureCache:
         self.num_computed += 1
         halved = {name: value.half().contiguous().cpu() for name, value in features.items()}
         if self._budget.take(sum(value.nbytes for value in halved.values())):
-            with replacing(path) as temporary:
-                temporary.write_bytes(save(halved))
+            write_bytes(save(halved), path)
         return halved
 
 

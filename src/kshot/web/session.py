@@ -18,7 +18,7 @@ from PIL import Image
 
 from kshot.episode import Support
 from kshot.errors import KshotError
-from kshot.pictures import replacing, save_picture
+from kshot.pictures import save_picture, write_bytes
 from kshot.segmenter import LabelMap
 from kshot.tiles import FloatMap
 from kshot.web.limits import Limits, TooMuchError
@@ -54,8 +54,7 @@ class Session:
         )
         with self.lock:
             self._check_space(len(data))
-            with replacing(self._photo_path(photograph)) as temporary:
-                temporary.write_bytes(data)
+            write_bytes(data, self._photo_path(photograph))
             self.photographs[photograph.id] = photograph
         return photograph
 
