@@ -7,6 +7,8 @@ positions out of it by index; and every convolution gets a copy with the axes th
 Axis letters: B batch, K shots, C channels, H W query rows and columns, U V support's: here the query's first.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ from kshot.network.backbones import Backbone
 from kshot.network.base_learner import PyramidPoolingHead
 from kshot.network.conv4d import CenterPivotConv4d
 from kshot.network.encoder import Conv4dBlock, support_strides
+from kshot.network.products import PointwiseConv2d
 
 Maps = list[list[Tensor]]
 """The taps of each stage, strides 8, 16, 32."""
@@ -27,6 +30,8 @@ class Naive:
 
     def __init__(self, model: TwoPass) -> None:
         self.model = model
+        self.cls_backbone = as_timm_builds_it(model.cls_backbone)
+        self.sem_backbone = as_timm_builds_it(model.sem_backbone)
 
     def predict(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> list[Prediction]:
         """Predict with each shot: images (B, 3, H, W) and (B, K, 3, H, W), masks (B, K, 1, H, W)."""
@@ -41,14 +46,12 @@ class Naive:
 
     def forward(self, query_image: Tensor, support_image: Tensor, support_mask: Tensor) -> Prediction:
         """Run one shot from the images on."""
-        model = self.model
-        cls_query, _ = read(model.cls_backbone, query_image)
-        cls_support, _ = read(model.cls_backbone, support_image)
-        sem_query, deepest = read(model.matcher.sem_backbone, query_image)
-        sem_support, _ = read(model.matcher.sem_backbone, support_image)
-        return self.match(
-            cls_query, cls_support, sem_query, sem_support, support_mask, classify(model.base_head, deepest)
-        )
+        cls_query, _ = read(self.cls_backbone, query_image)
+        cls_support, _ = read(self.cls_backbone, support_image)
+        sem_query, deepest = read(self.sem_backbone, query_image)
+        sem_support, _ = read(self.sem_backbone, support_image)
+        base_logits = classify(self.model.base_head, deepest)
+        return self.match(cls_query, cls_support, sem_query, sem_support, support_mask, base_logits)
 
     def match(
         self,
@@ -94,6 +97,17 @@ class Naive:
         for layers, finer in zip(encoder.mix, squeezed[1:], strict=True):
             mixed = block(layers, upsample_query(mixed, finer.shape[2:4]) + finer, [(1, 1)] * 3)
         return mixed.mean(dim=(-2, -1))
+
+
+def as_timm_builds_it(backbone: Backbone) -> Backbone:
+    """Share a backbone's weights with one that computes as timm's own does."""
+    shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+    plain = copy.deepcopy(backbone, shared)
+    for module in plain.modules():
+        if isinstance(module, PointwiseConv2d):
+            module.__class__ = nn.Conv2d
+    plain.memory_format = torch.contiguous_format
+    return plain
 
 
 def read(backbone: Backbone, images: Tensor) -> tuple[Maps, Tensor]:

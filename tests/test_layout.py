@@ -54,6 +54,7 @@ ROOMS = [
     "rasters.volumes",
     "rasters.dicom",
     "rasters.queries",
+    "network.products",
     "network.backbones",
     "network.weights",
     "network.hypercorrelation",

@@ -35,9 +35,9 @@ def test_converted_embedded_weights_name_real_things(name):
     cat, coffee = network(normalised).argmax(dim=1).tolist()
     assert cat in CATS
     assert coffee in (ESPRESSO, CUP)
-    # The backbone without its head computes the same features.
+    # The backbone without its head computes the same features, but for the order of sums.
     trunk = network.blocks(network.bn1(network.conv_stem(normalised)))
-    torch.testing.assert_close(backbone(photographs).last, trunk, rtol=0, atol=0)
+    torch.testing.assert_close(backbone(photographs).last, trunk, rtol=0, atol=1e-4)
 
 
 def test_lite_input_and_norms_are_those_of_tensorflow():

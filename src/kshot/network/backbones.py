@@ -3,6 +3,7 @@
 timm builds the networks; this file knows where to tap them. Weights are loaded by `weights.py`.
 """
 
+from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from kshot.errors import ModelError
+from kshot.network.products import use_onednn
 
 STRIDES = (8, 16, 32)
 """Strides of the pyramid's stages, in pixels (Min et al. 2021: layers 2, 3, 4 of a ResNet)."""
@@ -81,6 +83,8 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    memory_format = torch.channels_last
+    """How maps lie in memory: as convolutions compute them, and as matching reads them."""
 
     def __init__(self, name: str, *, output_stride: int = 32, trainable: bool = False) -> None:
         super().__init__()
@@ -138,33 +142,46 @@ class Backbone(nn.Module):
         return self._run(self.trunk, images)
 
     def _pyramid(self, trunk: Any, images: Tensor, output_stride: int) -> FeaturePyramid:
-        collected: list[Tensor] = []
-        token = _collected.set(collected)
+        steps = (
+            max(stride // output_stride, 1)
+            for stage, stride in zip(self.taps, STRIDES, strict=True)
+            for _ in stage
+        )
+        collector = _Collector([], steps, self.memory_format)
+        token = _collector.set(collector)
         try:
             last = self._run(trunk, images)
         finally:
-            _collected.reset(token)
-        features = iter(collected)
-        stages = []
-        for stage, stride in zip(self.taps, STRIDES, strict=True):
-            step = max(stride // output_stride, 1)
-            stages.append(tuple(next(features)[..., ::step, ::step] for _ in stage))
-        return FeaturePyramid(tuple(stages), last)
+            _collector.reset(token)
+        features = iter(collector.features)
+        return FeaturePyramid(tuple(tuple(next(features) for _ in stage) for stage in self.taps), last)
 
     def _run(self, trunk: Any, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            features: Tensor = trunk.forward_features((images - self.mean) / self.std)
+            normalised = (images - self.mean) / self.std
+            features: Tensor = trunk.forward_features(normalised.contiguous(memory_format=self.memory_format))
         return features
 
 
+class _Collector(NamedTuple):
+    """What is tapped, and of the taps to come every how many positions, and how they are to lie in memory."""
+
+    features: list[Tensor]
+    steps: Iterator[int]
+    memory_format: torch.memory_format
+
+
 # The hooks are permanent; what they collect belongs to the call that runs, in its own thread.
-_collected: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
+_collector: ContextVar[_Collector | None] = ContextVar("collector", default=None)
 
 
 def _collect(features: Tensor) -> None:
-    collected = _collected.get()
-    if collected is not None:
-        collected.append(features.clone())  # cloned: the in-place ReLU that follows would overwrite it
+    collector = _collector.get()
+    if collector is not None:
+        step = next(collector.steps)
+        kept = features[..., ::step, ::step]
+        # Cloned: the in-place ReLU that follows would overwrite it.
+        collector.features.append(kept.clone(memory_format=collector.memory_format))
 
 
 def _tap_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -190,6 +207,7 @@ def _create_trunk(name: str, output_stride: int) -> Any:
     for head in ("conv_head", "pre_logits", *(["bn2"] if hasattr(trunk, "conv_head") else [])):
         if hasattr(trunk, head):
             setattr(trunk, head, nn.Identity())
+    use_onednn(trunk)
     return trunk
 
 

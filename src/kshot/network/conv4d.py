@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from kshot.network.hypercorrelation import Correlation
+from kshot.network.products import Factor, linear
 
 DENSE_POSITIONS = 4
 """Support positions up to which a support-side convolution is a matrix product: on a 2x2 grid a 3x3 kernel
@@ -48,25 +49,23 @@ class CenterPivotConv4d(nn.Module):
         assert self.support_conv.bias is not None
         if isinstance(volume, Correlation) and torch.compiler.is_exporting():
             volume = volume.volume()  # whole: a graph is made once, for every mask and any number of images
+        bias = self.query_conv.bias + self.support_conv.bias
         if isinstance(volume, Correlation):
-            convolved = convolve_correlation(volume, *kernels, support_stride)
-        else:
+            return convolve_correlation(volume, *kernels, bias, support_stride)
+        whole = pruned = volume
+        if support_stride != (1, 1):
             whole, pruned = _Prune.apply(volume, support_stride)
-            over_support = convolve_support(whole, kernels[1], support_stride)
-            convolved = convolve_query(pruned, kernels[0]) + over_support
-        bias = (self.query_conv.bias + self.support_conv.bias).to(convolved.dtype)
-        # As long as a row: a short bias, or one of another type, is many times slower to add. Not in place: a
-        # view that is changed has a costly gradient.
-        rows = convolved.flatten(3)
-        return (rows + bias.repeat(rows.shape[-1] // len(bias))).view(convolved.shape)
+        over_support = convolve_support(whole, kernels[1], support_stride)
+        return convolve_query(pruned, kernels[0], bias) + over_support
 
 
-def convolve_query(volume_BHWUVC: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve over the query's axes, zero-padded by half the kernel (C', C, k, k), k odd; without bias."""
+def convolve_query(volume_BHWUVC: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve over the query's axes, zero-padded by half the kernel (C', C, k, k), k odd."""
     b, h, w, u, v, _ = volume_BHWUVC.shape
     image = volume_BHWUVC.flatten(3).permute(0, 3, 1, 2)
     kernels = kernel.repeat(u * v, 1, 1, 1)
-    convolved = F.conv2d(image, kernels, padding=kernel.shape[-1] // 2, groups=u * v)
+    biases = None if bias is None else bias.repeat(u * v)
+    convolved = F.conv2d(image, kernels, biases, padding=kernel.shape[-1] // 2, groups=u * v)
     return convolved.permute(0, 2, 3, 1).reshape(b, h, w, u, v, len(kernel))
 
 
@@ -76,7 +75,7 @@ def convolve_support(volume_BHWUVC: Tensor, kernel: Tensor, stride: Pair) -> Ten
     images = volume_BHWUVC.flatten(0, 2)
     size = -(-u // stride[0]), -(-v // stride[1])
     if u * v <= DENSE_POSITIONS:
-        convolved = F.linear(images.flatten(1), _matrix(kernel, (u, v), stride))
+        convolved = linear(images.flatten(1), _matrix(kernel, (u, v), stride))
     else:
         convolved = F.conv2d(images.permute(0, 3, 1, 2), kernel, stride=stride, padding=kernel.shape[-1] // 2)
         convolved = convolved.permute(0, 2, 3, 1)
@@ -84,9 +83,9 @@ def convolve_support(volume_BHWUVC: Tensor, kernel: Tensor, stride: Pair) -> Ten
 
 
 def convolve_correlation(
-    correlation: Correlation, query_kernel: Tensor, support_kernel: Tensor, stride: Pair
+    correlation: Correlation, query_kernel: Tensor, support_kernel: Tensor, bias: Tensor, stride: Pair
 ) -> Tensor:
-    """Convolve a correlation over both pairs of axes, and add: (B K, H, W, U', V', C'), without bias.
+    """Convolve a correlation over both pairs of axes, and add: (B K, H, W, U', V', C').
 
     What the masks leave empty costs nothing, and the volume never exists as a whole: it is made for a few
     query positions at a time, and, in training, once more in the backward pass.
@@ -102,7 +101,7 @@ def convolve_correlation(
         patches.append(patch)
         over_support.append(over_support_KXPQO)
         over_query.append(convolve_query(pruned, query_kernel).flatten(1, 2))
-    summed: Tensor = _AddOnGrid.apply(patches, *over_support, *over_query)
+    summed: Tensor = _AddOnGrid.apply(patches, bias, *over_support, *over_query)
     return summed.reshape(len(summed), *correlation.query_size, *summed.shape[2:])
 
 
@@ -128,19 +127,22 @@ class _Prune(torch.autograd.Function):
 class _AddOnGrid(torch.autograd.Function):
     """Add what was convolved over the support and over the query, each of a part of its image's windows.
 
-    Of every patch they are (K, X, P, Q, C') and (K, X, R, S, C'): masks, query positions, rows, columns,
-    channels; first the ones of all patches, then the others. The sum is (B K, X, U', V', C').
+    And the bias (C',), everywhere. Of every patch they are (K, X, P, Q, C'), (K, X, R, S, C'): masks, query
+    positions, rows, columns, channels; first the ones of all patches, then the others. The sum is
+    (B K, X, U', V', C').
     """
 
     @staticmethod
-    def forward(ctx: Any, patches: "list[_Patch]", *convolved: Tensor) -> Tensor:
-        ctx.patches = patches
+    def forward(ctx: Any, patches: "list[_Patch]", bias: Tensor, *convolved: Tensor) -> Tensor:
+        ctx.patches, ctx.bias = patches, bias
         masks, positions, *_, channels = convolved[0].shape
         grid = patches[0].rows.num_windows, patches[0].columns.num_windows
-        summed = convolved[0].new_zeros(len(patches), masks, positions, *grid, channels)
+        summed = convolved[0].new_empty(len(patches), masks, positions, *grid, channels)
+        row = bias.to(summed.dtype).repeat(grid[0] * grid[1])  # short rows are many times slower to copy
+        summed.flatten(3).copy_(row)
         over_support, over_query = convolved[: len(patches)], convolved[len(patches) :]
         for image, patch, support, query in zip(summed, patches, over_support, over_query, strict=True):
-            image[:, :, *patch.meeting] = support
+            image[:, :, *patch.meeting] += support
             image[:, :, *patch.grid] += query
         return summed.flatten(0, 1)
 
@@ -152,7 +154,8 @@ class _AddOnGrid(torch.autograd.Function):
         pairs = list(zip(images, patches, strict=True))
         over_support = (image[:, :, *patch.meeting] for image, patch in pairs)
         over_query = (image[:, :, *patch.grid] for image, patch in pairs)
-        return None, *over_support, *over_query
+        d_bias = gradient.flatten(0, -2).sum(dim=0, dtype=ctx.bias.dtype)
+        return None, d_bias, *over_support, *over_query
 
 
 class _ConvolvePatch(torch.autograd.Function):
@@ -171,7 +174,10 @@ class _ConvolvePatch(torch.autograd.Function):
             pruned.append(patch.on_grid(volume_KXLUV).clone(memory_format=torch.contiguous_format))
         ctx.save_for_backward(weights_KLUV, kernel)
         ctx.patch = patch
-        return torch.cat(convolved, dim=1), torch.cat(pruned, dim=1)
+        found = torch.cat(convolved, dim=1), torch.cat(pruned, dim=1)
+        if not ctx.needs_input_grad[0]:
+            ctx.mark_non_differentiable(found[1])
+        return found
 
     @staticmethod
     @once_differentiable
@@ -231,7 +237,9 @@ class _Patch:
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
         self.query = [tap[number].flatten(0, 1).to(dtype) for tap in correlation.query]
-        self.support = [tap[number, *self._box].flatten(0, 1).to(dtype) for tap in correlation.support]
+        self.support = [
+            Factor(tap[number, *self._box].flatten(0, 1).to(dtype)) for tap in correlation.support
+        ]
         self.chunk = CHUNK.get(device, CHUNK["cuda"])
 
     @property
@@ -276,7 +284,7 @@ class _Patch:
             queries = slice(start, min(start + step, length))
             inside = volume_KXLUV[:, : queries.stop - start, :, self.rows.inside, self.columns.inside]
             for tap, weights_K1UV in enumerate(weights_LK1UV):
-                cosine_XN = (self.query[tap][queries] @ self.support[tap].T).relu_()
+                cosine_XN = self.support[tap].times(self.query[tap][queries]).relu_()
                 torch.mul(cosine_XN.view(-1, *weights_K1UV.shape[2:]), weights_K1UV, out=inside[:, :, tap])
             yield queries, volume_KXLUV[:, : queries.stop - start]
 
@@ -347,16 +355,15 @@ class Span(NamedTuple):
 
 def _matrix(kernel: Tensor, positions: Pair, stride: Pair) -> Tensor:
     """Write a padded convolution of (U, V) positions as a matrix (U' V' C', U V C)."""
-    padded = F.pad(kernel, (0, 1, 0, 1))  # one more row and column, of zeros: off the kernel
-    rows, columns = (
-        _offsets(n, kernel.shape[2], step, kernel.device) for n, step in zip(positions, stride, strict=True)
+    rows_PUI, columns_QVJ = (
+        _offsets(n, kernel.shape[2], step).to(kernel) for n, step in zip(positions, stride, strict=True)
     )
-    spread = padded[:, :, rows][..., columns]  # (C', C, U', U, V', V)
-    return spread.permute(2, 4, 0, 3, 5, 1).flatten(0, 2).flatten(1)
+    spread = torch.einsum("ocij,pui,qvj->pqouvc", kernel, rows_PUI, columns_QVJ)
+    return spread.flatten(0, 2).flatten(1)
 
 
-def _offsets(positions: int, kernel_size: int, stride: int, device: torch.device) -> Tensor:
-    """Say which element of the kernel leads from each input to each output; kernel_size where none does."""
-    outputs = torch.arange(0, positions, stride, device=device)
-    offset = torch.arange(positions, device=device) - outputs[:, None] + kernel_size // 2
-    return torch.where((offset >= 0) & (offset < kernel_size), offset, kernel_size)
+def _offsets(positions: int, kernel_size: int, stride: int) -> Tensor:
+    """Say which element of the kernel leads from each input to each output: (outputs, inputs, elements)."""
+    outputs = torch.arange(0, positions, stride)
+    offset = torch.arange(positions) - outputs[:, None] + kernel_size // 2
+    return offset[:, :, None] == torch.arange(kernel_size)

@@ -1,0 +1,63 @@
+"""Products of matrices, and the 1x1 convolutions that are such: on CPUs, in fp32, oneDNN computes them.
+
+Torch itself would give a product to MKL, and with one thread a 1x1 convolution, too. MKL uses half of the
+width of AMD's AVX-512 units; oneDNN, which torch always has with it, uses all of it, and gives the same
+numbers but for the order of sums. On other devices, and in bf16, torch's own way is as good.
+
+Axis letters: X rows of the left matrix, N rows of the right one, C what both are as long as.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DILATION = 2
+"""Means nothing to a 1x1 kernel, but torch gives dilated convolutions to oneDNN whatever their size is."""
+
+
+class Factor:
+    """A matrix (N, C) that several others are multiplied by."""
+
+    def __init__(self, rows_NC: Tensor) -> None:
+        self._rows_NC = rows_NC.to_mkldnn() if _is_onednns(rows_NC) else rows_NC
+
+    def times(self, rows_XC: Tensor) -> Tensor:
+        """Multiply each row of the one by each of the other: (X, N). Without a gradient."""
+        if self._rows_NC.is_mkldnn:
+            product: Tensor = F.linear(rows_XC.to_mkldnn(), self._rows_NC).to_dense()
+            return product
+        return rows_XC @ self._rows_NC.T
+
+
+def linear(rows_XC: Tensor, matrix_NC: Tensor) -> Tensor:
+    """Multiply each row of the one by each of the other: (X, N)."""
+    if not _is_onednns(rows_XC):
+        return F.linear(rows_XC, matrix_NC)
+    image_1CX1 = rows_XC[None, :, None].permute(0, 3, 1, 2)  # channels last: nothing is copied
+    convolved_1NX1 = F.conv2d(image_1CX1, matrix_NC[:, :, None, None], dilation=DILATION)
+    return convolved_1NX1.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dilation = DILATION if _is_onednns(input) else self.dilation
+        return F.conv2d(input, weight, bias, self.stride, self.padding, dilation, self.groups)
+
+
+def use_onednn(network: nn.Module) -> None:
+    """Let a network's 1x1 convolutions be PointwiseConv2d; their weights and hooks stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding == (0, 0):
+            module.__class__ = PointwiseConv2d
+
+
+def _is_onednns(tensor: Tensor) -> bool:
+    is_plain = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    return is_plain and not _is_drawn() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+def _is_drawn() -> bool:
+    """Whether a graph is being made, which some other engine will run."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
