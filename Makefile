@@ -40,7 +40,8 @@ weights: setup
 
 # make bench: kshot against the plain computation, an hour on a machine that does nothing else; then the table.
 bench: setup
-	$(BIN)/python benchmarks/speed.py --into docs/performance.md
+	$(BIN)/python benchmarks/speed.py --into docs/performance.md --short-into README.md
+	$(BIN)/python benchmarks/parts.py --into docs/performance.md
 
 # The site, into site/: a warning is an error, and so is one in a notebook.
 docs: setup

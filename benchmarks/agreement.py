@@ -2,13 +2,14 @@
 
     python benchmarks/agreement.py --coco-mini DIR [--into FILE.md]
 
-Run it from the repository's root. The shipped two-pass model segments the first episodes of a frozen
+Run it from the repository's root. The two-pass models that ship segment the first episodes of a frozen
 manifest, photographs and masks in their own sizes.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kshot.segmenter import Segmenter
 RESULT = Path("benchmarks/results/agreement.json")
 MANIFEST = Path("benchmarks/manifests/coco-mini-60_1shot_seed0.json")
 NUM_EPISODES = 60
+MODELS = ("two-pass", "two-pass-plus")
 PLAIN = ("torch", "fp32")
 WAYS = (PLAIN, ("openvino", "fp32"), ("torch", "bf16"), ("openvino", "bf16"))
 
@@ -54,18 +56,17 @@ def measure(dataset: Dataset) -> dict[str, Any]:
         "command": "python benchmarks/agreement.py --coco-mini PLACE"
     }
     torch.set_num_threads(1)
-    segmenters = {
-        way: Segmenter.from_pretrained("two-pass", device="cpu", engine=way[0], precision=way[1])
-        for way in WAYS
-    }
     episodes = read_manifest(MANIFEST).episodes[:NUM_EPISODES]
-    each = [compare(segmenters, dataset, episode) for episode in episodes]
-    return {
-        "provenance": provenance,
-        "manifest": MANIFEST.name,
-        "episodes": len(each),
-        "ways": {" ".join(way): [one[way] for one in each] for way in WAYS},
-    }
+    found: dict[str, Any] = {"provenance": provenance, "manifest": MANIFEST.name, "episodes": len(episodes)}
+    found["models"] = {}
+    for model in MODELS:
+        segmenters = {
+            way: Segmenter.from_pretrained(model, device="cpu", engine=way[0], precision=way[1])
+            for way in WAYS
+        }
+        each = [compare(segmenters, dataset, episode) for episode in episodes]
+        found["models"][model] = {" ".join(way): [one[way] for one in each] for way in WAYS}
+    return found
 
 
 def compare(
@@ -75,13 +76,13 @@ def compare(
     supports = [dataset.image_path(name) for name in episode.supports]
     masks = [dataset.truth(name, episode.class_id) for name in episode.supports]
     truth = dataset.truth(episode.query, episode.class_id)
-    answers = {
+    given = {
         way: segmenter.fit(supports, masks).explain(dataset.image_path(episode.query))
         for way, segmenter in segmenters.items()
     }
-    plain = answers[PLAIN]
+    plain = given[PLAIN]
     found = {}
-    for way, answer in answers.items():
+    for way, answer in given.items():
         counts = count_pixels(answer.mask, truth)
         found[way] = {
             "pixels": plain.mask.size,
@@ -93,26 +94,40 @@ def compare(
     return found
 
 
+def answers(found: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, float]]]]:
+    """Give what was found of each model in each way, an entry an episode."""
+    for model, ways in found["models"].items():
+        for way, each in ways.items():
+            yield model, way, each
+
+
 def table(found: dict[str, Any]) -> Table:
     """Lay out the results."""
     rows = []
-    for way, each in found["ways"].items():
+    for model, way, each in answers(found):
         equal = 1 - sum(one["different"] for one in each) / sum(one["pixels"] for one in each)
         worst = 1 - max(one["different"] / one["pixels"] for one in each)
-        texts = [way.replace(" ", ", "), f"{equal:.3%}", f"{worst:.2%}"]
+        texts = [f"`{model}`", way.replace(" ", ", "), f"{equal:.3%}", f"{worst:.2%}"]
         texts += [f"{max(one['largest_difference'] for one in each):.0e}"]
         texts += [f"{100 * statistics.mean(one['iou'] for one in each):.2f}"]
         rows.append(tuple(Cell(text) for text in texts))
-    heads = ("Engine, precision", "equal pixels", "in the worst image", "Δ probability", "mean IoU, %")
+    heads = (
+        "Model",
+        "Engine, precision",
+        "equal pixels",
+        "in the worst image",
+        "Δ probability",
+        "mean IoU, %",
+    )
     return Table(
-        "The shipped two-pass model's masks, against those of torch in fp32",
+        "Masks of the two-pass models that ship, against those of torch in fp32",
         tuple(("", head) for head in heads),
         tuple(rows),
         (
             f"{found['episodes']} one-shot episodes of `{found['manifest']}`, masks in the photographs' "
             f"sizes. Δ probability: the largest of all pixels. {found['provenance']['machine']}.",
         ),
-        num_texts=1,
+        num_texts=2,
     )
 
 

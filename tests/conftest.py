@@ -56,3 +56,11 @@ def speed(naive):
     """Give the benchmark of speed."""
     sys.modules["naive"] = naive  # a script finds its neighbours, a test does not
     return load_module(ROOT / "benchmarks" / "speed.py")
+
+
+@pytest.fixture(scope="session")
+def parts(speed):
+    """Give the benchmark of what each part of the speed is worth."""
+    sys.modules["speed"] = speed
+    sys.modules["winograd"] = load_module(ROOT / "benchmarks" / "winograd.py")
+    return load_module(ROOT / "benchmarks" / "parts.py")

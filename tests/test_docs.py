@@ -306,9 +306,28 @@ def test_the_table_of_speeds_is_made_from_its_result_file(speed):
     page = (ROOT / "docs/performance.md").read_text()
     found = json.loads((ROOT / "benchmarks/results/speed.json").read_text())
     assert insert_between(page, "table-speed", to_markdown(speed.table(found))) == page
+    readme = (ROOT / "README.md").read_text()
+    assert insert_between(readme, "table-speed-short", to_markdown(speed.short_table(found))) == readme
     assert set(found["cases"]) <= set(speed.CASES)
     assert all(one["pairs"] >= 7 for one in found["cases"].values())
     assert "+" not in found["provenance"]["commit"]
+
+
+def test_the_table_of_parts_is_made_from_its_result_file(parts):
+    page = (ROOT / "docs/performance.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/parts.json").read_text())
+    for name, make in parts.TABLES.items():
+        assert insert_between(page, name, to_markdown(make(found))) == page
+    assert found["pairs"] >= 7
+    assert "+" not in found["provenance"]["commit"]
+    assert set(found["parts"]) == {*parts.PARTS, *parts.TRIED}
+
+
+def test_without_any_part_of_its_speed_kshot_computes_the_same(speed, parts):
+    whole = speed.arrange(case := speed.Case("efficientnet_lite0", 97), *speed.prepare(case)).kshot
+    for name in [*parts.PARTS, "H_cls by Winograd's way"]:
+        sides = speed.Sides(parts.otherwise(name, whole), whole)
+        assert speed.largest_difference(sides) < 1e-4, name
 
 
 def test_the_table_of_agreement_is_made_from_its_result_file():
@@ -318,7 +337,8 @@ def test_the_table_of_agreement_is_made_from_its_result_file():
     assert insert_between(page, "table-agreement", to_markdown(agreement.table(found))) == page
     assert found["episodes"] >= 50
     assert "+" not in found["provenance"]["commit"]
-    for each in found["ways"].values():
+    assert set(found["models"]) == {"two-pass", "two-pass-plus"}
+    for _, _, each in agreement.answers(found):
         assert sum(one["different"] for one in each) < 0.005 * sum(one["pixels"] for one in each)
 
 

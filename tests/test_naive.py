@@ -5,9 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_data import NUM_BASE_CLASSES, tiny_method
+from torch import nn
 
 from kshot.episode import Support
+from kshot.network.backbones import Backbone
 from kshot.network.losses import losses
+from kshot.network.products import PointwiseConv2d
 
 STEPS = ("cls", "sem", "combined", "second", "final", "base_map")
 
@@ -132,3 +135,18 @@ def test_gradients_are_the_plain_computations(naive, method):
     method.eval()
     for name, ours, theirs in zip(learned, *gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_plain_computation_reads_as_timm_does_and_shares_the_weights(naive):
+    backbone = Backbone("efficientnet_lite0")
+    plain = naive.as_timm_builds_it(backbone)
+    kinds = [{type(m) for m in one.modules() if isinstance(m, nn.Conv2d)} for one in (backbone, plain)]
+    assert PointwiseConv2d in kinds[0]
+    assert kinds[1] == {nn.Conv2d}
+    assert all(a is b for a, b in zip(backbone.parameters(), plain.parameters(), strict=True))
+    images = torch.rand(1, 3, 64, 64)
+    for ours, timms in zip(backbone(images).stages, plain(images).stages, strict=True):
+        for tap, other in zip(ours, timms, strict=True):
+            assert tap.is_contiguous(memory_format=torch.channels_last)
+            assert other.is_contiguous()
+            torch.testing.assert_close(tap, other, rtol=0, atol=1e-4)

@@ -134,7 +134,7 @@ class _AddOnGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, patches: "list[_Patch]", bias: Tensor, *convolved: Tensor) -> Tensor:
-        ctx.patches, ctx.bias = patches, bias
+        ctx.patches, ctx.dtype = patches, bias.dtype
         masks, positions, *_, channels = convolved[0].shape
         grid = patches[0].rows.num_windows, patches[0].columns.num_windows
         summed = convolved[0].new_empty(len(patches), masks, positions, *grid, channels)
@@ -154,7 +154,7 @@ class _AddOnGrid(torch.autograd.Function):
         pairs = list(zip(images, patches, strict=True))
         over_support = (image[:, :, *patch.meeting] for image, patch in pairs)
         over_query = (image[:, :, *patch.grid] for image, patch in pairs)
-        d_bias = gradient.flatten(0, -2).sum(dim=0, dtype=ctx.bias.dtype)
+        d_bias = gradient.flatten(0, -2).sum(dim=0, dtype=ctx.dtype)
         return None, d_bias, *over_support, *over_query
 
 

@@ -59,5 +59,5 @@ def _is_onednns(tensor: Tensor) -> bool:
 
 
 def _is_drawn() -> bool:
-    """Whether a graph is being made, which some other engine will run."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    """Whether a graph is being made, which will be run in some other way."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
