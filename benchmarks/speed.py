@@ -171,8 +171,9 @@ def measure(case: Case, pairs: int, rate: float) -> dict[str, float | None]:
     sides = arrange(case, method, inputs)
     difference = largest_difference(sides)
     plain = case._replace(engine="torch", precision="fp32")  # torch can only count its own operations
+    counted = arrange(plain, method, inputs).kshot
     with FlopCounterMode(display=False, custom_mapping=ONEDNNS) as counter:
-        arrange(plain, method, inputs).kshot()
+        counted()
     cpu = alternate(sides, pairs, time.process_time)
     torch.set_num_threads(2)
     clock = alternate(sides, CLOCKED, time.perf_counter)
