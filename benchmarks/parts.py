@@ -191,13 +191,13 @@ def _table(found: dict[str, Any], title: str, names: Iterable[str], head: tuple[
     machine, torchs = found["provenance"]["machine"], found["provenance"]["versions"]["torch"]
     return Table(
         title,
-        tuple(("", name) for name in (*head, "ratio", "MB", "Δ logits")),
+        tuple(("", name) for name in (*head, "ratio", "MB", "Δ")),
         tuple(rows),
         (
             f"{machine}; PyTorch {torchs}, eager, fp32; random weights; processor seconds, one thread, "
             f"medians of {found['pairs']} pairs.",
             f"MB: more or less, at the peak, than the {found['memory']:.0f} MiB that kshot takes as it is. "
-            "Δ logits: the largest difference.",
+            "Δ: the largest difference of logits, and of the base map.",
         ),
         num_texts=1,
     )
