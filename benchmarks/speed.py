@@ -395,7 +395,7 @@ def short_table(found: dict[str, Any]) -> Table:
         tuple(rows),
         (
             f"{found['provenance']['machine']}; processor seconds, one thread; 400 px, masks of 20 %. "
-            "bf16 is what users ask for, and close to the same numbers; all else is fp32.",
+            "bf16 is for those who ask, and nearly the same numbers; all else is fp32.",
         ),
         num_texts=1,
     )
