@@ -10,7 +10,6 @@ is given, in a process of its own (Linux only). Nothing else may run meanwhile.
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from unittest.mock import patch
 import torch
 import winograd
 from naive import classify
-from speed import Case, Sides, alternate, arrange, largest_difference, prepare, take_peak
+from speed import Case, Sides, alone, alternate, arrange, largest_difference, prepare, take_peak
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -151,8 +150,7 @@ def measure(name: str, pairs: int) -> dict[str, float]:
 
 def peak_memory(name: str | None) -> float:
     """Give the most memory that kshot takes without a part, or with all, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (name,))
+    return alone(_peak_memory, name)
 
 
 def _peak_memory(name: str | None) -> float:

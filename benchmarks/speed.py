@@ -304,8 +304,13 @@ def alternate(sides: Sides, pairs: int, clock: Callable[[], float]) -> tuple[lis
 
 def peak_memory(case: Case, side: str) -> float:
     """Give the most memory that one side takes while it computes, in a process of its own."""
+    return alone(_peak_memory, case, side)
+
+
+def alone(measure: Callable[..., float], *arguments: Any) -> float:
+    """Measure something in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (case, side))
+        return pool.apply(measure, arguments)
 
 
 def _peak_memory(case: Case, side: str) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from conftest import load_module
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kshot.benchmark.table_writers import insert_between, to_markdown
@@ -44,6 +45,13 @@ def test_operations_are_counted_in_products_and_in_grouped_convolutions_gradient
     with FlopCounterMode(display=False, custom_mapping=speed.COUNTS) as counter:
         Factor(torch.rand(5, 7)).times(torch.rand(3, 7))
     assert counter.get_total_flops() == 2 * 3 * 5 * 7
+
+
+def test_winograds_convolution_is_the_convolution(parts):
+    image = torch.rand(1, 5, 10, 7).contiguous(memory_format=torch.channels_last)
+    kernel = torch.rand(6, 5, 3, 3)
+    found = parts.winograd.convolve(image, parts.winograd.transform(kernel))
+    torch.testing.assert_close(found, F.conv2d(image, kernel, padding=1), rtol=1e-4, atol=1e-4)
 
 
 def test_without_any_part_of_its_speed_kshot_computes_the_same(speed, parts):

@@ -356,14 +356,15 @@ class Span(NamedTuple):
 def _matrix(kernel: Tensor, positions: Pair, stride: Pair) -> Tensor:
     """Write a padded convolution of (U, V) positions as a matrix (U' V' C', U V C)."""
     rows_PUI, columns_QVJ = (
-        _offsets(n, kernel.shape[2], step).to(kernel) for n, step in zip(positions, stride, strict=True)
+        _offsets(n, kernel.shape[2], step, kernel.device).to(kernel.dtype)
+        for n, step in zip(positions, stride, strict=True)
     )
     spread = torch.einsum("ocij,pui,qvj->pqouvc", kernel, rows_PUI, columns_QVJ)
     return spread.flatten(0, 2).flatten(1)
 
 
-def _offsets(positions: int, kernel_size: int, stride: int) -> Tensor:
+def _offsets(positions: int, kernel_size: int, stride: int, device: torch.device) -> Tensor:
     """Say which element of the kernel leads from each input to each output: (outputs, inputs, elements)."""
-    outputs = torch.arange(0, positions, stride)
-    offset = torch.arange(positions) - outputs[:, None] + kernel_size // 2
-    return offset[:, :, None] == torch.arange(kernel_size)
+    outputs = torch.arange(0, positions, stride, device=device)
+    offset = torch.arange(positions, device=device) - outputs[:, None] + kernel_size // 2
+    return offset[:, :, None] == torch.arange(kernel_size, device=device)
