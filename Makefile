@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects mistakes-results passes-results pictures torture scale
+.PHONY: weights suggest-results small-objects mistakes-results passes-results dev-results pictures torture scale
 
 setup: $(VENV)/.kshot-ready
 
@@ -76,6 +76,10 @@ mistakes-results: setup
 # make passes-results VOC=DIR COCO_MINI=DIR: which pass of two-pass is better at what; a quarter of an hour.
 passes-results: setup
 	$(BIN)/python benchmarks/passes.py --voc $(VOC) --coco-mini $(COCO_MINI) --into docs/training.md
+
+# make dev-results TASKS=DIR VOC_DEV=DIR: models and peers on many small tasks; hours, and a stopped run goes on.
+dev-results: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/dev_suite.py --tasks $(TASKS) --voc-dev $(VOC_DEV)
 
 # make torture [ROWS="NAME ..."]: broken, huge and malicious files, minutes; then the table of what kshot did.
 torture: setup

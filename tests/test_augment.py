@@ -2,8 +2,21 @@ import numpy as np
 import pytest
 import torch
 from make_data import coloured_scene
+from PIL import Image
 
-from kshot.training.augment import Changes, apply_changes, draw_changes, squash
+from kshot.training.augment import (
+    STRONG,
+    Changes,
+    Colours,
+    View,
+    apply_changes,
+    apply_colours,
+    apply_view,
+    draw_changes,
+    draw_view,
+    squash,
+    to_tensor,
+)
 
 NOTHING = Changes(scale=1.0, degrees=0.0, blur=0.0, flip=False, left=0.0, top=0.0)
 
@@ -63,3 +76,48 @@ def test_squash_keeps_everything():
     image, squashed = squash(picture, labels, 32)
     assert image.shape == (3, 32, 32)
     assert set(squashed.unique().tolist()) == {0, 1, 2}
+
+
+def test_a_view_without_changes_is_the_squashed_image():
+    picture, labels = coloured_scene([0, 1], 80, 40)
+    seen, mask = apply_view(picture, labels, View(), 64)
+    np.testing.assert_array_equal(seen, picture.resize((64, 64), Image.Resampling.BILINEAR))
+    small = Image.fromarray(labels).resize((64, 64), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(mask, small)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_labels_follow_the_image_in_any_view(seed):
+    picture, labels = coloured_scene([0], 96, 72)
+    view = draw_view(np.random.default_rng(seed), STRONG._replace(colour=0.0, special=0.0))
+    seen, mask = apply_view(picture, labels, view._replace(colours=Colours()), 64)
+    assert mask.shape == (64, 64)
+    known = mask != 255
+    agree = is_red(to_tensor(seen)).numpy()[known] == (mask[known] == 1)
+    assert agree.mean() > 0.95  # all but the object's blended edge
+
+
+def test_colours_change_as_they_say():
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))
+    assert apply_colours(grey, Colours()).getpixel((0, 0)) == (100, 100, 100)
+    assert apply_colours(grey, Colours(brightness=1.5)).getpixel((0, 0)) == (150, 150, 150)
+    assert apply_colours(grey, Colours(invert=True)).getpixel((0, 0)) == (155, 155, 155)
+    assert apply_colours(grey, Colours(gamma=2.0)).getpixel((0, 0)) == (39, 39, 39)
+    red = Image.new("RGB", (8, 8), (200, 20, 20))
+    assert len(set(apply_colours(red, Colours(grey=True)).getpixel((0, 0)))) == 1
+    r, g, b = apply_colours(red, Colours(hue=1 / 3)).getpixel((0, 0))
+    assert g > 190
+    assert max(r, b) < 30
+    noisy = [np.asarray(apply_colours(grey, Colours(noise=9.0, noise_key=k))).astype(int) for k in (1, 1, 2)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert (noisy[0] != noisy[2]).any()
+    assert 5 < noisy[0].std() < 13
+
+
+def test_views_depend_on_the_generator_alone_and_keep_their_ranges():
+    drawn = [draw_view(np.random.default_rng(n), STRONG) for n in range(300)]
+    assert drawn == [draw_view(np.random.default_rng(n), STRONG) for n in range(300)]
+    low, high = STRONG.scale
+    assert all(low <= v.scale <= high and abs(v.degrees) <= STRONG.degrees for v in drawn)
+    assert all(1 / STRONG.stretch <= v.stretch <= STRONG.stretch for v in drawn)
+    assert 10 < sum(v.colours.grey for v in drawn) < 60

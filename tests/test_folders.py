@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from make_annotations import write_annotated
-from make_data import scene
+from make_data import scene, write_folder
 from PIL import Image
 
+from kshot.annotations.folders import MaskFolders
 from kshot.annotations.read import read_annotations
 from kshot.errors import DataError, MaskError
 
@@ -38,3 +41,33 @@ def test_photographs_without_masks_are_not_used(tmp_path):
     (tmp_path / "SegmentationClass" / "table.png").unlink()
     with pytest.raises(DataError, match="annotates nothing"):
         read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize("form", [lambda names: {"classes": names, "licence": "CC0"}, lambda names: names])
+def test_classes_json_names_the_classes(tmp_path, form):
+    write_folder(tmp_path, [("a", 0), ("b", 1)])
+    (tmp_path / "classes.json").write_text(json.dumps(form({"2": "bee", "1": "ant", "3": "cow"})))
+    folders = MaskFolders(tmp_path / "images", tmp_path / "masks")
+    assert folders.class_names == ("ant", "bee", "cow")
+    assert folders.classes_in("b") == (1,)
+    (tmp_path / "classes.txt").write_text("x\ny\n")  # as before
+    assert MaskFolders(tmp_path / "images", tmp_path / "masks").class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is no JSON file"),
+        ("[1]", r"names no classes: it holds \[1\]"),
+        ('{"classes": {}}', r"names no classes: it holds \{\}"),
+        ('{"1": "ant", "3": "cow"}', r"has no class 2 among its 2: 1, 3\."),
+        ('{"0": "ant", "1": "cow"}', r"has no class 2 among its 2: 0, 1\."),
+        ('{"1": "ant", "2": 7}', "names class 2 7; each needs its own name"),
+        ('{"1": "ant", "2": "ant"}', 'names class 1 "ant"; each needs its own name'),
+    ],
+)
+def test_faulty_classes_json_says_what_to_write(tmp_path, text, reason):
+    write_folder(tmp_path, [("a", 0)])
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(DataError, match=rf"classes.json {reason}.*Write .*numbered from 1 without a gap"):
+        MaskFolders(tmp_path / "images", tmp_path / "masks")

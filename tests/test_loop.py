@@ -88,14 +88,19 @@ def test_the_log_counts_what_was_left_out(tmp_path):
     log = [entry for entry in run_through(tmp_path, {3, 5, 6}).read_log() if "losses" in entry]
     assert [entry.get("left_out", 0) for entry in log] == [3, 0]
     assert all(entry["losses"]["square"] > 0 for entry in log)
+    assert not (run_through(tmp_path / "whole", set()).path / "left_out.jsonl").exists()
 
 
 def test_three_in_a_row_end_the_run_and_are_written_down(tmp_path):
     with pytest.raises(DataError, match="not finite in 3 steps in a row, the last of them step 13") as error:
         run_through(tmp_path, {4, 5, 10, 11, 12, 13})
-    path = tmp_path / "broken_steps.json"
+    path = tmp_path / "left_out.jsonl"
     assert str(path) in str(error.value)
-    assert json.loads(path.read_text()) == {"10": "step 10", "11": "step 11", "12": "step 12"}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 5, 10, 11, 12]
+    assert lines[-1]["shows"] == "step 12"
+    assert lines[-1]["losses"] == {"square": "nan"}
+    assert "line.weight" in lines[-1]["not_finite"]
 
 
 SCRIPT = """

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from kshot.episode import IGNORE, Prediction
-from kshot.network.losses import KAPPA, losses, shannon
+from kshot.network.losses import KAPPA, dice, losses, shannon
 
 ALL_KNOWN = torch.zeros(1, 4, 4, dtype=torch.long)
 
@@ -94,3 +94,22 @@ def test_an_episode_counts_the_same_however_many_of_its_pixels_are_known():
         alone = [loss(slice(i, i + 1)) for i in range(3)]
         torch.testing.assert_close(loss(slice(None)), torch.stack(alone).mean())
         assert alone[2] == 0  # nothing is known, and nothing is learned
+
+
+def test_dice_by_hand():
+    target = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 255]]])
+    probability = torch.tensor([[[0.9, 0.4, 0.2, 0.0], [0.1, 0.0, 0.0, 1.0]]])
+    logits = torch.stack([(1 - probability).clamp(min=1e-9).log(), probability.clamp(min=1e-9).log()], dim=1)
+    expected = 1 - (2 * (0.9 + 0.4) + 1) / ((0.9 + 0.4 + 0.2 + 0.1) + 2 + 1)
+    assert dice(logits, target).item() == pytest.approx(expected, abs=1e-6)
+    two = torch.cat([logits, logits]), torch.cat([target, torch.zeros_like(target)])
+    empty = 1 - 1 / (0.9 + 0.4 + 0.2 + 0.1 + 1.0 + 1)
+    assert dice(*two).item() == pytest.approx((expected + empty) / 2, abs=1e-6)
+
+
+def test_dice_is_added_to_every_term_by_its_weight():
+    maps = {name: torch.randn(1, 2, 4, 4) for name in ("final", "cls", "combined")}
+    without, with_it = (losses(Prediction(**maps), ALL_KNOWN, dice_weight=w) for w in (0.0, 0.7))
+    for name, logits in maps.items():
+        difference = (with_it[name] - without[name]).item()
+        assert difference == pytest.approx(0.7 * dice(logits, ALL_KNOWN).item(), abs=1e-6)

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 from torch.profiler import profile
 
 from kshot.network.backbones import Backbone
-from kshot.network.products import Factor, PointwiseConv2d, linear, use_onednn
+from kshot.network.products import (
+    DilatedDepthwiseConv2d,
+    Factor,
+    PointwiseConv2d,
+    linear,
+    use_onednn,
+)
 
 LENGTHS = st.integers(1, 40)
 
@@ -99,3 +105,36 @@ def test_a_graph_for_another_engine_is_not_dilated():
     exported = torch.export.export(convolution, (images,))
     calls = [node for node in exported.graph.nodes if node.op == "call_function"]
     assert [call.args[5:6] for call in calls] in ([()], [([1, 1],)])
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (3, 2), (9, 12)])
+@pytest.mark.parametrize(("dilation", "kernel"), [(2, 5), (4, 3), ((2, 1), (3, 5))])
+def test_a_dilated_depthwise_convolution_is_torchs_own(size, dilation, kernel):
+    kernel, dilation = (v if isinstance(v, tuple) else (v, v) for v in (kernel, dilation))
+    padding = tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True))
+    plain = nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6)
+    images = torch.randn(2, 6, *size, requires_grad=True)
+    expected = plain(images)
+    outer = torch.randn_like(expected)
+    inputs = [images, *plain.parameters()]
+    gradients = torch.autograd.grad(expected, inputs, outer)
+    network = nn.Sequential(plain)
+    use_onednn(network)
+    assert type(network[0]) is DilatedDepthwiseConv2d
+    found = network(images)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, [images, *plain.parameters()], outer), gradients, strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_other_convolutions_are_left_alone():
+    kept = [
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2),
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6, stride=2),
+        nn.Conv2d(6, 6, 3, padding=1, dilation=2, groups=6),
+    ]
+    use_onednn(nn.Sequential(*kept))
+    assert all(type(conv) is nn.Conv2d for conv in kept)

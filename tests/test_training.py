@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kshot import DataError, ModelError, Segmenter
-from kshot.base_learners import load_base_learner
+from kshot.base_learners import find_base_learner, load_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
 from kshot.images import image_tensor, read_image
@@ -29,7 +29,7 @@ from kshot.training.episodes import TrainingEpisodes
 from kshot.training.loop import Machine
 from kshot.training.meta_train import Matching, build, groups, rate, read_base_learner, size_at, train
 from kshot.training.pretrain import poly, pretrain
-from kshot.training.recipes import PretrainConfig, PretrainPhase, SizeStage, TrainConfig
+from kshot.training.recipes import EpisodeMix, PretrainConfig, PretrainPhase, SizeStage, TrainConfig
 from kshot.training.run_folder import RunFolder
 
 CPU = Machine(device="cpu")
@@ -280,6 +280,60 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     assert digest(run / "model.safetensors") == digest(second / "model.safetensors")
 
 
+def test_a_training_can_start_from_a_smaller_network(files, tmp_path, base_learner):
+    """Weights of all that is the same carry over; a fusion of another kind begins anew."""
+    short = {"sizes": (SizeStage(steps=2, image_size=65),), "ema": None}
+    first = train_tiny(files, tmp_path / "first", TRAIN.model_copy(update=short), base_learner)
+    changes = {"lr": 0.0, "first_stride": 16, "fusion": "both-passes", "base_stride": 16}
+    still = TRAIN.model_copy(update=short | changes)
+    second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=first)
+    given, got = (read_state(run / "model.safetensors") for run in (first, second))
+    gone = {name for name in given if name not in got}
+    assert gone
+    assert all(".squeeze.2." in n or ".mix.1." in n or n.startswith("fusion.") for n in gone)
+    new = {name for name in got if name not in given}
+    assert all(name.startswith("fusion.") for name in new)
+    for name in given.keys() & got.keys():
+        assert torch.equal(got[name], given[name]), name
+    segmenter = Segmenter.from_pretrained(second, backbone_weights=files[1], device="cpu")
+    image = read_image(Pascal(files[0]).image_path(TrainingEpisodes(TRAIN, Pascal(files[0])).photographs[0]))
+    mask = np.zeros((image.height, image.width), dtype=np.uint8)
+    mask[5:20, 5:20] = 1
+    assert segmenter.fit([image], [mask]).predict_proba(image).shape == mask.shape
+
+
+def test_a_mix_of_episodes_trains_to_the_same_weights_again(files, tmp_path, base_learner):
+    mix = EpisodeMix(classes=1, regions=1, items=1, mosaics=1, thin=1)
+    changes = {"mix": mix, "select_on": None, "dice": 0.5, "fusion": "both-passes", "base_stride": 16}
+    sizes = {"sizes": (SizeStage(steps=20, image_size=65),), "validate_every": 100, "batch": 2}
+    config = TRAIN.model_copy(update=changes | sizes)
+    learner = find_base_learner(base_learner)
+    whole = train_tiny(files, tmp_path / "whole", config, learner)
+    assert all(np.isfinite(list(one.values())).all() for one in losses_of(whole))
+    often = Machine(device="cpu", checkpoint_seconds=0)
+    again = train_tiny(files, tmp_path / "again", config, learner, machine=often)
+    assert digest(whole / "model.safetensors") == digest(again / "model.safetensors")
+    assert json.loads((again / "recipe.json").read_text())["mix"]["thin"] == 1.0
+
+
+def test_a_base_learner_goes_on_from_another_one(files, tmp_path, base_learner):
+    short = {"phases": (PretrainPhase(epochs=0.1),), "backbone_lr": 0.0, "head_lr": 0.0, "hold_out": False}
+    out = tmp_path / "on"
+    config = PRETRAIN.model_copy(update=short)
+    pretrain(config, Pascal(files[0]), out, CPU, start_from=base_learner, backbone_weights=files[1])
+    (known, before), (about, after) = load_base_learner(base_learner), load_base_learner(out)
+    assert set(known.base_classes) < set(about.base_classes)
+    old, new = before.state_dict(), after.state_dict()
+    weights = "head.classify.4.weight"
+    for name in known.base_classes:
+        mine, theirs = about.base_classes.index(name) + 1, known.base_classes.index(name) + 1
+        torch.testing.assert_close(new[weights][mine], old[weights][theirs])
+    for key, value in old.items():
+        if key.startswith("backbone.") and value.ndim == 4:  # a norm's means do change
+            torch.testing.assert_close(new[key], value)
+    assert "start_from_sha256" in (out / "recipe.json").read_text()
+
+
 def test_a_training_that_starts_from_a_sharpened_model_sharpens(files, tmp_path, base_learner):
     short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),)})
     sharpened = short.model_copy(update={"sharpened": True})
@@ -346,11 +400,11 @@ def test_a_run_that_diverges_gives_up_and_says_on_what(files, tmp_path):
     config = TRAIN.model_copy(update={"method": "hsnet", "lr": 1e30, "clip": None, "ema": None})
     with pytest.raises(DataError, match=r"not finite in 3 steps in a row, the last of them step \d"):
         train_tiny(files, tmp_path, config)
-    shown = json.loads((tmp_path / "broken_steps.json").read_text())
-    assert len(shown) == 3
-    for episodes in shown.values():
-        assert len(episodes) == config.batch
-        assert set(episodes[0]) == {"class", "query", "support"}
+    left_out = [json.loads(line) for line in (tmp_path / "left_out.jsonl").read_text().splitlines()]
+    assert len(left_out) == 3
+    for step in left_out:
+        assert len(step["shows"]) == config.batch
+        assert set(step["shows"][0]) == {"class", "query", "support"}
     assert not (tmp_path / "metrics.json").exists()
 
 

@@ -30,10 +30,9 @@ from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError
 from kshot.journal import Journal, Record
 from kshot.network.backbones import Backbone
-from kshot.network.weights import load_backbone
 from kshot.outputs import Outputs
 from kshot.pictures import label_picture, save_picture
-from kshot.pretrained import ModelConfig, build_method, load_model, save_model
+from kshot.pretrained import ModelConfig, build_method, imagenet_backbone, load_model, save_model
 from kshot.rasters.maps import opened_map, writing_map
 from kshot.rasters.view import View
 from kshot.rasters.volumes import load_nifti, read_volume, write_volume
@@ -169,7 +168,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
     def write_model(out: Path, number: int) -> None:
         torch.manual_seed(number)
         config = ModelConfig(method="hsnet", backbone=TINY, image_size=65, channels=(4, 8, 12))
-        save_model(config, build_method(config, lambda name: load_backbone(name, backbone)), out)
+        save_model(config, build_method(config, partial(imagenet_backbone, weights=backbone)), out)
 
     def write_results(out: Path, number: int) -> None:
         outputs = Outputs.plan([photograph], out, frozenset({"probability"}))

@@ -24,7 +24,7 @@ from kshot.data.folder import Folder
 from kshot.pretrained import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.recipes import TrainConfig
-from kshot.training.run_folder import BROKEN, LOG, RECIPE
+from kshot.training.run_folder import LEFT_OUT, LOG, RECIPE
 
 KSHOT = [sys.executable, "-c", "from kshot.cli import main; main()"]
 
@@ -262,8 +262,13 @@ def no_numbers(folder: Path) -> Found:
     for path in (material.data / "images").iterdir():
         _spoil(folder / "features", path)
     status = _run(_launched(commands[all_broken], _free_port()), folder)
-    dumped = json.loads((all_broken / BROKEN).read_text()) if (all_broken / BROKEN).exists() else {}
-    is_named = list(dumped.values()) == shown[:3] and status != 0 and not (all_broken / WEIGHTS_FILE).exists()
+    path = all_broken / LEFT_OUT
+    dumped = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    is_named = (
+        [one["shows"] for one in dumped] == shown[:3]
+        and status != 0
+        and not (all_broken / WEIGHTS_FILE).exists()
+    )
     weights = "finite" if is_finite else "not finite"
     figure = (
         f"of {len(shown)} steps {broken} have no number; one process leaves {left_out[0]} out, two "

@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kshot.base_learners import load_base_learner
 from kshot.errors import KshotError, WeightsError
 from kshot.network.backbones import Backbone
 from kshot.network.weights import load_backbone
-from kshot.pretrained import ModelConfig, build_method, load_model, save_model
+from kshot.pretrained import ModelConfig, build_method, imagenet_backbone, load_model, save_model
 from kshot.training.checkpoint import read_checkpoint
 
 TINY = "test_resnet"
@@ -121,7 +122,7 @@ def _write_model(folder: Path) -> tuple[Path, Path]:
     backbone = folder / "backbone.safetensors"
     save_file(Backbone(TINY).trunk.state_dict(), backbone)
     config = ModelConfig(method="hsnet", backbone=TINY, image_size=65, channels=(4, 8, 12))
-    method = build_method(config, lambda name: load_backbone(name, backbone))
+    method = build_method(config, partial(imagenet_backbone, weights=backbone))
     save_model(config, method, folder / "model")
     return folder / "model", backbone
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.errors import ModelError, fault_of
+from kshot.network.backbones import TapPlaces
 from kshot.network.base_learner import PSPNet
 from kshot.network.weights import fill, read_state
 from kshot.pretrained import (
@@ -60,10 +61,12 @@ def find_base_learner(name_or_dir: str | Path) -> Path:
     return folder
 
 
-def load_base_learner(folder: Path) -> tuple[BaseLearnerConfig, PSPNet]:
+def load_base_learner(
+    folder: Path, *, output_stride: int = 8, taps: TapPlaces = "blocks"
+) -> tuple[BaseLearnerConfig, PSPNet]:
     """Read a base learner from its folder, or from that of a two-pass model which holds it.
 
-    Returns its config, and the frozen network at output stride 8.
+    Returns its config, and the frozen network.
     Raises ModelError if there is none or its config is broken, WeightsError if its weights don't fit.
     """
     path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
@@ -74,9 +77,30 @@ def load_base_learner(folder: Path) -> tuple[BaseLearnerConfig, PSPNet]:
         )
     else:
         config, state = _read_config(path), read_state(weights)
-    network = PSPNet(config.backbone, len(config.base_classes))
+    network = PSPNet(config.backbone, len(config.base_classes), output_stride=output_stride, taps=taps)
     fill(network, state, what=f"Weights in {weights}")
     return config, network.eval()
+
+
+LAST_LAYER = "head.classify.4.weight", "head.classify.4.bias"
+"""What tells classes apart; the rest of a base learner's head does not depend on their number."""
+
+
+def extend(known: BaseLearnerConfig, learned: PSPNet, network: PSPNet, classes: tuple[str, ...]) -> None:
+    """Give a network what a base learner has learnt: all of it but its outputs, and those of its `classes`.
+
+    Outputs of classes that the base learner does not know stay as they are.
+    """
+    state, mine = learned.state_dict(), network.state_dict()
+    rows = [
+        (0, 0),
+        *((n + 1, known.base_classes.index(c) + 1) for n, c in enumerate(classes) if c in known.base_classes),
+    ]
+    for key in LAST_LAYER:
+        theirs, state[key] = state[key], mine[key].clone()
+        for here, there in rows:
+            state[key][here] = theirs[there]
+    network.load_state_dict(state)
 
 
 def forget(
@@ -85,9 +109,14 @@ def forget(
     """Take classes out of a base learner's head, as though H_cls had never learnt them."""
     kept = [place for place, name in enumerate(config.base_classes) if name not in classes]
     outputs = [0, *(place + 1 for place in kept)]
-    smaller, last = PSPNet(config.backbone, len(kept)), ("head.classify.4.weight", "head.classify.4.bias")
+    smaller = PSPNet(
+        config.backbone,
+        len(kept),
+        output_stride=network.backbone.output_stride,
+        taps=network.backbone.tap_places,
+    )
     state = network.state_dict()
-    smaller.load_state_dict(state | {key: state[key][outputs] for key in last})
+    smaller.load_state_dict(state | {key: state[key][outputs] for key in LAST_LAYER})
     known = tuple(config.base_classes[place] for place in kept)
     return config.model_copy(update={"base_classes": known}), smaller.eval()
 

@@ -26,7 +26,7 @@ Engine = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
 
 BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
-"""What processors call theirs, as torch lists it; others compute bf16 in fp32, and more slowly than that."""
+"""What processors call theirs, as torch lists it."""
 
 
 class Accelerated:
@@ -79,11 +79,16 @@ def accelerate(method: AnyMethod, engine: str, precision: str, device: torch.dev
         )
     if engine == "openvino" and find_spec("openvino") is None:
         raise ModelError("The engine openvino is not installed here. Run: pip install 'kshot[openvino]'")
-    if precision == "bf16" and not any(map(torch.cpu.get_capabilities().get, BF16_UNITS)):
+    if precision == "bf16" and not multiplies_bf16():
         raise ModelError(
             "This processor has no units for bf16: it would be slower than fp32. Leave precision out."
         )
     return Accelerated(method, cast(Engine, engine), cast(Precision, precision))
+
+
+def multiplies_bf16() -> bool:
+    """Tell whether this processor has units for bf16; others compute it in fp32, more slowly than that."""
+    return any(map(torch.cpu.get_capabilities().get, BF16_UNITS))
 
 
 class InBf16(nn.Module):

@@ -4,6 +4,7 @@ The ImageNet backbone is not in the file: the config names it, with the digest o
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, assert_never
@@ -17,9 +18,10 @@ from kshot.errors import ModelError, WeightsError, fault_of, reason_of
 from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import Backbone
+from kshot.network.backbones import Backbone, TapPlaces
 from kshot.network.base_learner import PSPNet
 from kshot.network.encoder import CHANNELS
+from kshot.network.fusion import FusionKind
 from kshot.network.hypercorrelation import MaskPosition
 from kshot.network.weights import fill, load_backbone, read_state, state_sha256, weights_sha256
 from kshot.pictures import write_bytes, write_text
@@ -56,6 +58,17 @@ class ModelConfig(BaseModel):
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     centred: bool = False
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
+    taps: TapPlaces = "blocks"
+    """Where the backbones are tapped; see `backbones.Backbone`."""
+    head_tap: bool = False
+    """Whether the classifier's last features are matched too, as one more tap at stride 32."""
+    first_stride: Literal[8, 16] = 8
+    """Stride of the finest features that are matched (paper: 8)."""
+    base_stride: Literal[8, 16] = 8
+    """Stride at which B_sem and H_cls run (paper: 8). At 16 the features are the same, the base map is
+    coarser, and it takes a fraction of the time."""
+    fusion: FusionKind = "paper"
+    """What two-pass merges with the base map; see `network.fusion`."""
     sharpened: bool = False
     """Whether two-pass sharpens the soft mask of its second pass; see `methods.two_pass.sharpen`."""
     backbone_sha256: str | None = None
@@ -69,17 +82,22 @@ class ModelConfig(BaseModel):
     the field does; None if there was nothing to choose. It is printed beside every number."""
 
 
-def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = Backbone) -> AnyMethod:
+def build_method(
+    config: ModelConfig, cls_backbone: Callable[[ModelConfig], Backbone] | None = None
+) -> AnyMethod:
     """Build a config's method with random learned weights.
 
-    `cls_backbone` makes B_cls from its name: `Backbone` with random weights, or `load_backbone`.
+    `cls_backbone` makes B_cls, with its weights; None: with random ones.
     """
+    cls_backbone = cls_backbone or _random_backbone
     match config.method:
         case "prototype":
-            return Prototype(cls_backbone(config.backbone), threshold=config.threshold)
+            return Prototype(cls_backbone(config), threshold=config.threshold)
         case "hsnet":
-            cls = cls_backbone(config.backbone) if config.matched_by != "sem" else None
-            sem = Backbone(config.backbone, output_stride=8) if config.matched_by != "cls" else None
+            cls = cls_backbone(config) if config.matched_by != "sem" else None
+            sem = None
+            if config.matched_by != "cls":
+                sem = Backbone(config.backbone, output_stride=config.base_stride, taps=config.taps)
             return HSNet(
                 cls,
                 sem,
@@ -87,21 +105,38 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[str], Backbone] = 
                 channels=config.channels,
                 threshold=config.threshold,
                 centred=config.centred,
+                first_stride=config.first_stride,
             )
         case "two-pass":
-            base_learner = PSPNet(config.backbone, len(config.base_classes))
+            base_learner = PSPNet(
+                config.backbone,
+                len(config.base_classes),
+                output_stride=config.base_stride,
+                taps=config.taps,
+            )
             return TwoPass(
-                cls_backbone(config.backbone),
+                cls_backbone(config),
                 base_learner.backbone,
                 base_learner.head if config.base_classes else None,
                 mask_position=config.mask_position,
                 channels=config.channels,
                 threshold=config.threshold,
                 centred=config.centred,
+                first_stride=config.first_stride,
                 sharpened=config.sharpened,
+                fusion=config.fusion,
             )
         case _:
             assert_never(config.method)
+
+
+def imagenet_backbone(config: ModelConfig, weights: str | Path | None = None) -> Backbone:
+    """Load a config's B_cls with its ImageNet weights; see `load_backbone`."""
+    return load_backbone(config.backbone, weights, taps=config.taps, head_tap=config.head_tap)
+
+
+def _random_backbone(config: ModelConfig) -> Backbone:
+    return Backbone(config.backbone, taps=config.taps, head_tap=config.head_tap)
 
 
 def load_model(
@@ -118,7 +153,7 @@ def load_model(
     config = read_config(folder / CONFIG_FILE)
     if backbone is not None:
         config = _exchange_backbone(config, backbone)
-    method = build_method(config, lambda name: load_backbone(name, backbone_weights))
+    method = build_method(config, partial(imagenet_backbone, weights=backbone_weights))
     if method.cls_backbone is not None and config.backbone_sha256 is not None:
         _check_digest(config, method.cls_backbone)
     if learned_weights(method):

@@ -1,10 +1,12 @@
 """Photographs in one folder, and their masks in another, in one of two layouts.
 
 - `NAME.png` holds class numbers: 0 background, 1, 2, … the classes, 255 unknown. `classes.txt` beside the two
-  folders, one name a line, names them. If all masks hold only 0 and 255, they show one class, "object".
+  folders, one name a line, names them, or else `classes.json`: {"1": name, …}, or that under "classes". If
+  all masks hold only 0 and 255, they show one class, "object".
 - `CLASS/NAME.png` is black and white, one folder a class.
 """
 
+import json
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -76,6 +78,9 @@ class MaskFolders:
         listed = self.masks.parent / "classes.txt"
         if listed.exists():
             return tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+        listed = listed.with_suffix(".json")
+        if listed.exists():
+            return read_class_names(listed)
         highest = self._highest
         if highest in (0, IGNORE):
             return ("object",)
@@ -91,6 +96,32 @@ class MaskFolders:
                     values.update(values_in(np.array(picture, dtype=np.uint8)))
         numbers = values - {0, IGNORE}
         return max(numbers) if numbers else max(values, default=0)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read a JSON file that names the classes: {"1": name, "2": name, …}, or that under the key "classes".
+
+    Raises DataError that names the file, the faulty value and the remedy.
+    """
+    remedy = 'Write {"classes": {"1": "first name", "2": "second name"}}, numbered from 1 without a gap.'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON or bad UTF-8
+        raise DataError(f"{path} is no JSON file ({error}). {remedy}") from error
+    names = content.get("classes", content) if isinstance(content, dict) else content
+    if not isinstance(names, dict) or not names:
+        raise DataError(f"{path} names no classes: it holds {json.dumps(names)[:60]}. {remedy}")
+    wanted = [str(number) for number in range(1, len(names) + 1)]
+    if missing := [number for number in wanted if number not in names]:
+        found = ", ".join(list(names)[:8])
+        raise DataError(f"{path} has no class {missing[0]} among its {len(names)}: {found}. {remedy}")
+    ordered = [names[number] for number in wanted]
+    for number, name in zip(wanted, ordered, strict=True):
+        if not isinstance(name, str) or not name.strip() or ordered.count(name) > 1:
+            raise DataError(
+                f"{path} names class {number} {json.dumps(name)}; each needs its own name. {remedy}"
+            )
+    return tuple(name.strip() for name in ordered)
 
 
 def read_mask_folders(root: Path) -> Annotations | None:

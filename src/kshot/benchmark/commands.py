@@ -1,15 +1,22 @@
 """The verbs of the benchmarks, one function each."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from kshot.benchmark.feature_store import CACHE_GB
 from kshot.errors import DataError
 
+if TYPE_CHECKING:
+    from kshot.benchmark.results import ModelRecord
+    from kshot.benchmark.suite_results import PeerRecord
+    from kshot.segmenter import Segmenter
+
 DATA_HELP = "pascal, coco, fss1000, coco-mini-60, or a folder of your own."
+EVALUATED_HELP = f"{DATA_HELP[:-1]}; or tasks:DIR, a folder of such folders or a file that lists them."
 Name = Annotated[str, typer.Argument(help=DATA_HELP, metavar="NAME")]
 Data = Annotated[str, typer.Option(help=DATA_HELP, metavar="NAME")]
 Root = Annotated[Path | None, typer.Option(help="Where the benchmark's files are.", metavar="DIR")]
@@ -72,7 +79,7 @@ def episodes(
 
 def evaluate(
     context: typer.Context,
-    data: Data,
+    data: Annotated[str, typer.Option(help=EVALUATED_HELP, metavar="NAME")],
     model: Annotated[
         str, typer.Option(help="Model that ships, a model's folder, or OWNER/NAME.")
     ] = "prototype",
@@ -81,7 +88,11 @@ def evaluate(
     shots: Annotated[int | None, typer.Option(help="Supports of each episode; default 1.", min=1)] = None,
     protocol_name: ProtocolName = None,
     episodes: Annotated[
-        int | None, typer.Option(help="Episodes of each seed; default the protocol's.")
+        int | None,
+        typer.Option(help="Episodes of each seed; default the protocol's. tasks: of each draw; default 10."),
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Support sets of each task of tasks:DIR; default 3.", min=1)
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeat for more; default the protocol's.")] = None,
     manifest: Annotated[
@@ -105,11 +116,27 @@ def evaluate(
     from kshot.benchmark.score import check_asked, choose_protocol, draw_manifests, score_model
     from kshot.data.benchmarks import benchmark_of, open_dataset
     from kshot.data.manifest import read_manifest
+    from kshot.data.tasks import PREFIX
     from kshot.progress import progress
     from kshot.segmenter import Segmenter
 
     if json_file is not None:
         check_place(json_file)
+
+    def load(size: int | None = None) -> Segmenter:
+        return Segmenter.from_pretrained(
+            model, image_size=size, backbone=backbone, backbone_weights=backbone_weights, device=device
+        )
+
+    if data.startswith(PREFIX):
+        senseless = {"root": root, "fold": fold, "protocol": protocol_name, "manifest": manifest}
+        senseless |= {"split": split, "scored-at": scored_at, "workers": workers or None}
+        _check_left_out(senseless)
+        asked = _Suite(Path(data.removeprefix(PREFIX)), shots or 1, draws or 3, episodes or 10, seed or [0])
+        _evaluate_suite(asked, model, lambda: load(image_size), json_file, cache_gb, context.obj)
+        return
+    if draws is not None:
+        raise DataError(f"--draws is {draws}, but only {PREFIX}DIR has draws. Leave it out.")
     given = [read_manifest(path) for path in manifest or []]
     protocol = choose_protocol(benchmark_of(data), given, protocol_name, episodes, tuple(seed or ()))
     changes = {"image_size": image_size, "scored_at": scored_at}
@@ -118,9 +145,7 @@ def evaluate(
         check_asked(given[0], fold=fold, shots=shots, split=split)
     dataset = open_dataset(data, root)
     manifests = given or draw_manifests(data, fold or 0, split, protocol, shots or 1)
-    segmenter = Segmenter.from_pretrained(
-        model, backbone=backbone, backbone_weights=backbone_weights, device=device
-    )
+    segmenter = load()
     _name_left_out(manifests[0].left_out, manifests[0].shots)
     with progress("Evaluating", "episodes") as on_progress:
         result = score_model(
@@ -140,6 +165,65 @@ def evaluate(
         typer.echo(f"Written to {json_file}")
 
 
+class _Suite(NamedTuple):
+    """What to draw from a suite of tasks."""
+
+    place: Path
+    shots: int
+    draws: int
+    queries: int
+    seeds: list[int]
+
+
+def _check_left_out(senseless: Mapping[str, object]) -> None:
+    """Raise DataError for the first option that was given though a suite of tasks has no use for it."""
+    for option, value in senseless.items():
+        if value is not None and value != []:
+            first = value[0] if isinstance(value, list) else value
+            raise DataError(f"--{option} is {first}, but tasks:DIR has no use for it. Leave it out.")
+
+
+def _evaluate_suite(
+    asked: _Suite,
+    name: str,
+    load: Callable[[], "Segmenter"],
+    json_file: Path | None,
+    cache_gb: float,
+    arguments: list[str],
+) -> None:
+    """Score a model on a suite of tasks; what is wrong with the tasks shows before the model is loaded."""
+    from kshot.benchmark.provenance import record_provenance
+    from kshot.benchmark.results import record_model, write_result
+    from kshot.benchmark.suite import SegmenterRunner
+    from kshot.benchmark.suite_results import score_suite, suite_summary
+    from kshot.data.tasks import FEWEST_QUERIES, draw_episodes, read_task_sets
+    from kshot.progress import progress
+
+    if len(asked.seeds) > 1:
+        raise DataError(
+            f"tasks:DIR takes one --seed, but {len(asked.seeds)} were given. Use --draws for more."
+        )
+    provenance = record_provenance(arguments)
+    sets = read_task_sets(asked.place)
+    drawn = draw_episodes(sets, asked.shots, asked.draws, asked.queries, asked.seeds[0])
+    _name_left_out(drawn.left_out, asked.shots, FEWEST_QUERIES)
+    segmenter = load()
+    with progress("Evaluating", "episodes") as on_progress:
+        result = score_suite(
+            SegmenterRunner(segmenter),
+            record_model(name, segmenter),
+            sets,
+            drawn,
+            provenance,
+            cache_gb=cache_gb,
+            on_progress=on_progress,
+        )
+    typer.echo("\n".join(suite_summary(result)))
+    if json_file is not None:
+        write_result(result, json_file)
+        typer.echo(f"Written to {json_file}")
+
+
 def compare(
     a: Annotated[Path, typer.Argument(help="Result of kshot evaluate.", metavar="A.json")],
     b: Annotated[Path, typer.Argument(help="Another, on the same episodes.", metavar="B.json")],
@@ -149,15 +233,21 @@ def compare(
     from dataclasses import asdict
 
     from kshot.benchmark.compare import compare as compare_results
-    from kshot.benchmark.results import NOTES, read_result
+    from kshot.benchmark.results import read_result
+    from kshot.benchmark.suite_results import compare_suites, is_suite_result, read_suite_result
     from kshot.pictures import write_text
 
-    first, second = read_result(a), read_result(b)
-    differences = compare_results(first, second)
-    for letter, result in (("A", first), ("B", second)):
-        chosen = result.model.config.selected_on
-        note = f" ({NOTES[chosen]})" if chosen else ""
-        typer.echo(f"{letter}: {result.model.name}, {result.model.config.backbone}{note}")
+    of_suites = [is_suite_result(path) for path in (a, b)]
+    if all(of_suites):
+        suites = read_suite_result(a), read_suite_result(b)
+        models, differences = [suite.model for suite in suites], compare_suites(*suites)
+    elif any(of_suites):
+        raise DataError(f"Only {a if of_suites[0] else b} is of a suite of tasks. Compare two of one kind.")
+    else:
+        results = read_result(a), read_result(b)
+        models, differences = [result.model for result in results], compare_results(*results)
+    for letter, model in zip("AB", models, strict=True):
+        typer.echo(f"{letter}: {_described(model)}")
     typer.echo(f"{'':24} {'A':>7} {'B':>7}   B - A  95 % interval")
     for d in differences:
         low, high = (f"{100 * value:+.1f}" for value in d.interval)
@@ -165,6 +255,16 @@ def compare(
         typer.echo(f"{d.name:24} {values}  [{low}, {high}]")
     if json_file is not None:
         write_text(json.dumps([asdict(d) for d in differences], indent=2) + "\n", json_file)
+
+
+def _described(model: "ModelRecord | PeerRecord") -> str:
+    """Name a compared model, its backbone, and what its checkpoint was chosen on."""
+    from kshot.benchmark.results import NOTES, ModelRecord
+
+    if not isinstance(model, ModelRecord):
+        return model.name
+    chosen = model.config.selected_on
+    return f"{model.name}, {model.config.backbone}{f' ({NOTES[chosen]})' if chosen else ''}"
 
 
 def choose(
@@ -291,10 +391,11 @@ def table(
     write_text(text, out)
 
 
-def _name_left_out(left_out: dict[str, int], shots: int) -> None:
+def _name_left_out(left_out: dict[str, int], shots: int, queries: int = 1) -> None:
     if left_out:
         named = ", ".join(f"{name} ({number})" for name, number in left_out.items())
-        typer.echo(f"Left out, with fewer than the {shots + 1} images of an episode: {named}.", err=True)
+        what = "an episode" if queries == 1 else "a task"
+        typer.echo(f"Left out, with fewer than the {shots + queries} images of {what}: {named}.", err=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -25,6 +25,16 @@ COCO_CLASSES: tuple[str, ...] = (
     "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
+COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""COCO's names of the classes that VOC calls otherwise."""
+
 VOC_CLASSES_OF_COCO = frozenset(
     {
         "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -42,6 +52,16 @@ def novel_classes(benchmark: str, fold: int) -> tuple[int, ...]:
         size = len(PASCAL_CLASSES) // NUM_FOLDS
         return tuple(range(size * fold, size * (fold + 1)))
     return tuple(range(fold, len(COCO_CLASSES), NUM_FOLDS))
+
+
+def novel_names(benchmark: str, fold: int) -> frozenset[str]:
+    """Give the names of a fold's novel classes, as VOC and COCO call them; none where there are no folds."""
+    if benchmark not in FOLDED:
+        return frozenset()
+    names = PASCAL_CLASSES if benchmark == "pascal" else COCO_CLASSES
+    novel = {names[class_id] for class_id in novel_classes(benchmark, fold)}
+    same = [{voc, coco} for voc, coco in COCO_NAMES.items()]
+    return frozenset(novel.union(*(pair for pair in same if pair & novel)))
 
 
 def base_classes(benchmark: str, fold: int) -> tuple[int, ...]:

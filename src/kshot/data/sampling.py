@@ -103,10 +103,10 @@ def training_episode(fold: Fold, shots: int, seed: int, index: int, class_cap: i
     classes of few images would be learnt by heart.
     """
     weights = [len(n) if class_cap is None else min(len(n), class_cap) for n in fold.images.values()]
-    place = _number(sum(weights), seed, index)
+    place = number_below(sum(weights), seed, index)
     class_id = tuple(fold.images)[bisect_right(list(accumulate(weights)), place)]
     images = fold.images[class_id]
-    query = images[_number(len(images), seed, index, 0)]
+    query = images[number_below(len(images), seed, index, 0)]
     return Episode(class_id, query, _different(images, query, shots, seed, index))
 
 
@@ -115,7 +115,7 @@ def _image_list_episode(
 ) -> Episode:
     """PFENet's and BAM's rule: images in the list's order, one of its classes, supports all different."""
     query, classes = queries[index % len(queries)]
-    class_id = classes[_number(len(classes), seed, index)]
+    class_id = classes[number_below(len(classes), seed, index)]
     return Episode(class_id, query, _different(fold.images[class_id], query, shots, seed, index))
 
 
@@ -147,25 +147,25 @@ def _different(images: Sequence[str], query: str, shots: int, seed: int, index: 
     supports: list[str] = []
     draw = 1
     while len(supports) < shots:
-        support = images[_number(len(images), seed, index, draw)]
+        support = images[number_below(len(images), seed, index, draw)]
         if support != query and support not in supports:
             supports.append(support)
         draw += 1
     return tuple(supports)
 
 
-def _number(below: int, *key: int) -> int:
+def number_below(below: int, *key: int | str) -> int:
     """Give a number from 0 to `below` - 1 that depends on the key alone, each as likely as the others."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") % below
 
 
-def shuffled(items: Sequence[T], *key: int) -> list[T]:
-    """Shuffle by a key of integers: the same key, the same order."""
+def shuffled(items: Sequence[T], *key: int | str) -> list[T]:
+    """Shuffle by a key of integers and names: the same key, the same order."""
     return [items[place] for place in _order(len(items), *key)]
 
 
 @lru_cache(maxsize=1024)  # sorting a class anew for each of its queries would take hours on COCO
-def _order(length: int, *key: int) -> list[int]:
+def _order(length: int, *key: int | str) -> list[int]:
     keys = [hashlib.sha256(repr((*key, n)).encode()).digest() for n in range(length)]
     return sorted(range(length), key=keys.__getitem__)
 

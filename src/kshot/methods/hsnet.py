@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
-from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.network.decoder import Decoder
 from kshot.network.encoder import CHANNELS, Encoder
 from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
@@ -28,6 +28,12 @@ class BackboneFeatures(NamedTuple):
     cls: Descriptors | None
     sem: Descriptors | None
     base_logits: Tensor | None = None
+
+    def pick(self, places: Tensor) -> "BackboneFeatures":
+        """Give the features of some images of the batch, by their places (N,); one may come twice."""
+        cls, sem = (None if one is None else one.pick(places) for one in (self.cls, self.sem))
+        logits = None if self.base_logits is None else self.base_logits[places]
+        return BackboneFeatures(cls, sem, logits)
 
     def pyramid(self) -> FeaturePyramid:
         """Give the features of B_cls back, or of B_sem if that is the only one."""
@@ -46,6 +52,7 @@ class HSNet(nn.Module):
     foreground; 0.5 is the paper's argmax.
     centred: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps together,), are
     taken from its features; part of the weights, and 0 until training measures them. Not in the paper.
+    first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
     """
 
     cls_means: Tensor | None
@@ -60,24 +67,43 @@ class HSNet(nn.Module):
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
         centred: bool = False,
+        first_stride: int = STRIDES[0],
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.cls_backbone = cls_backbone
         self.sem_backbone = sem_backbone
         self.mask_position: MaskPosition = mask_position
-        self.encoder = Encoder(_common_taps(*self.backbones), channels)
+        self.num_stages = len(STRIDES) - STRIDES.index(first_stride)
+        self.encoder = Encoder(self._taps_per_stage()[-self.num_stages :], channels)
         self.decoder = Decoder(self.encoder.out_channels)
         both = cls_backbone is not None and sem_backbone is not None
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
         for name, backbone in zip(("cls_means", "sem_means"), self.backbones, strict=True):
-            means = torch.zeros(backbone.num_tap_channels) if centred and backbone is not None else None
+            means = None
+            if centred and backbone is not None:
+                counted = backbone if self.cls_backbone is None else self.cls_backbone
+                means = torch.zeros(counted.num_tap_channels)
             self.register_buffer(name, means)
 
     @property
     def backbones(self) -> tuple[Backbone | None, Backbone | None]:
         """B_cls and B_sem; None for one that is not used."""
         return self.cls_backbone, self.sem_backbone
+
+    def _taps_per_stage(self) -> tuple[int, ...]:
+        used = [backbone for backbone in self.backbones if backbone is not None]
+        if not used:
+            raise ModelError("HSNet has no backbone. Give cls_backbone, sem_backbone, or both.")
+        taps = {backbone.name: backbone.taps_per_stage for backbone in used}
+        if len(set(taps.values())) > 1:
+            raise ModelError(
+                f"The two backbones have different taps ({taps}), but they share one encoder. "
+                "Use the same architecture for both."
+            )
+        *finer, deepest = used[0].taps_per_stage
+        has_head = self.cls_backbone is not None and self.cls_backbone.head is not None
+        return (*finer, deepest + has_head)
 
     def forward(self, query_images: Tensor, support_images: Tensor, support_mask: Tensor) -> Prediction:
         """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W)."""
@@ -95,9 +121,16 @@ class HSNet(nn.Module):
     def describe(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
         """Make what the backbones have read ready to be matched."""
         return BackboneFeatures(
-            None if cls is None else describe(cls, self.cls_means),
-            None if sem is None else describe(sem, self.sem_means),
+            None if cls is None else describe(self.with_head(cls), self.cls_means),
+            None if sem is None else describe(self.with_head(sem), self.sem_means),
         )
+
+    def with_head(self, pyramid: FeaturePyramid) -> FeaturePyramid:
+        """Add the classifier's last features to a pyramid of either backbone, if B_cls taps them.
+
+        B_sem has no classifier; B_cls's, of which it was trained, reads its deepest features.
+        """
+        return pyramid if self.cls_backbone is None else self.cls_backbone.with_head(pyramid)
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""
@@ -115,7 +148,7 @@ class HSNet(nn.Module):
     def encode(self, query: Descriptors, support: Descriptors, masks: Tensor) -> Tensor:
         """Correlate and encode, with K masks (B, K, H, W) of the support: (B K, C, h, w) at stride 8."""
         correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
-        encoded: Tensor = self.encoder(correlations)
+        encoded: Tensor = self.encoder(correlations[: self.num_stages])
         return encoded
 
     def segment(
@@ -124,16 +157,3 @@ class HSNet(nn.Module):
         """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
         predictions = [self.match(query_features, support) for support in supports]
         return segment_by_vote(predictions, size, self.threshold)
-
-
-def _common_taps(*backbones: Backbone | None) -> tuple[int, ...]:
-    used = [backbone for backbone in backbones if backbone is not None]
-    if not used:
-        raise ModelError("HSNet has no backbone. Give cls_backbone, sem_backbone, or both.")
-    taps = {backbone.name: backbone.taps_per_stage for backbone in used}
-    if len(set(taps.values())) > 1:
-        raise ModelError(
-            f"The two backbones have different taps ({taps}), but they share one encoder. "
-            "Use the same architecture for both."
-        )
-    return used[0].taps_per_stage

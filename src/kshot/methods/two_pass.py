@@ -14,10 +14,10 @@ from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.voting import foreground, segment_by_vote
-from kshot.network.backbones import Backbone, FeaturePyramid
+from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.network.base_learner import PyramidPoolingHead, base_map
 from kshot.network.encoder import CHANNELS
-from kshot.network.fusion import Fusion
+from kshot.network.fusion import BothPasses, Fusion, FusionKind
 from kshot.network.hypercorrelation import MaskPosition
 
 LEAST = 1e-6
@@ -40,7 +40,8 @@ class TwoPass(nn.Module):
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
     to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
     threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpened:
-    whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`.
+    whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`. fusion:
+    "paper" merges the second pass with the base map, "both-passes" the first one too; see `network.fusion`.
     """
 
     def __init__(
@@ -53,16 +54,25 @@ class TwoPass(nn.Module):
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
         centred: bool = False,
+        first_stride: int = STRIDES[0],
         sharpened: bool = False,
+        fusion: FusionKind = "paper",
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.sharpened = sharpened
         self.matcher = HSNet(
-            cls_backbone, sem_backbone, mask_position=mask_position, channels=channels, centred=centred
+            cls_backbone,
+            sem_backbone,
+            mask_position=mask_position,
+            channels=channels,
+            centred=centred,
+            first_stride=first_stride,
         )
         self.base_head = base_head
-        self.fusion = None if base_head is None else Fusion()
+        self.fusion: Fusion | BothPasses | None = None
+        if base_head is not None:
+            self.fusion = Fusion() if fusion == "paper" else BothPasses()
 
     @property
     def cls_backbone(self) -> Backbone:
@@ -143,8 +153,12 @@ class TwoPass(nn.Module):
         return base_map(query.base_logits, episode_class if self.training else None)
 
     def fuse(self, first: Prediction, second: Tensor, base: Tensor | None) -> Prediction:
-        """Merge the second pass with the base map (eqs. 14-15)."""
-        final = second if self.fusion is None or base is None else self.fusion(second, base)
+        """Merge the second pass with the base map (eqs. 14-15), or both passes with it."""
+        final = second
+        if base is not None and isinstance(self.fusion, Fusion):
+            final = self.fusion(second, base)
+        elif base is not None and self.fusion is not None:
+            final = self.fusion(first.final, second, base)
         return first._replace(final=final, second=second, base_map=base)
 
     def segment(

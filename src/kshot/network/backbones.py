@@ -35,6 +35,9 @@ SHORT_NAMES = {
 TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
 
 
+TapPlaces = Literal["blocks", "expanded"]
+
+
 class FeaturePyramid(NamedTuple):
     """Features of a batch of images.
 
@@ -72,6 +75,8 @@ def timm_name(name: str) -> str:
 class Backbone(nn.Module):
     """A convolutional network without its head that returns a FeaturePyramid.
 
+    taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside those of an EfficientNet,
+    before the depthwise convolution. head_tap: whether `with_head` can add the classifier's last features.
     Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
     With `output_stride=8` the network runs dilated and its features are taken at every second and
     fourth position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these
@@ -86,13 +91,23 @@ class Backbone(nn.Module):
     memory_format = torch.channels_last
     """How maps lie in memory: as convolutions compute them, and as matching reads them."""
 
-    def __init__(self, name: str, *, output_stride: int = 32, trainable: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int = 32,
+        trainable: bool = False,
+        taps: TapPlaces = "blocks",
+        head_tap: bool = False,
+    ) -> None:
         super().__init__()
         self.name = timm_name(name)
         self.output_stride = output_stride
         self.trainable = trainable
-        self.taps = find_taps(self.name)
+        self.tap_places: TapPlaces = taps
+        self.taps = find_taps(self.name, taps)
         self.trunk = _create_trunk(self.name, output_stride)
+        self.head = _classifier_head(self.name) if head_tap else None
         self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
         mean, std = _normalisation(self.trunk)
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
@@ -109,8 +124,8 @@ class Backbone(nn.Module):
 
     @property
     def num_tap_channels(self) -> int:
-        """Channels of all taps together; computes the pyramid of a tiny image to count them."""
-        pyramid = self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device))
+        """Channels of all taps together, with the head's; computes a tiny image's pyramid to count them."""
+        pyramid = self.with_head(self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device)))
         return sum(tap.shape[1] for stage in pyramid.stages for tap in stage)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -135,7 +150,19 @@ class Backbone(nn.Module):
     @cached_property
     def _undilated(self) -> Any:
         """The trunk at output stride 32; cached beside the modules, because its weights are the trunk's."""
-        return _undilated_twin(self.trunk, self.name)
+        return _undilated_twin(self.trunk, self.name, self.taps)
+
+    def with_head(self, pyramid: FeaturePyramid) -> FeaturePyramid:
+        """Add the features that the classifier decides by to the taps at stride 32.
+
+        They are made of the last tap, which may be another backbone's of the same architecture.
+        """
+        if self.head is None:
+            return pyramid
+        *finer, deepest = pyramid.stages
+        with torch.no_grad():
+            wide = self.head(deepest[-1].contiguous(memory_format=self.memory_format))
+        return FeaturePyramid((*finer, (*deepest, wide)), pyramid.last)
 
     def deepest(self, images: Tensor) -> Tensor:
         """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
@@ -220,14 +247,26 @@ def _place_taps(trunk: Any, taps: tuple[tuple[Tap, ...], ...]) -> None:
             module.register_forward_hook(_tap_output)
 
 
-def _undilated_twin(trunk: Any, name: str) -> Any:
+def _classifier_head(name: str) -> nn.Sequential:
+    """Build the convolution and norm between an EfficientNet's last block and its classifier."""
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    if not isinstance(model, EfficientNet):
+        raise ModelError(
+            f"Backbone '{name}' has no convolution before its classifier to tap. Use an EfficientNet, or "
+            "leave head_tap out."
+        )
+    use_onednn(model)
+    return nn.Sequential(model.conv_head, model.bn2)
+
+
+def _undilated_twin(trunk: Any, name: str, taps: tuple[tuple[Tap, ...], ...]) -> Any:
     """Build a trunk of output stride 32 that has the dilated one's weights, also when those change."""
     with torch.device("meta"):
         twin = _create_trunk(name, STRIDES[-1]).eval()
     own = dict(trunk.named_modules())
     for path, module in twin.named_modules():
         module._parameters, module._buffers = own[path]._parameters, own[path]._buffers
-    _place_taps(twin, find_taps(name))
+    _place_taps(twin, taps)
     return twin
 
 
@@ -239,16 +278,19 @@ def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def find_taps(name: str) -> tuple[tuple[Tap, ...], ...]:
+def find_taps(name: str, places: TapPlaces = "blocks") -> tuple[tuple[Tap, ...], ...]:
     """Find the taps of a timm network at strides 8, 16 and 32, in the order of depth.
 
     ResNet: every block of layers 2, 3, 4 after the residual addition and before its last ReLU, so that
     values are signed. VGG: the convolutions of blocks 4 and 5 before their ReLUs, and the last pool.
     Others (EfficientNet, MobileNet, RegNet, ConvNeXt, ...): the outputs of the blocks of each stage.
+    places: "expanded" takes what an EfficientNet's blocks have before their depthwise convolutions.
     Raises ModelError if there is nothing to tap at one of the strides.
     """
     with torch.device("meta"):
         model = _create_trunk(name, 32)
+    if places == "expanded":
+        return _expanded_taps(name, model)
     if isinstance(model, ResNet):
         return _resnet_taps(model)
     if isinstance(model, VGG):
@@ -279,6 +321,16 @@ def _vgg_taps(model: VGG) -> tuple[tuple[Tap, ...], ...]:
 
     block_4, block_5 = between(pools[2], pools[3]), between(pools[3], pools[4])
     return block_4, block_5, (Tap(f"features.{pools[4]}", "output"),)
+
+
+def _expanded_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:
+    if not isinstance(model, EfficientNet):
+        raise ModelError(f"Backbone '{name}' has no expanded features to tap. Use an EfficientNet.")
+    stride_of = _output_strides(name, model)
+    names = [f"{path}.bn1" for path, block in model.named_modules() if hasattr(block, "conv_pwl")]
+    return tuple(
+        tuple(Tap(name, "output") for name in names if stride_of[name] == stride) for stride in STRIDES
+    )
 
 
 def _block_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot.network.backbones import Backbone
+from kshot.network.backbones import Backbone, TapPlaces
 from kshot.network.hypercorrelation import resize
 
 POOL_BINS = (1, 2, 3, 6)
@@ -105,10 +105,11 @@ class PSPNet(nn.Module):
         num_base_classes: int,
         *,
         output_stride: int = 8,
+        taps: TapPlaces = "blocks",
         learns: Literal["all", "head", "nothing"] = "nothing",
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all")
+        self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all", taps=taps)
         num_classes = num_base_classes + 1
         self.head = PyramidPoolingHead(self.backbone.num_features, num_classes, trainable=learns != "nothing")
 

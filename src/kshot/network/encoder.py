@@ -51,22 +51,24 @@ class Conv4dBlock(nn.Module):
 class Encoder(nn.Module):
     """Squeeze each stage's support axes, then mix the stages from the deepest to the finest.
 
-    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them. channels: see CHANNELS.
+    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them; without the first the
+    encoder ends at stride 16. channels: see CHANNELS.
     """
 
     def __init__(self, taps_per_stage: Sequence[int], channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
         self.out_channels = channels[-1]
+        self.num_stages = len(taps_per_stage)
         self.squeeze = nn.ModuleList(
             Conv4dBlock((taps, *channels), kernels)
-            for taps, kernels in zip(reversed(taps_per_stage), KERNEL_SIZES, strict=True)
+            for taps, kernels in zip(reversed(taps_per_stage), KERNEL_SIZES, strict=False)
         )
         mixing = (self.out_channels,) * 4
-        self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in KERNEL_SIZES[1:])
+        self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in taps_per_stage[1:])
 
     def forward(self, correlations: Sequence[Correlation]) -> Tensor:
         """Encode a hypercorrelation, deepest stage first, as (B, C, H, W) of the finest stage."""
-        strides = support_strides(correlations[0].support_size)
+        strides = support_strides(correlations[0].support_size)[: self.num_stages]
         deepest, *finer = (
             squeeze(correlation, stage_strides)
             for squeeze, correlation, stage_strides in zip(self.squeeze, correlations, strides, strict=True)

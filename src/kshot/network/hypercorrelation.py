@@ -30,6 +30,14 @@ class Descriptors(NamedTuple):
     directions: tuple[tuple[Tensor, ...], ...]
     norms: tuple[tuple[Tensor, ...], ...]
 
+    def pick(self, places: Tensor) -> "Descriptors":
+        """Give the descriptors of some images of the batch, by their places (N,); one may come twice."""
+        directions, norms = (
+            tuple(tuple(tap[places] for tap in stage) for stage in one)
+            for one in (self.directions, self.norms)
+        )
+        return Descriptors(directions, norms)
+
     def stages(self) -> tuple[tuple[Tensor, ...], ...]:
         """Give the features back that these are of, each (B, C, H, W), centred if they were."""
         return tuple(

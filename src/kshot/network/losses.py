@@ -10,12 +10,15 @@ KAPPA = 0.1
 """The paper's weight of the Shannon term in the combined loss (below eq. 8)."""
 
 
-def losses(prediction: Prediction, query_mask: Tensor, kappa: float = KAPPA) -> dict[str, Tensor]:
+def losses(
+    prediction: Prediction, query_mask: Tensor, kappa: float = KAPPA, dice_weight: float = 0.0
+) -> dict[str, Tensor]:
     """Compute each loss term of a prediction; their sum, with equal weights, is to be minimised.
 
     A term is the mean over the episodes of their means over pixels, so that it does not matter which
     episodes share a batch. query_mask: (B, H, W) long, 0 background, 1 foreground, 255 ignored. Logits are
-    resized to it. kappa: weight of the Shannon term.
+    resized to it. kappa: weight of the Shannon term. dice_weight: of a Dice term in each of them (not in the
+    paper), which counts an object's pixels as mIoU does: a share of it, however small it is.
     Returns `final` always; `cls`, `sem`, `combined`, `second` where the method has that step.
     """
     logits = {
@@ -32,6 +35,8 @@ def losses(prediction: Prediction, query_mask: Tensor, kappa: float = KAPPA) -> 
         if step is not None:
             step = resize(step.float(), query_mask.shape[-2:])
             terms[name] = _cross_entropy(step, query_mask)
+            if dice_weight:
+                terms[name] = terms[name] + dice_weight * dice(step, query_mask)
             if name == "combined":
                 terms[name] = terms[name] - kappa * shannon(step, query_mask)
     return terms
@@ -50,6 +55,19 @@ def shannon(logits: Tensor, query_mask: Tensor) -> Tensor:
     """
     per_pixel = (logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1)
     return _mean_over_known(per_pixel * (query_mask != IGNORE), query_mask)
+
+
+def dice(logits: Tensor, query_mask: Tensor) -> Tensor:
+    """Compute 1 - 2 sum(p y) / (sum p + sum y), the mean over episodes, in [0, 1] (Milletari et al. 2016).
+
+    logits: (B, 2, H, W). query_mask: (B, H, W), 255 where nothing is known. A pixel is added above and below,
+    so that an image without the object has a gradient too.
+    """
+    known = (query_mask != IGNORE).flatten(1)
+    probability = logits.softmax(dim=1)[:, 1].flatten(1) * known
+    target = (query_mask == 1).flatten(1).to(probability.dtype)
+    both = (probability * target).sum(dim=1)
+    return (1 - (2 * both + 1) / (probability.sum(dim=1) + target.sum(dim=1) + 1)).mean()
 
 
 def _mean_over_known(per_pixel: Tensor, query_mask: Tensor) -> Tensor:

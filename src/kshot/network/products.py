@@ -1,8 +1,11 @@
-"""Products of matrices, and the 1x1 convolutions that are such: on CPUs, in fp32, oneDNN computes them.
+"""Products of matrices, and the convolutions of a backbone, as oneDNN computes them fast on CPUs, in fp32.
 
 Torch itself would give a product to MKL, and with one thread a 1x1 convolution, too. MKL uses half of the
 width of AMD's AVX-512 units; oneDNN, which torch always has with it, uses all of it, and gives the same
 numbers but for the order of sums. On other devices, and in bf16, torch's own way is as good.
+
+For dilated depthwise convolutions oneDNN has no fast code: they take many times as long as plain ones. But a
+dilated convolution is a plain one on each of the interleaved grids that its kernel sees apart.
 
 Axis letters: X rows of the left matrix, N rows of the right one, C what both are as long as.
 """
@@ -46,11 +49,38 @@ class PointwiseConv2d(nn.Conv2d):
         return F.conv2d(input, weight, bias, self.stride, self.padding, dilation, self.groups)
 
 
+class DilatedDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution of stride 1 whose kernel is dilated, and padded to keep the size."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not _is_onednns(input):
+            return super()._conv_forward(input, weight, bias)
+        (rows, columns), (b, c, h, w) = self.dilation, input.shape
+        grids = F.pad(input, (0, -w % columns, 0, -h % rows)).permute(0, 2, 3, 1)
+        grids = grids.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).permute(0, 2, 4, 1, 3, 5)
+        size = grids.shape[3:5]
+        images = grids.flatten(0, 2).permute(0, 3, 1, 2)  # channels last: copied once, as it lies
+        middle = self.kernel_size[0] // 2, self.kernel_size[1] // 2
+        convolved = F.conv2d(images, weight, bias, padding=middle, groups=self.groups)
+        grids = convolved.permute(0, 2, 3, 1).unflatten(0, (b, rows, columns)).permute(0, 3, 1, 4, 2, 5)
+        return grids.reshape(b, size[0] * rows, size[1] * columns, c)[:, :h, :w].permute(0, 3, 1, 2)
+
+
 def use_onednn(network: nn.Module) -> None:
-    """Let a network's 1x1 convolutions be PointwiseConv2d; their weights and hooks stay."""
+    """Let a network's convolutions be those above, where they are such; their weights and hooks stay."""
     for module in network.modules():
-        if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding == (0, 0):
+        if type(module) is not nn.Conv2d:
+            continue
+        if module.kernel_size == (1, 1) and module.padding == (0, 0):
             module.__class__ = PointwiseConv2d
+        elif module.groups == module.in_channels == module.out_channels > 1 and _is_dilated_in_place(module):
+            module.__class__ = DilatedDepthwiseConv2d
+
+
+def _is_dilated_in_place(conv: nn.Conv2d) -> bool:
+    keeps = tuple(d * (k // 2) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    is_odd = all(k % 2 for k in conv.kernel_size)
+    return max(conv.dilation) > 1 and conv.stride == (1, 1) and is_odd and conv.padding == keeps
 
 
 def _is_onednns(tensor: Tensor) -> bool:

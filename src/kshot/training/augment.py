@@ -1,6 +1,6 @@
-"""Change a photograph and its label map alike, for the base learner's training.
+"""Change an image and its label map alike: for the base learner, and for episodes.
 
-What is drawn is apart from how it is applied: `draw_changes` depends on its key alone, so that neither
+What is drawn is apart from how it is applied: drawing depends on a key or a generator alone, so that neither
 workers nor a resumed run can change what is trained on.
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
 from kshot.annotations.label_pictures import Truth
@@ -32,6 +32,142 @@ class Changes(NamedTuple):
     flip: bool
     left: float
     top: float
+
+
+class Colours(NamedTuple):
+    """Changes of an image's colours. Factors of 1 and a shift of 0 change nothing.
+
+    hue: shift as a share of the colour circle. noise: standard deviation in grey levels of 255, for
+    `noise_key`. blur: radius in pixels at the image's final size. grey, invert: whether it loses its colours;
+    whether it becomes its negative.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    gamma: float = 1.0
+    blur: float = 0.0
+    noise: float = 0.0
+    noise_key: int = 0
+    grey: bool = False
+    invert: bool = False
+
+
+class View(NamedTuple):
+    """How one image of an episode is seen: geometry, then colours.
+
+    scale: 1 squashes the whole image to the network's square, 2 shows a quarter of it. stretch: factor of the
+    width over that of the height. degrees: it is turned by. left, top: where the square lies, from 0 to 1 of
+    the room there is.
+    """
+
+    scale: float = 1.0
+    stretch: float = 1.0
+    degrees: float = 0.0
+    flip: bool = False
+    left: float = 0.5
+    top: float = 0.5
+    colours: Colours = Colours()
+
+
+class ViewRanges(NamedTuple):
+    """How far views may differ from the image as it is."""
+
+    scale: tuple[float, float] = (0.8, 1.6)
+    stretch: float = 1.25
+    degrees: float = 10.0
+    colour: float = 1.0
+    """Strength of the changes of colour; 0: none."""
+    special: float = 0.0
+    """Probability of a grey image, and half of it of a negative."""
+
+
+GENTLE = ViewRanges()
+"""For objects in photographs, which stand upright and have their colours."""
+
+STRONG = ViewRanges(scale=(0.7, 2.5), stretch=1.5, degrees=30.0, colour=1.5, special=0.1)
+"""For regions, textures and small items, which lie in any direction."""
+
+
+def draw_view(random: np.random.Generator, ranges: ViewRanges) -> View:
+    """Draw a view."""
+    low, high = (math.log(value) for value in ranges.scale)
+    wide = math.log(ranges.stretch)
+    return View(
+        scale=math.exp(random.uniform(low, high)),
+        stretch=math.exp(random.uniform(-wide, wide)),
+        degrees=random.uniform(-ranges.degrees, ranges.degrees) if random.random() < 0.5 else 0.0,
+        flip=bool(random.random() < 0.5),
+        left=random.random(),
+        top=random.random(),
+        colours=draw_colours(random, ranges.colour, ranges.special),
+    )
+
+
+def draw_colours(random: np.random.Generator, strength: float, special: float = 0.0) -> Colours:
+    """Draw changes of colour. special: probability of a grey image, and half of it of a negative."""
+
+    def factor(most: float) -> float:
+        return math.exp(random.uniform(-most, most) * strength)
+
+    return Colours(
+        brightness=factor(0.3),
+        contrast=factor(0.3),
+        saturation=factor(0.5),
+        hue=random.uniform(-0.04, 0.04) * strength if random.random() < 0.5 else 0.0,
+        gamma=factor(0.25),
+        blur=random.uniform(0.2, 1.2) * min(strength, 1.0) if random.random() < 0.25 else 0.0,
+        noise=random.uniform(1.0, 10.0) * strength if random.random() < 0.25 else 0.0,
+        noise_key=int(random.integers(2**31)),
+        grey=bool(random.random() < special),
+        invert=bool(random.random() < special / 2),
+    )
+
+
+def apply_view(image: Image.Image, labels: Truth, view: View, size: int) -> tuple[Image.Image, Truth]:
+    """Show an image and its labels (H, W) in a view: the network's square of `size` pixels, and its labels.
+
+    A view without changes is the squashed image, as the model sees it in use. What lies outside the image has
+    ImageNet's mean colour, and no label (255).
+    """
+    turned = math.sqrt(view.stretch)
+    sides = round(size * view.scale * turned), round(size * view.scale / turned)
+    small = image.resize(sides, Image.Resampling.BILINEAR)
+    mask = Image.fromarray(labels).resize(sides, Image.Resampling.NEAREST)
+    if view.degrees:
+        small = small.rotate(view.degrees, Image.Resampling.BILINEAR, fillcolor=MEAN_COLOUR)
+        mask = mask.rotate(view.degrees, Image.Resampling.NEAREST, fillcolor=IGNORE)
+    if view.flip:
+        small, mask = ImageOps.mirror(small), ImageOps.mirror(mask)
+    box = _crop_box(sides, view.left, view.top, size)
+    seen = _cut(small, box, MEAN_COLOUR)
+    return apply_colours(seen, view.colours), np.array(_cut(mask, box, IGNORE))
+
+
+def apply_colours(image: Image.Image, colours: Colours) -> Image.Image:
+    """Change an RGB image's colours."""
+    if colours.blur > 0:
+        image = image.filter(ImageFilter.GaussianBlur(colours.blur))
+    if colours.hue:
+        hue, *others = image.convert("HSV").split()
+        shift = round(256 * colours.hue)
+        image = Image.merge("HSV", (hue.point([(v + shift) % 256 for v in range(256)]), *others))
+        image = image.convert("RGB")
+    for enhance, factor in (
+        (ImageEnhance.Color, 0.0 if colours.grey else colours.saturation),
+        (ImageEnhance.Brightness, colours.brightness),
+        (ImageEnhance.Contrast, colours.contrast),
+    ):
+        if factor != 1:
+            image = enhance(image).enhance(factor)
+    if colours.gamma != 1:
+        image = image.point([round(255 * (v / 255) ** colours.gamma) for v in range(256)] * 3)
+    if colours.noise:
+        random = np.random.default_rng(colours.noise_key)
+        noise = random.normal(0, colours.noise, (image.height, image.width, 1))
+        image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+    return ImageOps.invert(image) if colours.invert else image
 
 
 def draw_changes(
@@ -70,23 +206,22 @@ def apply_changes(picture: Image.Image, labels: Truth, changes: Changes, crop: i
         picture = picture.filter(ImageFilter.GaussianBlur(changes.blur))
     if changes.flip:
         picture, mask = ImageOps.mirror(picture), ImageOps.mirror(mask)
-    box = _crop_box(size, changes, crop)
-    return _to_image(_cut(picture, box, MEAN_COLOUR)), _to_labels(_cut(mask, box, IGNORE))
+    box = _crop_box(size, changes.left, changes.top, crop)
+    return to_tensor(_cut(picture, box, MEAN_COLOUR)), _to_labels(_cut(mask, box, IGNORE))
 
 
 def squash(picture: Image.Image, labels: Truth, size: int) -> tuple[Tensor, Tensor]:
     """Squash a photograph and its label map to a square, unchanged otherwise; types as `apply_changes`."""
     small = picture.resize((size, size), Image.Resampling.BILINEAR)
-    return _to_image(small), _to_labels(
+    return to_tensor(small), _to_labels(
         Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
     )
 
 
-def _crop_box(size: tuple[int, int], changes: Changes, crop: int) -> tuple[int, int, int, int]:
-    """Place the crop; where the photograph is smaller, it reaches beyond its edges."""
-    left = round(changes.left * (size[0] - crop))
-    top = round(changes.top * (size[1] - crop))
-    return left, top, left + crop, top + crop
+def _crop_box(size: tuple[int, int], left: float, top: float, crop: int) -> tuple[int, int, int, int]:
+    """Place the crop; where the image is smaller, it reaches beyond its edges."""
+    x, y = round(left * (size[0] - crop)), round(top * (size[1] - crop))
+    return x, y, x + crop, y + crop
 
 
 def _cut(picture: Image.Image, box: tuple[int, int, int, int], fill: int | tuple[int, ...]) -> Image.Image:
@@ -95,7 +230,8 @@ def _cut(picture: Image.Image, box: tuple[int, int, int, int], fill: int | tuple
     return canvas
 
 
-def _to_image(picture: Image.Image) -> Tensor:
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Make a tensor (3, H, W) in [0, 1] of an RGB image."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 

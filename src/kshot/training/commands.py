@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from kshot.errors import DataError, fault_of
 
 if TYPE_CHECKING:
+    from kshot.data.folder import Folder
     from kshot.training.recipes import Recipe
 
 RecipeName = Annotated[
-    Literal["paper-pascal", "paper-coco", "lite"],
+    Literal["paper-pascal", "paper-coco", "lite", "lite-two-pass", "lite-general"],
     typer.Option("--recipe", help="Settings to start from; the other options change single ones."),
 ]
 Data = Annotated[
@@ -37,7 +38,8 @@ UnknownPixels = Annotated[
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Of a step, over all processes.", min=1)]
 Accumulate = Annotated[int | None, typer.Option(help="Parts of a batch, to save memory.", min=1)]
 PrecisionName = Annotated[
-    Literal["no", "bf16", "fp16"] | None, typer.Option("--precision", help="Of the matrix products.")
+    Literal["auto", "no", "bf16", "fp16"] | None,
+    typer.Option("--precision", help="Of the matrix products; auto: bf16 where the machine is fast at it."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on at the last checkpoint of --out.")]
@@ -66,6 +68,13 @@ def pretrain(
             metavar="CLASS",
             help="Keep this class from it, too; repeat for several. `kshot train` can then read it with "
             "features that have never seen it.",
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Base learner to train on from, instead of ImageNet's weights; it may know other classes.",
+            metavar="DIR_OR_MODEL",
         ),
     ] = None,
     epochs: Annotated[
@@ -128,6 +137,7 @@ def pretrain(
         open_dataset(config.data, root),
         out,
         Machine(device, resume, tensorboard, checkpoint_seconds),
+        start_from=start_from,
         backbone_weights=backbone_weights,
         workers=workers,
         arguments=tuple(context.obj),
@@ -171,6 +181,18 @@ def train(
     ] = None,
     novel_pixels: NovelPixels = None,
     unknown_pixels: UnknownPixels = None,
+    extra_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another data set to draw episodes from: a folder of images/ and masks/, or "
+            "coco-mini-60=DIR. Repeatable; for recipes that mix kinds of episodes.",
+            metavar="DIR",
+        ),
+    ] = None,
+    dev_root: Annotated[
+        Path | None,
+        typer.Option(help="Where the images of validation lie, if not in --root.", metavar="DIR"),
+    ] = None,
     batch: BatchSize = None,
     accumulate: Accumulate = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
@@ -257,6 +279,10 @@ def train(
     from kshot.training.loop import Machine, leave_processes
     from kshot.training.meta_train import train as run
 
+    extra = dict(_extra_data(text) for text in extra_data or ())
+    if extra and config.mix is None:
+        raise DataError("--extra-data is for recipes that mix kinds of episodes: --recipe lite-general.")
+
     typer.echo(f"Training into {out}. It can take minutes until the first line of progress.")
     run(
         config,
@@ -266,6 +292,8 @@ def train(
         cache=cache,
         cache_gb=cache_gb,
         base_learners=base_learner or (),
+        extra=extra,
+        validate_on=None if dev_root is None else open_dataset(config.data, dev_root),
         start_from=start_from,
         backbone_weights=backbone_weights,
         arguments=tuple(context.obj),
@@ -279,12 +307,14 @@ def _recipe(name: str, backbone: str | None, fold: int) -> "Recipe":
         raise DataError("Training needs accelerate: pip install accelerate.")
     if find_spec("matplotlib") is None:
         raise DataError("Training draws its curves with matplotlib: pip install matplotlib.")
-    from kshot.training.recipes import lite, paper_coco, paper_pascal
+    from kshot.training.recipes import lite, lite_general, lite_two_pass, paper_coco, paper_pascal
 
     recipe: Callable[..., Recipe] = {
         "paper-pascal": paper_pascal,
         "paper-coco": paper_coco,
         "lite": lite,
+        "lite-two-pass": lite_two_pass,
+        "lite-general": lite_general,
     }[name]
     with _named_faults():
         return recipe(fold=fold) if backbone is None else recipe(backbone, fold=fold)
@@ -314,6 +344,17 @@ def _holds_nothing_out(data: str, fold: int) -> bool:
         return False
     typer.echo(f"{data} shows fewer than {MIN_CLASSES} classes: all are trained on, and none is held out.")
     return True
+
+
+def _extra_data(text: str) -> "tuple[str, Folder]":
+    from kshot.data.folder import COCO_MINI, Folder
+    from kshot.data.folds import COCO_CLASSES
+
+    name, _, place = text.rpartition("=")
+    root = Path(place)
+    if name not in ("", COCO_MINI):
+        raise DataError(f"--extra-data is '{text}'; give a folder, or {COCO_MINI}=DIR.")
+    return name or root.name, Folder(root, COCO_CLASSES if name else ())
 
 
 def _stage(text: str) -> dict[str, int]:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kshot.engine import multiplies_bf16
 from kshot.errors import DataError
 from kshot.progress import progress
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.recipes import Precision, PretrainConfig, TrainConfig
-from kshot.training.run_folder import RunFolder
+from kshot.training.run_folder import LEFT_OUT, RunFolder
 from kshot.training.watchdog import PATIENCE, watch
 
 LOG_EVERY = 10
@@ -63,7 +64,7 @@ class Machine:
         """
         accelerator = Accelerator(
             cpu=self.device == "cpu",
-            mixed_precision=precision,
+            mixed_precision=resolve_precision(precision, self.device),
             gradient_accumulation_steps=accumulate,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
@@ -74,6 +75,15 @@ class Machine:
                 f"with {accumulate} parts each. Make --batch a multiple of {parts}."
             )
         return accelerator
+
+
+def resolve_precision(precision: Precision, device: str) -> Precision:
+    """Choose what "auto" means here: bf16 on GPUs and on CPUs that multiply it, else full precision."""
+    if precision != "auto":
+        return precision
+    if device == "cpu" or not torch.cuda.is_available():
+        return "bf16" if multiplies_bf16() else "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "no"
 
 
 def set_up(
@@ -126,10 +136,14 @@ class Phase(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What came of a step: its losses, and whether it was taken, or left out: its gradient was not finite."""
+    """What came of a step: its losses, and whether it was taken, or left out: its gradient was not finite.
+
+    broken: names of the weights whose gradients were not finite.
+    """
 
     losses: dict[str, Tensor]
     is_taken: bool
+    broken: tuple[str, ...] = ()
 
 
 def fit(training: "Training", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
@@ -140,14 +154,18 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
     """
     phase, is_main = training.phase, training.accelerator.is_main_process
     last_saved = time.monotonic()
-    losses = _Losses(training.step)
+    losses, left_out = _Losses(training.step), 0
     with (
         progress("Training", "steps", training.step) as on_progress,
         watch(training.accelerator.num_processes, phase.machine.patience) as watchdog,
     ):
         for parts in batches(training.step):
-            losses.add(training.take_step(parts))
+            taken = training.take_step(parts)
+            losses.add(taken)
             watchdog.step()
+            if not taken.is_taken:
+                left_out += 1
+                run.log_left_out(_left_out(training, taken))
             if training.num_left_out == GIVE_UP_AFTER:
                 raise DataError(_broken(training, run))
             step, is_last = training.step, training.step == phase.steps
@@ -156,7 +174,10 @@ def fit(training: "Training", batches: Batches, run: RunFolder, validate: Valida
                 losses = _Losses(step)
                 run.log(entry)
                 if is_main:
-                    on_progress(step, phase.steps, f"loss {sum(entry['losses'].values()):.3f}")
+                    note = f"loss {sum(entry['losses'].values()):.3f}"
+                    if left_out:
+                        note += f", {left_out} steps left out (see {LEFT_OUT} in the run's folder)"
+                    on_progress(step, phase.steps, note)
             if is_last or (phase.validate_every and step % phase.validate_every == 0):
                 with watchdog.paused():
                     if is_main:
@@ -226,7 +247,7 @@ class Training:
         self.prepared.train()
         buffers = [buffer.clone() for buffer in self.learner.buffers()]  # BatchNorm's would keep a NaN
         losses: dict[str, Tensor] = {}
-        is_taken = True
+        is_taken, broken = True, tuple[str, ...]()
         for part in parts:
             with self.accelerator.accumulate(self.prepared):
                 terms = self.prepared(part)
@@ -235,6 +256,8 @@ class Training:
                     is_taken = self._clip()
                 if is_taken:
                     self.prepared_optimiser.step()
+                else:
+                    broken = self._broken_gradients()
                 self.prepared_optimiser.zero_grad()
             for name, term in terms.items():
                 losses[name] = losses.get(name, 0) + term.detach() / len(parts)
@@ -245,7 +268,7 @@ class Training:
             self.average.update_parameters(self.learner)
         self.num_left_out = 0 if is_taken else self.num_left_out + 1
         self.step += 1
-        return Step(losses, is_taken)
+        return Step(losses, is_taken, broken)
 
     def _clip(self) -> bool:
         """Clip the gradient, if that is asked for; tell whether it is finite."""
@@ -254,6 +277,11 @@ class Training:
         assert norm is not None
         # In fp16 a gradient that overflows is nothing unusual: the scaler leaves the step out by itself.
         return self.accelerator.scaler is not None or math.isfinite(norm)
+
+    def _broken_gradients(self) -> tuple[str, ...]:
+        """Name the weights whose gradients are not finite."""
+        given = ((name, weight.grad) for name, weight in self.learner.named_parameters())
+        return tuple(name for name, grad in given if grad is not None and not grad.isfinite().all())
 
     def checkpoint(self, recipe: str) -> Checkpoint:
         """Give the state after the last step."""
@@ -314,14 +342,24 @@ class _Losses:
         }
 
 
+def _left_out(training: Training, step: Step) -> dict[str, Any]:
+    """Say of a step that was left out what it showed, its losses, and which gradients were not finite."""
+    number = training.step - 1
+    return {
+        "phase": training.phase.number,
+        "step": number,
+        "losses": {name: repr(value.item()) for name, value in step.losses.items()},
+        "not_finite": list(step.broken),
+        "shows": training.phase.shows(number),
+    }
+
+
 def _broken(training: Training, run: RunFolder) -> str:
-    """Write down what the last steps have shown; say that, and what to do."""
-    last = range(training.step - GIVE_UP_AFTER, training.step)
-    path = run.write_broken({step: training.phase.shows(step) for step in last})
+    """Say that the last steps were all left out, and what to do."""
     return (
         f"The gradient was not finite in {GIVE_UP_AFTER} steps in a row, the last of them step "
         f"{training.step}. Lower the learning rate (--lr), or train at full precision (--precision no); "
-        f"--resume goes on from the last checkpoint. What the steps have shown is in {path}."
+        f"--resume goes on from the last checkpoint. What the steps showed is in {run.path / LEFT_OUT}."
     )
 
 

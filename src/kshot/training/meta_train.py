@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,15 +16,17 @@ from kshot.benchmark.provenance import record_provenance
 from kshot.benchmark.selection import check_held_out
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import benchmark_of
+from kshot.data.folder import Folder
 from kshot.data.truth import Dataset
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import FeaturePyramid, timm_name
+from kshot.network.backbones import STRIDES, FeaturePyramid, timm_name
 from kshot.network.base_learner import PSPNet
+from kshot.network.fusion import Fusion
 from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
-from kshot.network.weights import fill, load_backbone, read_state, state_sha256
+from kshot.network.weights import fill, read_state, state_sha256
 from kshot.pretrained import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -31,12 +34,13 @@ from kshot.pretrained import (
     base_learner_names,
     build_method,
     find_folder,
+    imagenet_backbone,
     load_model,
     read_config,
     save_model,
 )
 from kshot.training.cards import model_card
-from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
+from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes, ViewEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import TrainConfig
@@ -66,6 +70,8 @@ def train(
     cache: Path,
     cache_gb: float,
     base_learners: Sequence[str | Path] = (),
+    extra: Mapping[str, Folder] | None = None,
+    validate_on: Dataset | None = None,
     start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
     arguments: tuple[str, ...] = (),
@@ -75,6 +81,8 @@ def train(
     base_learners: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
     "sem" or "both"; without it that of start_from. More of them read the episodes whose class it knows, see
     `TrainingEpisodes`.
+    extra: further data sets by name, for a config with a `mix`. validate_on: the images that validation
+    episodes are drawn from, if not those of `dataset`.
     start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights; an
     hsnet also as the first part of a two-pass.
     """
@@ -95,6 +103,10 @@ def train(
         known["centred"] = start.centred
         if config.sharpened is None:
             known["sharpened"] = start.sharpened
+    if config.mix is not None:
+        known["extra_data"] = tuple(extra or ())
+        if len(learner_folders) > 1:
+            raise ModelError("A training with a mix of episodes takes one base learner. Give one.")
     config = config.model_copy(update=known)
     accelerator, run, checkpoint = set_up(config, out, machine)
 
@@ -108,23 +120,23 @@ def train(
     matcher = method.matcher if isinstance(method, TwoPass) else method
     networks = [learner.network.to(accelerator.device) for learner in learners]
     budget = Budget(cache, int(cache_gb * 2**30))
-    readers = {
-        stage.image_size: FeatureReader(
-            dataset,
-            matcher,
-            networks,
-            stage.image_size,
-            budget,
-            accelerator.device,
-        )
-        for stage in config.sizes
-    }
-    episodes = TrainingEpisodes(config, dataset, [learner.about.base_classes for learner in learners])
+
+    def reader_of(files: Dataset, size: int) -> FeatureReader:
+        return FeatureReader(files, matcher, networks, size, budget, accelerator.device)
+
+    readers = {stage.image_size: reader_of(dataset, stage.image_size) for stage in config.sizes}
+    episodes: TrainingEpisodes | ViewEpisodes
+    if config.mix is None:
+        episodes = TrainingEpisodes(config, dataset, [learner.about.base_classes for learner in learners])
+    else:
+        known_classes = learners[0].about.base_classes if learners else ()
+        episodes = ViewEpisodes(config, dataset, extra or {}, known_classes)
     if checkpoint is None:
         centre(matcher, readers[model.image_size], episodes.photographs)
     if matcher.sem_means is not None:
         centre_others(readers, model.image_size, episodes.photographs)
-    validation = Validation(config, dataset, readers[model.image_size], accelerator)
+    files = dataset if validate_on is None else validate_on
+    validation = Validation(config, files, reader_of(files, model.image_size), accelerator)
     if checkpoint is not None:
         run.forget_after(checkpoint.phase, checkpoint.step)
     elif accelerator.is_main_process:
@@ -134,7 +146,7 @@ def train(
 
     # Fit.
     steps = sum(stage.steps for stage in config.sizes)
-    learner = Matching(method, config.kappa)
+    learner = Matching(method, config.kappa, config.dice)
     training = Training(
         learner,
         Adam(groups(learner, config), fused=True),
@@ -158,8 +170,12 @@ def train(
         rank, world = accelerator.process_index, accelerator.num_processes
         for step in range(first, steps):
             mine = range(step * config.batch + rank, (step + 1) * config.batch, world)
-            reader = readers[size_at(config, step)]
-            yield [episodes.read(part, reader) for part in _split(mine, config.accumulate)]
+            size = size_at(config, step)
+            parts = _split(mine, config.accumulate)
+            if isinstance(episodes, TrainingEpisodes):
+                yield [episodes.read(part, readers[size]) for part in parts]
+            else:
+                yield [episodes.read(part, size, method, accelerator.device) for part in parts]
 
     def validate(learner: Matching) -> dict[str, float]:
         scores = validation.score(learner.method)
@@ -205,7 +221,34 @@ def fill_from(folder: Path, method: HSNet | TwoPass, backbone_weights: Path | No
     becomes = "matcher." if isinstance(start, HSNet) and isinstance(method, TwoPass) else ""
     learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
     given = {f"{becomes}{key}": value for key, value in learned.items()}
-    fill(method, method.state_dict() | given, what=f"Weights in {folder / WEIGHTS_FILE}")
+    state = method.state_dict()
+    kind = "paper" if isinstance(getattr(method, "fusion", None), Fusion) else "both-passes"
+    if getattr(start, "fusion", None) is not None and kind != read_config(folder / CONFIG_FILE).fusion:
+        given = {key: value for key, value in given.items() if not key.startswith("fusion.")}
+    matcher = method.matcher if isinstance(method, TwoPass) else method
+    if matcher.cls_backbone is not None and matcher.cls_backbone.head is not None:
+        given = _with_room_for_head(given, state)
+    if matcher.num_stages < len(STRIDES):
+        finest = ("encoder.squeeze.2.", "encoder.mix.1.")  # of stride 8, which is not matched here
+        given = {
+            key: value for key, value in given.items() if not key.removeprefix("matcher.").startswith(finest)
+        }
+    fill(method, state | given, what=f"Weights in {folder / WEIGHTS_FILE}")
+
+
+def _with_room_for_head(given: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let weights of a network without the head's tap begin as they were in one that has it.
+
+    The first convolutions at stride 32 read the new tap with weights of 0. The means are measured again.
+    """
+    kept = {}
+    for key, value in given.items():
+        if key.endswith("_means") and value.shape != state[key].shape:
+            continue
+        if "encoder.squeeze.0.convs.0" in key and value.ndim == 4 and value.shape != state[key].shape:
+            value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
+        kept[key] = value
+    return kept
 
 
 class BaseLearner(NamedTuple):
@@ -234,11 +277,17 @@ def build(
         channels=config.channels,
         centred=config.centred,
         sharpened=bool(config.sharpened),
+        taps=config.taps,
+        head_tap=config.head_tap,
+        first_stride=config.first_stride,
+        base_stride=config.base_stride,
+        fusion=config.fusion,
         base_classes=() if base_learner is None else base_learner.about.base_classes,
         image_size=config.sizes[-1].image_size,
         selected_on=config.select_on,
     )
-    method = cast(HSNet | TwoPass, build_method(model, lambda name: load_backbone(name, backbone_weights)))
+    backbone = partial(imagenet_backbone, weights=backbone_weights)
+    method = cast(HSNet | TwoPass, build_method(model, backbone))
     if base_learner is not None:
         state = base_learner.network.state_dict()
         method.load_state_dict({k: state[n] for k, n in base_learner_names(method).items()}, strict=False)
@@ -251,7 +300,7 @@ def read_base_learner(config: TrainConfig, folder: Path) -> BaseLearner:
     Raises ModelError or WeightsError as `load_base_learner` does, and ModelError or DataError if it is of
     another backbone, or has seen what is chosen on.
     """
-    about, network = load_base_learner(folder)
+    about, network = load_base_learner(folder, output_stride=config.base_stride, taps=config.taps)
     if timm_name(about.backbone) != timm_name(config.backbone):
         raise ModelError(
             f"The base learner in {folder} has the backbone {about.backbone}, but the meta-learner "
@@ -308,10 +357,10 @@ def centre_others(readers: dict[int, FeatureReader], image_size: int, photograph
 class Matching(nn.Module):
     """A method with its losses."""
 
-    def __init__(self, method: HSNet | TwoPass, kappa: float) -> None:
+    def __init__(self, method: HSNet | TwoPass, kappa: float, dice_weight: float = 0.0) -> None:
         super().__init__()
         self.method: HSNet | TwoPass = method
-        self.kappa = kappa
+        self.kappa, self.dice_weight = kappa, dice_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch of episodes."""
@@ -319,7 +368,7 @@ class Matching(nn.Module):
             prediction = self.method.match(batch.query, batch.support, batch.episode_class)
         else:
             prediction = self.method.match(batch.query, batch.support)
-        return losses(prediction, batch.query_mask, self.kappa)
+        return losses(prediction, batch.query_mask, self.kappa, self.dice_weight)
 
 
 def groups(learner: Matching, config: TrainConfig) -> list[dict[str, Any]]:

@@ -10,13 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from kshot.base_learners import BaseLearnerConfig, save_base_learner
+from kshot.base_learners import (
+    BaseLearnerConfig,
+    extend,
+    find_base_learner,
+    load_base_learner,
+    save_base_learner,
+)
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.truth import Dataset
 from kshot.episode import IGNORE
 from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import resize
-from kshot.network.weights import load_weights
+from kshot.network.weights import load_weights, read_state, state_sha256
+from kshot.pretrained import WEIGHTS_FILE
 from kshot.training.base_data import BaseData, BaseReader, BaseValidation
 from kshot.training.cards import base_learner_card
 from kshot.training.loop import Machine, Phase, Training, fit, set_up
@@ -33,13 +40,21 @@ def pretrain(
     out: Path,
     machine: Machine,
     *,
+    start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
     workers: int = 0,
     arguments: tuple[str, ...] = (),
 ) -> None:
-    """Train a base learner, and write it to the run's folder `out`, for `train` to build upon."""
+    """Train a base learner, and write it to the run's folder `out`, for `train` to build upon.
+
+    start_from: a base learner, as `find_base_learner` takes it, to train on from; it may know other classes.
+    """
     # Set up.
     start, provenance = time.monotonic(), record_provenance(arguments)
+    if start_from is not None:
+        folder = find_base_learner(start_from)
+        digest = state_sha256(read_state(folder / WEIGHTS_FILE))
+        config = config.model_copy(update={"start_from_sha256": digest})
     accelerator, run, checkpoint = set_up(config, out, machine)
 
     # Build.
@@ -49,6 +64,8 @@ def pretrain(
     network = _build(config, data, 0)
     if checkpoint is None:
         load_weights(network.backbone, backbone_weights)
+        if start_from is not None:
+            extend(*load_base_learner(folder), network, data.class_names)
         run.begin()
         run.log({"phase": 0, "step": 0, "validation": validation.score(network, limit=LOOK)})
     else:

@@ -6,10 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
+from kshot.network.backbones import TapPlaces
 from kshot.network.encoder import CHANNELS
+from kshot.network.fusion import FusionKind
 from kshot.network.losses import KAPPA
 
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
+"""auto: bf16 where the machine multiplies it fast, else none."""
 
 
 class PretrainPhase(BaseModel):
@@ -60,6 +63,8 @@ class PretrainConfig(BaseModel):
     precision: Precision = "no"
     accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch goes through the network, to save memory."""
+    start_from_sha256: str | None = None
+    """Digest of the base learner that it started from, if it did; filled in by the training."""
     kept_back: int = Field(default=0, ge=0)
     """Training photographs that are kept back, to validate on; 0: the base classes' val lists are used."""
     seed: int = 0
@@ -73,6 +78,27 @@ class SizeStage(BaseModel):
     steps: int = Field(ge=1)
     image_size: int = Field(ge=33)
     """Side in pixels to which images are squashed. EfficientNets want 32 n + 1: see docs/architecture.md."""
+
+
+class EpisodeMix(BaseModel):
+    """How often each kind of episode is drawn: weights, in any unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: float = Field(default=1.0, ge=0)
+    """Two images of a class of `data`."""
+    extra: float = Field(default=0.0, ge=0)
+    """Two images of a class of the extra data sets, each set equally often."""
+    regions: float = Field(default=0.0, ge=0)
+    """A region of an image, found again in another view of it; see `training.regions`."""
+    parts: float = Field(default=0.0, ge=0)
+    """A region inside an object, likewise."""
+    items: float = Field(default=0.0, ge=0)
+    """Small items that repeat; see `training.synthetic`."""
+    mosaics: float = Field(default=0.0, ge=0)
+    """Textures beside textures."""
+    thin: float = Field(default=0.0, ge=0)
+    """Thin structures over a texture."""
 
 
 class TrainConfig(BaseModel):
@@ -98,6 +124,19 @@ class TrainConfig(BaseModel):
     does as that one did."""
     flip: bool = False
     """Whether queries and supports are mirrored, each half of the time."""
+    mix: EpisodeMix | None = None
+    """Kinds of episodes, whose images are changed, each in its own way, at every use (`training.augment`).
+    None: images of classes as they are, with features from the cache (paper)."""
+    extra_data: tuple[str, ...] = ()
+    """Names of the further data sets that `mix` draws from; filled in by the training."""
+    taps: TapPlaces = "blocks"
+    head_tap: bool = False
+    first_stride: Literal[8, 16] = 8
+    base_stride: Literal[8, 16] = 8
+    fusion: FusionKind = "paper"
+    """These five are the model's: see `pretrained.ModelConfig`."""
+    dice: float = Field(default=0.0, ge=0)
+    """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
     sizes: tuple[SizeStage, ...]
     """The last one's size is the model's."""
     batch: int = Field(default=24, ge=1)
@@ -217,7 +256,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             head_lr=1e-3,
             weight_decay=1e-2,
             clip=5.0,
-            precision="bf16",
+            precision="auto",
             kept_back=100,
         ),
         TrainConfig(
@@ -238,7 +277,38 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             decay="cosine",
             clip=5.0,
             ema=0.995,
-            precision="bf16",
+            precision="auto",
             select_on="base",
         ),
     )
+
+
+def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
+    """Give the settings of the `two-pass` that ships: base data of PASCAL-5i alone, on two CPU cores."""
+    recipe = lite(backbone, fold)
+    pretrain = recipe.pretrain.model_copy(
+        update={"hold_out": False, "phases": (PretrainPhase(epochs=10, output_stride=16),)}
+    )
+    train = recipe.train.model_copy(
+        update={
+            "mix": EpisodeMix(classes=1.0),
+            "class_cap": 100,
+            "flip": False,  # views are mirrored themselves
+            "base_stride": 16,
+            "fusion": "both-passes",
+            "dice": 0.5,
+            "sharpened": True,
+            "sizes": (SizeStage(steps=6000, image_size=257), SizeStage(steps=1500, image_size=321)),
+            "lr": 5e-4,
+            "fusion_lr": 5e-3,
+            "select_on": None,
+        }
+    )
+    return Recipe(pretrain, train)
+
+
+def lite_general(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
+    """Give the settings of `two-pass-general`: things, parts, textures, small items, thin structures."""
+    pretrain, train = lite_two_pass(backbone, fold)
+    mix = EpisodeMix(classes=0.34, extra=0.2, regions=0.18, parts=0.06, items=0.09, mosaics=0.06, thin=0.07)
+    return Recipe(pretrain, train.model_copy(update={"mix": mix}))

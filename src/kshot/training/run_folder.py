@@ -21,8 +21,8 @@ RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "curves.png",
     "tensorboard",
 )
-BROKEN = "broken_steps.json"
-"""What was shown before a run gave up; there is none of a run that ended well."""
+LEFT_OUT = "left_out.jsonl"
+"""Of each step that was left out, if there is one: what it showed, and which gradients were not finite."""
 
 WORTH_KEEPING = (CHECKPOINT, METRICS)
 """Files without which a folder holds no run yet, but at most the start of one that was stopped early.
@@ -105,12 +105,10 @@ class RunFolder:
         for path in self.path.glob(f"{TEMPORARY}*"):
             path.unlink()
 
-    def write_broken(self, shown: dict[int, Any]) -> Path:
-        """Write down what steps have shown, by their numbers from 0; give the file's path."""
-        path = self.path / BROKEN
+    def log_left_out(self, entry: dict[str, Any]) -> None:
+        """Write down a step that was left out."""
         if self.is_main:
-            write_text(json.dumps(shown, indent=2) + "\n", path)
-        return path
+            append_text(json.dumps(entry) + "\n", self.path / LEFT_OUT)
 
     def finish(self, metrics: dict[str, Any], card: str, provenance: Provenance) -> None:
         """Write what the run came to, with its card; the last files of a run."""
