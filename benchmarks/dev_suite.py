@@ -46,9 +46,9 @@ class Run(NamedTuple):
     shots: int
     queries: int | None
 
-    def file(self, model: str) -> Path:
+    def file(self, model: str, folder: Path | None = None) -> Path:
         """Give the place of a model's result."""
-        return RESULTS / f"{self.data}_{model}_{self.shots}shot.json"
+        return (RESULTS if folder is None else folder) / f"{self.data}_{model}_{self.shots}shot.json"
 
 
 TASKS_1, TASKS_5, VOC = Run("tasks", 1, 5), Run("tasks", 5, 5), Run("voc-dev", 1, None)
@@ -99,15 +99,22 @@ def check_name(name: str) -> None:
         raise DataError(f"'{name}' names no folder of a model. Give NAME=FOLDER.")
 
 
-def score(name: str, run: Run, sets: list[TaskSet]) -> None:
-    """Score a model or peer, and write its result."""
-    provenance = record_provenance([]).model_copy(update={"command": "make dev-results"})
+def score(
+    name: str,
+    run: Run,
+    sets: list[TaskSet],
+    folder: Path | None = None,
+    command: str = "make dev-results",
+) -> None:
+    """Score a model or peer, and write its result; folder: where to, if not to RESULTS."""
+    provenance = record_provenance([]).model_copy(update={"command": command})
     drawn = draw_episodes(sets, run.shots, queries=run.queries)
     runner, record = load(name)
     with progress(f"{run.data} {run.shots}-shot {record.name}", "episodes") as on_progress:
         result = score_suite(runner, record, sets, drawn, provenance, on_progress=on_progress)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_result(result, run.file(record.name))
+    path = run.file(record.name, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_result(result, path)
 
 
 def load(name: str) -> tuple[Runner, ModelRecord | PeerRecord]:

@@ -9,16 +9,27 @@ again. The table is written to `benchmarks/NOTES.md`.
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dev_suite import TASKS_1, VOC, Run, score
+
+from kshot.benchmark.suite_results import SuiteResult, compare_suites, read_suite_result
+from kshot.benchmark.suite_scores import SIZES
+from kshot.benchmark.table_writers import insert_between
 from kshot.data.benchmarks import open_dataset
-from kshot.training.commands import _extra_data
+from kshot.data.tasks import pascal_set, read_task_sets
+from kshot.pictures import write_text
+from kshot.training.commands import extra_data_set
 from kshot.training.loop import Machine
 from kshot.training.meta_train import train
 from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig, lite_general
 
 RUNS = Path("runs/recipe")
+RESULTS = Path("benchmarks/results/recipe")
+NOTES = Path("benchmarks/NOTES.md")
+START = "hsnet"
 
 CLASSES, GENERAL = EpisodeMix(classes=1.0), lite_general().train.mix
 DICE: dict[str, Any] = {"mix": CLASSES, "dice": 0.5}
@@ -39,6 +50,36 @@ ROWS: dict[str, tuple[int, int, dict[str, Any]]] = {
 """Steps of 8 episodes, image size, and what differs from the recipe."""
 
 
+def main() -> None:
+    """Train what is missing, score it, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--voc", type=Path, required=True)
+    parser.add_argument("--voc-dev", type=Path, required=True)
+    parser.add_argument("--tasks", type=Path, required=True)
+    parser.add_argument("--extra-data", action="append", default=[])
+    parser.add_argument("--only", nargs="+", choices=[START, *ROWS], default=[START, *ROWS])
+    given = parser.parse_args()
+    sets = {TASKS_1: read_task_sets(given.tasks), VOC: [pascal_set(given.voc_dev, 0)]}
+    for row in given.only:
+        if row != START and not (folder_of(row) / "metrics.json").exists():
+            learn(row, given.voc, given.extra_data)
+        for run, own in sets.items():
+            if not run.file(slug(row), RESULTS).exists():
+                name = row if row == START else f"{slug(row)}={folder_of(row)}"
+                score(name, run, own, RESULTS, "python benchmarks/recipe.py")
+    write_text(insert_between(NOTES.read_text(), "table-recipe", table()), NOTES)
+
+
+def slug(row: str) -> str:
+    """Write a row's name as a part of a file's name."""
+    return row.replace(", ", "_").replace(" ", "-")
+
+
+def folder_of(row: str) -> Path:
+    """Give the folder of a row's run."""
+    return RUNS / slug(row)
+
+
 def config_of(row: str) -> TrainConfig:
     """Give a row's settings."""
     steps, size, changes = ROWS[row]
@@ -49,36 +90,45 @@ def config_of(row: str) -> TrainConfig:
     return lite_general().train.model_copy(update={**fixed, **checks, **changes})
 
 
-def folder_of(row: str) -> Path:
-    """Give the folder of a row's run."""
-    return RUNS / row.replace(", ", "_").replace(" ", "-")
+def learn(row: str, voc: Path, extra: list[str]) -> None:
+    """Train a row, or go on with it."""
+    config, out = config_of(row), folder_of(row)
+    train(
+        config,
+        open_dataset("pascal", voc),
+        out,
+        Machine("cpu", resume=(out / "checkpoint.pt").exists()),
+        cache=Path("runs/features"),
+        cache_gb=20,
+        extra=dict(extra_data_set(text) for text in extra) if config.mix == GENERAL else {},
+        start_from=None if row.startswith("scratch") else START,
+        arguments=("recipe.py", row),
+    )
 
 
-def main() -> None:
-    """Train what is missing, and score it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--voc", type=Path, required=True)
-    parser.add_argument("--voc-dev", type=Path, required=True)
-    parser.add_argument("--tasks", type=Path, required=True)
-    parser.add_argument("--extra-data", action="append", default=[])
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
-    given = parser.parse_args()
-    for row in given.only:
-        out = folder_of(row)
-        if (out / "metrics.json").exists():
-            continue
-        config = config_of(row)
-        train(
-            config,
-            open_dataset("pascal", given.voc),
-            out,
-            Machine("cpu", resume=(out / "checkpoint.pt").exists()),
-            cache=Path("runs/features"),
-            cache_gb=20,
-            extra=dict(_extra_data(text) for text in given.extra_data) if config.mix == GENERAL else {},
-            start_from=None if row.startswith("scratch") else "hsnet",
-            arguments=("python", "benchmarks/recipe.py", "--only", row),
-        )
+def table() -> str:
+    """Lay out all rows that are scored, with paired differences from the model that they started from."""
+    bins = [f"{100 * low:g}-{100 * high:g} %" for low, high in pairwise(SIZES)]
+    lines = [
+        f"| hsnet, one shot | VOC2012-dev | change (95 %) | tasks | change (95 %) | {' | '.join(bins)} |",
+        f"|---|---:|---:|---:|---:|{'---:|' * len(bins)}",
+    ]
+    for row in (START, *ROWS):
+        if all(run.file(slug(row), RESULTS).exists() for run in (TASKS_1, VOC)):
+            tasks = read_suite_result(TASKS_1.file(slug(row), RESULTS))
+            sizes = " | ".join("" if one.iou is None else f"{100 * one.iou:.1f}" for one in tasks.by_size)
+            lines.append(f"| {row} | {_cells(row, VOC)} | {_cells(row, TASKS_1)} | {sizes} |")
+    note = "Mean IoU in percent, three support draws; by size: single images of the tasks."
+    return "\n".join([*lines, "", note])
+
+
+def _cells(row: str, run: Run) -> str:
+    result: SuiteResult = read_suite_result(run.file(slug(row), RESULTS))
+    if row == START:
+        return f"{100 * result.iou:.1f} |"
+    found = compare_suites(read_suite_result(run.file(START, RESULTS)), result)[0]
+    low, high = found.interval
+    return f"{100 * result.iou:.1f} | {100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 if __name__ == "__main__":

@@ -56,14 +56,15 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         if not _is_onednns(input):
             return super()._conv_forward(input, weight, bias)
         (rows, columns), (b, c, h, w) = self.dilation, input.shape
-        grids = F.pad(input, (0, -w % columns, 0, -h % rows)).permute(0, 2, 3, 1)
-        grids = grids.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).permute(0, 2, 4, 1, 3, 5)
-        size = grids.shape[3:5]
+        padded = F.pad(input, (0, -w % columns, 0, -h % rows)).permute(0, 2, 3, 1)
+        high, wide = padded.shape[1] // rows, padded.shape[2] // columns
+        grids = padded.reshape(b, high, rows, wide, columns, c).permute(0, 2, 4, 1, 3, 5)
         images = grids.flatten(0, 2).permute(0, 3, 1, 2)  # channels last: copied once, as it lies
         middle = self.kernel_size[0] // 2, self.kernel_size[1] // 2
-        convolved = F.conv2d(images, weight, bias, padding=middle, groups=self.groups)
-        grids = convolved.permute(0, 2, 3, 1).unflatten(0, (b, rows, columns)).permute(0, 3, 1, 4, 2, 5)
-        return grids.reshape(b, size[0] * rows, size[1] * columns, c)[:, :h, :w].permute(0, 3, 1, 2)
+        convolved = F.conv2d(images, weight, bias, padding=middle, groups=self.groups).permute(0, 2, 3, 1)
+        grids = convolved.reshape(b, rows, columns, high, wide, c).permute(0, 3, 1, 4, 2, 5)
+        found: Tensor = grids.reshape(padded.shape)[:, :h, :w].permute(0, 3, 1, 2)
+        return found
 
 
 def use_onednn(network: nn.Module) -> None:

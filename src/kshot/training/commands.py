@@ -279,7 +279,7 @@ def train(
     from kshot.training.loop import Machine, leave_processes
     from kshot.training.meta_train import train as run
 
-    extra = dict(_extra_data(text) for text in extra_data or ())
+    extra = dict(extra_data_set(text) for text in extra_data or ())
     if extra and config.mix is None:
         raise DataError("--extra-data is for recipes that mix kinds of episodes: --recipe lite-general.")
 
@@ -346,7 +346,8 @@ def _holds_nothing_out(data: str, fold: int) -> bool:
     return True
 
 
-def _extra_data(text: str) -> "tuple[str, Folder]":
+def extra_data_set(text: str) -> "tuple[str, Folder]":
+    """Open a further data set to train on: a folder, or coco-mini-60=DIR; give its name too."""
     from kshot.data.folder import COCO_MINI, Folder
     from kshot.data.folds import COCO_CLASSES
 
