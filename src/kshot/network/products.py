@@ -54,7 +54,8 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not _is_onednns(input):
-            return super()._conv_forward(input, weight, bias)
+            slow: Tensor = super()._conv_forward(input, weight, bias)
+            return slow
         (rows, columns), (b, c, h, w) = self.dilation, input.shape
         padded = F.pad(input, (0, -w % columns, 0, -h % rows)).permute(0, 2, 3, 1)
         high, wide = padded.shape[1] // rows, padded.shape[2] // columns
