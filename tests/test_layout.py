@@ -144,6 +144,7 @@ ROOMS = [
     "training.base_data",
     "training.pretrain",
     "training.episodes",
+    "training.view_episodes",
     "training.validation",
     "training.meta_train",
     "training.commands",

@@ -42,6 +42,7 @@ PrecisionName = Annotated[
     typer.Option("--precision", help="Of the matrix products; auto: bf16 where the machine is fast at it."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0)]
+Workers = Annotated[int, typer.Option(help="Processes that read ahead; they change no result.", min=0)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on at the last checkpoint of --out.")]
 Device = Annotated[Literal["auto", "cpu"], typer.Option(help="auto: a GPU, if there is one.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")]
@@ -93,7 +94,7 @@ def pretrain(
     precision: PrecisionName = None,
     seed: Seed = None,
     backbone_weights: BackboneWeights = None,
-    workers: Annotated[int, typer.Option(help="Processes that read ahead.", min=0)] = 0,
+    workers: Workers = 0,
     resume: Resume = False,
     device: Device = "auto",
     tensorboard: TensorBoard = False,
@@ -241,6 +242,7 @@ def train(
         float, typer.Option("--cache-gb", help="Its largest size, in GiB; the rest is computed anew.", min=0)
     ] = 20.0,
     backbone_weights: BackboneWeights = None,
+    workers: Workers = 0,
     resume: Resume = False,
     device: Device = "auto",
     tensorboard: TensorBoard = False,
@@ -291,6 +293,7 @@ def train(
         Machine(device, resume, tensorboard, checkpoint_seconds),
         cache=cache,
         cache_gb=cache_gb,
+        workers=workers,
         base_learners=base_learner or (),
         extra=extra,
         validate_on=None if dev_root is None else open_dataset(config.data, dev_root),

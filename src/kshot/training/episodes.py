@@ -1,10 +1,9 @@
-"""Batches of episodes to train on, each drawn by seed and number.
+"""Batches of episodes to train on: names are drawn by seed and number, features come from the cache.
 
-`TrainingEpisodes` shows images as they are, and takes their features from the cache. `ViewEpisodes` shows
-changed images of several kinds, each once, and computes their features on the spot.
+Images are shown as they are; `view_episodes` shows them changed, and other kinds of episodes too.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +14,16 @@ from torch import Tensor
 
 from kshot.benchmark.framing import Frame
 from kshot.data.base_classes import present, train_fold, unseen_classes, without_unseen
-from kshot.data.folder import Folder
-from kshot.data.folds import novel_names
 from kshot.data.sampling import Episode, needed_images, training_episode
 from kshot.data.truth import Dataset
 from kshot.episode import IGNORE, Support
 from kshot.errors import DataError
 from kshot.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
-from kshot.methods.two_pass import TwoPass
 from kshot.network.backbones import Backbone, FeaturePyramid
 from kshot.network.base_learner import PSPNet, merge_classes, unlearn
 from kshot.network.hypercorrelation import describe
 from kshot.network.weights import weights_sha256
-from kshot.training.augment import to_tensor
 from kshot.training.feature_cache import (
     Budget,
     FeatureCache,
@@ -37,9 +32,6 @@ from kshot.training.feature_cache import (
     pyramid_to_features,
 )
 from kshot.training.recipes import TrainConfig
-from kshot.training.sources import ClassPairs, Drawn, Items, Mixture, Mosaics, Photographs, Regions, Thin
-
-ViewMethod = HSNet | TwoPass
 
 MASKS_KEPT = 4096
 """Truths that stay in memory, at the network's size: some 66 kB each at 257 px."""
@@ -235,89 +227,6 @@ class TrainingEpisodes:
             for unseen in set(self.dataset.classes_in(name)) & set(self.unseen):
                 truth[self.dataset.truth(name, unseen) == 1] = IGNORE
         return torch.from_numpy(frame.truth(truth))
-
-
-class ViewEpisodes:
-    """Episodes of all the kinds that a recipe mixes, by number; see `training.sources`.
-
-    Episodes 2 n and 2 n + 1 are one pair of images with their roles exchanged: reading an image costs as much
-    as matching it, and so each is read once for two episodes.
-    extra: further data sets by name, of whose classes none that is novel in the fold is ever labelled.
-    base_classes: what the base learner knows. Raises DataError if there is nothing to draw from.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: Dataset,
-        extra: Mapping[str, Folder],
-        base_classes: Sequence[str] = (),
-    ) -> None:
-        assert config.mix is not None
-        self.config, self.places = config, {name: place for place, name in enumerate(base_classes)}
-        hold_out = config.select_on == "base"
-        unseen = unseen_classes(config.data, config.fold, hold_out=hold_out)
-        fold = present(train_fold(config.data, config.fold, hold_out=hold_out), dataset)
-        fold = without_unseen(fold, dataset, unseen, config.novel_pixels).large_enough(1)
-        if not fold.queries:
-            raise DataError(f"No class has enough photographs to train on: {needed_images(1)}. Check --root.")
-        keep = config.unknown_pixels == "ignore"
-        hidden = unseen if config.novel_pixels == "ignore" else ()
-        main = Photographs(dataset, fold, hidden, keep_unknown=keep)
-        others = [_without(one, novel_names(config.data, config.fold)) for one in extra.values()]
-        self.photographs = sorted({name for names in fold.images.values() for name in names})
-        everything = [main, *others]
-        mix, cap = config.mix, config.class_cap
-        self.source = Mixture(
-            {
-                ClassPairs([main], cap): mix.classes,
-                **({ClassPairs(others, cap): mix.extra} if others else {}),
-                Regions(everything): mix.regions,
-                Regions(everything, inside=True): mix.parts,
-                Items(everything): mix.items,
-                Mosaics(everything): mix.mosaics,
-                Thin(everything): mix.thin,
-            }
-        )
-
-    def draw(self, index: int, size: int) -> Drawn:
-        """Draw an episode by its number, its images `size` pixels square."""
-        query, support, class_name = self._pair(index // 2, size)
-        return Drawn(support, query, class_name) if index % 2 else Drawn(query, support, class_name)
-
-    def _pair(self, number: int, size: int) -> Drawn:
-        return self.source.draw(np.random.default_rng((self.config.seed, number)), size)
-
-    def names(self, indices: Sequence[int]) -> list[dict[str, int]]:
-        """Name episodes: their numbers say it all."""
-        return [{"episode": index} for index in indices]
-
-    def read(self, indices: Sequence[int], size: int, method: ViewMethod, device: torch.device) -> Batch:
-        """Draw episodes into one batch, their features computed by a method's backbones, on a device."""
-        pairs = {number: self._pair(number, size) for number in dict.fromkeys(i // 2 for i in indices)}
-        shown = [image for pair in pairs.values() for image in (pair.query, pair.support)]
-        images = torch.stack([to_tensor(one.image) for one in shown]).to(device)
-        masks = torch.from_numpy(np.stack([one.mask for one in shown])).long().to(device)
-        first = {number: 2 * place for place, number in enumerate(pairs)}
-        queries = torch.tensor([first[i // 2] + i % 2 for i in indices], device=device)
-        supports = torch.tensor([first[i // 2] + 1 - i % 2 for i in indices], device=device)
-        names = [pairs[i // 2].class_name for i in indices]
-        places = torch.tensor([self.places.get(name or "", -1) for name in names], device=device)
-        with torch.no_grad():
-            features = method.features(images)
-        query, support = features.pick(queries), features.pick(supports)
-        if self.config.unlearn_own and query.base_logits is not None:
-            query = query._replace(base_logits=unlearn(query.base_logits, places))
-        support_mask = (masks[supports] == 1).float()[:, None]
-        return Batch(query, Support(support, support_mask), masks[queries], places)
-
-
-def _without(dataset: Folder, names: Collection[str]) -> Photographs:
-    """Give a folder's images, the classes of some names hidden."""
-    fold = dataset.fold()
-    hidden = [c for c in fold.images if fold.class_names[c].casefold() in names]
-    usable = fold.only(set(fold.images) - set(hidden)).large_enough(1)
-    return Photographs(dataset, usable, hidden)
 
 
 def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> int:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -40,11 +41,12 @@ from kshot.pretrained import (
     save_model,
 )
 from kshot.training.cards import model_card
-from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes, ViewEpisodes
+from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import TrainConfig
 from kshot.training.validation import Validation
+from kshot.training.view_episodes import ViewEpisodes
 
 FROZEN = tuple(
     f"method.{part}."
@@ -69,6 +71,7 @@ def train(
     *,
     cache: Path,
     cache_gb: float,
+    workers: int = 0,
     base_learners: Sequence[str | Path] = (),
     extra: Mapping[str, Folder] | None = None,
     validate_on: Dataset | None = None,
@@ -81,8 +84,8 @@ def train(
     base_learners: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
     "sem" or "both"; without it that of start_from. More of them read the episodes whose class it knows, see
     `TrainingEpisodes`.
-    extra: further data sets by name, for a config with a `mix`. validate_on: the images that validation
-    episodes are drawn from, if not those of `dataset`.
+    extra: further data sets by name, for a config with a `mix`. workers: processes that draw such episodes
+    ahead. validate_on: the images that validation episodes are drawn from, if not those of `dataset`.
     start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights; an
     hsnet also as the first part of a two-pass.
     """
@@ -168,14 +171,15 @@ def train(
 
     def batches(first: int) -> Iterator[list[Batch]]:
         rank, world = accelerator.process_index, accelerator.num_processes
-        for step in range(first, steps):
-            mine = range(step * config.batch + rank, (step + 1) * config.batch, world)
-            size = size_at(config, step)
-            parts = _split(mine, config.accumulate)
+        for size, of_size in groupby(range(first, steps), key=lambda step: size_at(config, step)):
+            mine = (range(s * config.batch + rank, (s + 1) * config.batch, world) for s in of_size)
+            parts = [part for share in mine for part in _split(share, config.accumulate)]
+            read: Iterator[Batch]
             if isinstance(episodes, TrainingEpisodes):
-                yield [episodes.read(part, readers[size]) for part in parts]
+                read = map(partial(episodes.read, reader=readers[size]), parts)
             else:
-                yield [episodes.read(part, size, method, accelerator.device) for part in parts]
+                read = episodes.batches(parts, size, method, workers)
+            yield from in_groups(read, config.accumulate)
 
     def validate(learner: Matching) -> dict[str, float]:
         scores = validation.score(learner.method)
@@ -415,6 +419,12 @@ def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]
 
 def _digest(folder: Path) -> str:
     return state_sha256(read_state(folder / WEIGHTS_FILE))
+
+
+def in_groups(items: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Give items in lists of `size`."""
+    while group := list(islice(items, size)):
+        yield group
 
 
 def _split(indices: range, parts: int) -> Iterator[range]:
