@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects mistakes-results passes-results dev-results pictures torture scale
+.PHONY: weights suggest-results small-objects mistakes-results passes-results dev-results recipe-results pictures torture scale
 
 setup: $(VENV)/.kshot-ready
 
@@ -36,7 +36,6 @@ ablation: setup
 weights: setup
 	$(BIN)/python benchmarks/shipped.py --voc $(VOC) --coco-mini $(COCO_MINI)
 	$(BIN)/kshot table list benchmarks/results/shipped_*.json --into docs/training.md
-	$(BIN)/kshot table list benchmarks/results/shipped_*.json --into README.md
 
 # make bench: kshot against the plain computation, an hour on a machine that does nothing else; then the table.
 bench: setup
@@ -79,7 +78,13 @@ passes-results: setup
 
 # make dev-results TASKS=DIR VOC_DEV=DIR: models and peers on many small tasks; hours, and a stopped run goes on.
 dev-results: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/dev_suite.py --tasks $(TASKS) --voc-dev $(VOC_DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/dev_suite.py --tasks $(TASKS) --voc-dev $(VOC_DEV) \
+		--into README.md docs/benchmarks.md
+
+# make recipe-results VOC=DIR VOC_DEV=DIR TASKS=DIR COCO_MINI=DIR CLOTHING=DIR: what each part of the recipe is worth.
+recipe-results: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recipe.py --voc $(VOC) --voc-dev $(VOC_DEV) --tasks $(TASKS) \
+		--extra-data coco-mini-60=$(COCO_MINI) --extra-data $(CLOTHING)
 
 # make torture [ROWS="NAME ..."]: broken, huge and malicious files, minutes; then the table of what kshot did.
 torture: setup

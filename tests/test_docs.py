@@ -175,7 +175,6 @@ def test_the_architectures_forward_is_the_codes():
     ("page", "marker", "made_by", "files", "count"),
     [
         ("docs/benchmarks", "table-list", list_table, "prototype", 20),
-        ("README", "table-list", list_table, "shipped", 8),
         ("docs/training", "table-list", list_table, "shipped", 8),
         ("docs/training", "table-ablation", ablation_table, "ablation", 28),
     ],
@@ -185,6 +184,33 @@ def test_tables_of_scores_are_made_from_the_result_files(page, marker, made_by, 
     results = [read_result(path) for path in sorted(RESULTS.glob(f"{files}_*.json"))]
     assert len(results) == count
     assert insert_between(page, marker, to_markdown(made_by(results))) == page
+
+
+def test_tables_of_the_development_sets_are_made_from_their_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    dev_suite = load_module(ROOT / "benchmarks/dev_suite.py")
+    results = dev_suite.read_results()
+    tables = dev_suite.make_tables(results)
+    for page, markers in (("README", ["table-dev"]), ("docs/benchmarks", ["table-dev-sets"])):
+        text = (ROOT / f"{page}.md").read_text()
+        for marker in markers:
+            assert insert_between(text, marker, tables[marker]) == text
+    for found in results.values():
+        for result in found.values():
+            assert "+" not in result.provenance.commit
+    shipped = {name: one for name, one in results.items() if name in ("hsnet", "two-pass", "two-pass-plus")}
+    for name, found in shipped.items():
+        assert {result.model.weights_sha256 for result in found.values()} == {
+            weights_sha256(load_model(name)[1])
+        }
+
+
+def test_the_table_of_the_recipe_is_made_from_its_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "benchmarks/NOTES.md").read_text()
+    assert insert_between(page, "table-recipe", load_module(ROOT / "benchmarks/recipe.py").table()) == page
 
 
 def test_every_score_was_made_by_committed_code_on_frozen_episodes():

@@ -146,6 +146,7 @@ ROOMS = [
     "training.episodes",
     "training.view_episodes",
     "training.validation",
+    "training.start_from",
     "training.meta_train",
     "training.commands",
     "cli",
@@ -188,6 +189,7 @@ def test_a_file_has_its_test(name, path):
     covered_by_command = {"batch", "outputs", "draw"}  # test_cli, test_figure_commands; also commands.py
     covered_by_figures = {"style", "charts", "page", "panels"}  # test_figures: one contract for all
     whole_trainings = {"checkpoint", "run_folder", "cards", "loop", "base_data", "pretrain", "meta_train"}
+    whole_trainings |= {"start_from"}
     covered_by_training = whole_trainings | {"base_learners", "validation"}  # test_training: whole runs
     covered_by_formats = {"json_files"}  # test_read: what all files have in common
     covered_by_server = {"limits", "photographs", "sessions", "views", "state", "routes"}  # and by session

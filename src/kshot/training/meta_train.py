@@ -22,21 +22,18 @@ from kshot.data.truth import Dataset
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import STRIDES, FeaturePyramid, timm_name
+from kshot.network.backbones import FeaturePyramid, timm_name
 from kshot.network.base_learner import PSPNet
-from kshot.network.fusion import Fusion
 from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
-from kshot.network.weights import fill, read_state, state_sha256
+from kshot.network.weights import read_state, state_sha256
 from kshot.pretrained import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     ModelConfig,
     base_learner_names,
     build_method,
-    find_folder,
     imagenet_backbone,
-    load_model,
     read_config,
     save_model,
 )
@@ -45,14 +42,9 @@ from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import TrainConfig
+from kshot.training.start_from import FROZEN, fill_from, find_start
 from kshot.training.validation import Validation
 from kshot.training.view_episodes import ViewEpisodes
-
-FROZEN = tuple(
-    f"method.{part}."
-    for part in ("cls_backbone", "sem_backbone", "matcher.cls_backbone", "matcher.sem_backbone", "base_head")
-)
-"""What a meta-learner holds, but never learns."""
 
 FUSION = "method.fusion."
 
@@ -118,7 +110,7 @@ def train(
     learners = [read_base_learner(config, one) for one in learner_folders]
     model, method = build(config, learners[0] if learners else None, backbone_weights)
     if folder is not None:
-        fill_from(folder, method, backbone_weights)
+        fill_from(folder, config, method, backbone_weights)
     method.to(accelerator.device)
     matcher = method.matcher if isinstance(method, TwoPass) else method
     networks = [learner.network.to(accelerator.device) for learner in learners]
@@ -195,64 +187,6 @@ def train(
         scores = {"miou": found[-1] if config.select_on is None else max(found)}
         provenance = provenance.after(time.monotonic() - begun)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
-
-
-def find_start(config: TrainConfig, name_or_dir: str | Path) -> Path:
-    """Find the folder of a model to train on from. Raises ModelError if there is none of that kind."""
-    folder = find_folder(name_or_dir)
-    given = read_config(folder / CONFIG_FILE)
-    if given.method == "prototype":
-        raise ModelError(f"Model '{name_or_dir}' is prototype, which learns nothing. Start from two-pass.")
-    theirs, ours = _kind(given), _kind(config)
-    if (given.method, config.method) == ("hsnet", "two-pass"):
-        theirs = (config.method, *theirs[1:])  # all that it has is part of the other
-    kinds = zip(("method", "backbone", "channels of the encoder"), theirs, ours, strict=True)
-    differ = [f"{what} {their}, not {our}" for what, their, our in kinds if their != our]
-    if differ:
-        raise ModelError(
-            f"Model '{name_or_dir}' cannot be trained on: it has {'; '.join(differ)}. Give the --method, "
-            "--backbone and --recipe that it was trained with."
-        )
-    return folder
-
-
-def fill_from(folder: Path, method: HSNet | TwoPass, backbone_weights: Path | None) -> None:
-    """Give a method what the model in a folder has learnt; what that does not have stays as it is.
-
-    Raises ModelError or WeightsError as `load_model` does, and WeightsError for parts that `method` has not.
-    """
-    start = cast(HSNet | TwoPass, load_model(folder, backbone_weights=backbone_weights)[1])
-    becomes = "matcher." if isinstance(start, HSNet) and isinstance(method, TwoPass) else ""
-    learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
-    given = {f"{becomes}{key}": value for key, value in learned.items()}
-    state = method.state_dict()
-    kind = "paper" if isinstance(getattr(method, "fusion", None), Fusion) else "both-passes"
-    if getattr(start, "fusion", None) is not None and kind != read_config(folder / CONFIG_FILE).fusion:
-        given = {key: value for key, value in given.items() if not key.startswith("fusion.")}
-    matcher = method.matcher if isinstance(method, TwoPass) else method
-    if matcher.cls_backbone is not None and matcher.cls_backbone.head is not None:
-        given = _with_room_for_head(given, state)
-    if matcher.num_stages < len(STRIDES):
-        finest = ("encoder.squeeze.2.", "encoder.mix.1.")  # of stride 8, which is not matched here
-        given = {
-            key: value for key, value in given.items() if not key.removeprefix("matcher.").startswith(finest)
-        }
-    fill(method, state | given, what=f"Weights in {folder / WEIGHTS_FILE}")
-
-
-def _with_room_for_head(given: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Let weights of a network without the head's tap begin as they were in one that has it.
-
-    The first convolutions at stride 32 read the new tap with weights of 0. The means are measured again.
-    """
-    kept = {}
-    for key, value in given.items():
-        if key.endswith("_means") and value.shape != state[key].shape:
-            continue
-        if "encoder.squeeze.0.convs.0" in key and value.ndim == 4 and value.shape != state[key].shape:
-            value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
-        kept[key] = value
-    return kept
 
 
 class BaseLearner(NamedTuple):
@@ -411,10 +345,6 @@ def _some(photographs: Sequence[str]) -> Sequence[str]:
 
 def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
     return torch.stack([tap_means(pyramid) for pyramid in pyramids if pyramid is not None]).mean(dim=0)
-
-
-def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
-    return config.method, timm_name(config.backbone), config.channels
 
 
 def _digest(folder: Path) -> str:

@@ -1,0 +1,84 @@
+"""Train on from another model: what of its weights a network takes over."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kshot.errors import ModelError
+from kshot.methods.hsnet import HSNet
+from kshot.methods.two_pass import TwoPass
+from kshot.network.backbones import timm_name
+from kshot.network.weights import fill
+from kshot.pretrained import CONFIG_FILE, WEIGHTS_FILE, ModelConfig, find_folder, load_model, read_config
+from kshot.training.recipes import TrainConfig
+
+FROZEN = tuple(
+    f"method.{part}."
+    for part in ("cls_backbone", "sem_backbone", "matcher.cls_backbone", "matcher.sem_backbone", "base_head")
+)
+"""What a meta-learner holds, but never learns."""
+
+FINEST = ("encoder.squeeze.2.", "encoder.mix.1.")
+"""What a network learns for stride 8 alone."""
+
+
+def find_start(config: TrainConfig, name_or_dir: str | Path) -> Path:
+    """Find the folder of a model to train on from. Raises ModelError if there is none of that kind."""
+    folder = find_folder(name_or_dir)
+    given = read_config(folder / CONFIG_FILE)
+    if given.method == "prototype":
+        raise ModelError(f"Model '{name_or_dir}' is prototype, which learns nothing. Start from two-pass.")
+    theirs, ours = _kind(given), _kind(config)
+    if (given.method, config.method) == ("hsnet", "two-pass"):
+        theirs = (config.method, *theirs[1:])  # all that it has is part of the other
+    kinds = zip(("method", "backbone", "channels of the encoder"), theirs, ours, strict=True)
+    differ = [f"{what} {their}, not {our}" for what, their, our in kinds if their != our]
+    if differ:
+        raise ModelError(
+            f"Model '{name_or_dir}' cannot be trained on: it has {'; '.join(differ)}. Give the --method, "
+            "--backbone and --recipe that it was trained with."
+        )
+    return folder
+
+
+def fill_from(
+    folder: Path, config: TrainConfig, method: HSNet | TwoPass, backbone_weights: Path | None
+) -> None:
+    """Give a method what the model in a folder has learnt; what that does not have stays as it is.
+
+    Raises ModelError or WeightsError as `load_model` does, and WeightsError for parts that `method` has not.
+    """
+    theirs, start = load_model(folder, backbone_weights=backbone_weights)
+    becomes = "matcher." if theirs.method == "hsnet" and config.method == "two-pass" else ""
+    learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
+    state = method.state_dict()
+    given = _fitting({f"{becomes}{key}": value for key, value in learned.items()}, theirs, config, state)
+    fill(method, state | given, what=f"Weights in {folder / WEIGHTS_FILE}")
+
+
+def _fitting(
+    given: dict[str, Tensor], theirs: ModelConfig, ours: TrainConfig, state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Leave out what a network does not have that differs in the stages, the fusion or the head's tap.
+
+    The first convolutions at stride 32 read a new tap with weights of 0, so that the network begins as it
+    was. The means of a network with other taps are measured again.
+    """
+    kept = {}
+    for key, value in given.items():
+        is_finest = key.removeprefix("matcher.").startswith(FINEST)
+        is_other_fusion = key.startswith("fusion.") and theirs.fusion != ours.fusion
+        has_other_taps = theirs.head_tap != ours.head_tap
+        if (is_finest and ours.first_stride > theirs.first_stride) or is_other_fusion:
+            continue
+        if has_other_taps and key.endswith("_means"):
+            continue
+        if ours.head_tap and has_other_taps and "encoder.squeeze.0.convs.0." in key and value.ndim == 4:
+            value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
+        kept[key] = value
+    return kept
+
+
+def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
+    return config.method, timm_name(config.backbone), config.channels
