@@ -86,7 +86,7 @@ class ViewRanges(NamedTuple):
 GENTLE = ViewRanges()
 """For objects in photographs, which stand upright and have their colours."""
 
-STRONG = ViewRanges(scale=(0.7, 2.5), stretch=1.5, degrees=30.0, colour=1.5, special=0.1)
+STRONG = ViewRanges(scale=(0.7, 2.5), stretch=1.5, degrees=90.0, colour=1.5, special=0.2)
 """For regions, textures and small items, which lie in any direction."""
 
 

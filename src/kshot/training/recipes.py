@@ -291,7 +291,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
     )
     train = recipe.train.model_copy(
         update={
-            "mix": EpisodeMix(classes=1.0),
+            "mix": EpisodeMix(classes=0.85, regions=0.1, parts=0.05),
             "class_cap": 100,
             "flip": False,  # views are mirrored themselves
             "base_stride": 16,
