@@ -277,7 +277,10 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
         torch.testing.assert_close(means, expected, rtol=1e-2, atol=1e-2)  # the cache is in half precision
     still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
     second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=run)
-    assert digest(run / "model.safetensors") == digest(second / "model.safetensors")
+    given, got = (read_state(one / "model.safetensors") for one in (run, second))
+    assert given.keys() == got.keys()
+    # Not their bytes: the average of a weight of -0.0 with itself is 0.0.
+    assert all(torch.equal(got[name], value) for name, value in given.items())
 
 
 def test_a_training_can_start_from_a_smaller_network(files, tmp_path, base_learner):
