@@ -43,6 +43,7 @@ ROWS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "views, Dice, no stride 8": (420, 257, {**DICE, **STRIDE_16}),
     "views, Dice, no stride 8, 385 px": (220, 385, {**DICE, **STRIDE_16}),
     "mix, Dice": (220, 257, {**DICE, "mix": GENERAL}),
+    "mix, Dice, prior": (220, 257, {**DICE, "mix": GENERAL, "prior": True}),
     "mix, Dice, no stride 8, 385 px": (220, 385, {**DICE, **STRIDE_16, "mix": GENERAL}),
     "scratch, no stride 8": (420, 257, {**DICE, **STRIDE_16}),
     "scratch, no stride 8, expanded taps": (350, 257, {**DICE, **STRIDE_16, "taps": "expanded"}),

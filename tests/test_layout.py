@@ -62,6 +62,7 @@ ROOMS = [
     "network.conv4d",
     "network.norm",
     "network.encoder",
+    "network.prior",
     "network.decoder",
     "network.base_learner",
     "network.fusion",

@@ -64,6 +64,8 @@ class ModelConfig(BaseModel):
     """Whether the classifier's last features are matched too, as one more tap at stride 32."""
     first_stride: Literal[8, 16] = 8
     """Stride of the finest features that are matched (paper: 8)."""
+    prior: bool = False
+    """Whether decoders also see the query's similarity to prototypes; see `network.prior`."""
     base_stride: Literal[8, 16] = 8
     """Stride at which B_sem and H_cls run (paper: 8). At 16 the features are the same, the base map is
     coarser, and it takes a fraction of the time."""
@@ -106,6 +108,7 @@ def build_method(
                 threshold=config.threshold,
                 centred=config.centred,
                 first_stride=config.first_stride,
+                prior=config.prior,
             )
         case "two-pass":
             base_learner = PSPNet(
@@ -123,6 +126,7 @@ def build_method(
                 threshold=config.threshold,
                 centred=config.centred,
                 first_stride=config.first_stride,
+                prior=config.prior,
                 sharpened=config.sharpened,
                 fusion=config.fusion,
             )

@@ -17,6 +17,7 @@ from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.network.decoder import Decoder
 from kshot.network.encoder import CHANNELS, Encoder
 from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
+from kshot.network.prior import MAPS_OF_STAGE, prototype_similarity
 
 
 class BackboneFeatures(NamedTuple):
@@ -53,6 +54,8 @@ class HSNet(nn.Module):
     centred: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps together,), are
     taken from its features; part of the weights, and 0 until training measures them. Not in the paper.
     first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
+    prior: whether decoders also see how alike the query is to prototypes of the object and of the rest; see
+    `network.prior`. Not in the paper.
     """
 
     cls_means: Tensor | None
@@ -68,6 +71,7 @@ class HSNet(nn.Module):
         threshold: float = 0.5,
         centred: bool = False,
         first_stride: int = STRIDES[0],
+        prior: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
@@ -77,6 +81,10 @@ class HSNet(nn.Module):
         self.num_stages = len(STRIDES) - STRIDES.index(first_stride)
         self.encoder = Encoder(self._taps_per_stage()[-self.num_stages :], channels)
         self.decoder = Decoder(self.encoder.out_channels)
+        self.prior = nn.Conv2d(MAPS_OF_STAGE * len(STRIDES), self.encoder.out_channels, 1) if prior else None
+        if self.prior is not None:
+            for weight in self.prior.parameters():  # it begins as the network without it
+                nn.init.zeros_(weight)
         both = cls_backbone is not None and sem_backbone is not None
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
         for name, backbone in zip(("cls_means", "sem_means"), self.backbones, strict=True):
@@ -149,6 +157,9 @@ class HSNet(nn.Module):
         """Correlate and encode, with K masks (B, K, H, W) of the support: (B K, C, h, w) at stride 8."""
         correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
         encoded: Tensor = self.encoder(correlations[: self.num_stages])
+        if self.prior is not None:
+            similarity = prototype_similarity(query, support, masks, encoded.shape[-2:])
+            encoded = encoded + self.prior(similarity)
         return encoded
 
     def segment(

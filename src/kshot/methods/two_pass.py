@@ -55,6 +55,7 @@ class TwoPass(nn.Module):
         threshold: float = 0.5,
         centred: bool = False,
         first_stride: int = STRIDES[0],
+        prior: bool = False,
         sharpened: bool = False,
         fusion: FusionKind = "paper",
     ) -> None:
@@ -68,6 +69,7 @@ class TwoPass(nn.Module):
             channels=channels,
             centred=centred,
             first_stride=first_stride,
+            prior=prior,
         )
         self.base_head = base_head
         self.fusion: Fusion | BothPasses | None = None

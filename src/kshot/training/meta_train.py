@@ -218,6 +218,7 @@ def build(
         taps=config.taps,
         head_tap=config.head_tap,
         first_stride=config.first_stride,
+        prior=config.prior,
         base_stride=config.base_stride,
         fusion=config.fusion,
         base_classes=() if base_learner is None else base_learner.about.base_classes,

@@ -132,9 +132,10 @@ class TrainConfig(BaseModel):
     taps: TapPlaces = "blocks"
     head_tap: bool = False
     first_stride: Literal[8, 16] = 8
+    prior: bool = False
     base_stride: Literal[8, 16] = 8
     fusion: FusionKind = "paper"
-    """These five are the model's: see `pretrained.ModelConfig`."""
+    """These six are the model's: see `pretrained.ModelConfig`."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
     sizes: tuple[SizeStage, ...]
