@@ -308,7 +308,7 @@ def test_a_training_can_start_from_a_smaller_network(files, tmp_path, base_learn
 def test_a_mix_of_episodes_trains_to_the_same_weights_again(files, tmp_path, base_learner):
     mix = EpisodeMix(classes=1, regions=1, items=1, mosaics=1, thin=1)
     changes = {"mix": mix, "select_on": None, "dice": 0.5, "fusion": "both-passes", "base_stride": 16}
-    sizes = {"sizes": (SizeStage(steps=20, image_size=65),), "validate_every": 100, "batch": 2}
+    sizes = {"sizes": (SizeStage(steps=4, image_size=65),), "validate_every": 100, "batch": 2}
     config = TRAIN.model_copy(update=changes | sizes)
     learner = find_base_learner(base_learner)
     whole = train_tiny(files, tmp_path / "whole", config, learner)
