@@ -247,6 +247,11 @@ def find_folder(name_or_dir: str | Path) -> Path:
     )
 
 
+def folder_sha256(folder: Path) -> str:
+    """Digest the weights in a model's or a base learner's folder."""
+    return state_sha256(read_state(folder / WEIGHTS_FILE))
+
+
 def read_config(path: Path) -> ModelConfig:
     """Read and check a config file. Raises ModelError that names what is wrong in it."""
     try:

@@ -26,13 +26,12 @@ from kshot.network.backbones import FeaturePyramid, timm_name
 from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import tap_means
 from kshot.network.losses import losses
-from kshot.network.weights import read_state, state_sha256
 from kshot.pretrained import (
     CONFIG_FILE,
-    WEIGHTS_FILE,
     ModelConfig,
     base_learner_names,
     build_method,
+    folder_sha256,
     imagenet_backbone,
     read_config,
     save_model,
@@ -87,11 +86,11 @@ def train(
     if not base_learners and config.needs_base_learner and start_from is not None:
         base_learners = [start_from]
     learner_folders = [find_base_learner(one) for one in base_learners]
-    digests = [_digest(one) for one in learner_folders]
+    digests = [folder_sha256(one) for one in learner_folders]
     known: dict[str, Any] = {
         "base_learner_sha256": digests[0] if digests else None,
         "other_learners_sha256": tuple(digests[1:]),
-        "start_from_sha256": None if folder is None else _digest(folder),
+        "start_from_sha256": None if folder is None else folder_sha256(folder),
     }
     if folder is not None:
         start = read_config(folder / CONFIG_FILE)
@@ -346,10 +345,6 @@ def _some(photographs: Sequence[str]) -> Sequence[str]:
 
 def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
     return torch.stack([tap_means(pyramid) for pyramid in pyramids if pyramid is not None]).mean(dim=0)
-
-
-def _digest(folder: Path) -> str:
-    return state_sha256(read_state(folder / WEIGHTS_FILE))
 
 
 def in_groups(items: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

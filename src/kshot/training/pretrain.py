@@ -22,8 +22,8 @@ from kshot.data.truth import Dataset
 from kshot.episode import IGNORE
 from kshot.network.base_learner import PSPNet
 from kshot.network.hypercorrelation import resize
-from kshot.network.weights import load_weights, read_state, state_sha256
-from kshot.pretrained import WEIGHTS_FILE
+from kshot.network.weights import load_weights
+from kshot.pretrained import folder_sha256
 from kshot.training.base_data import BaseData, BaseReader, BaseValidation
 from kshot.training.cards import base_learner_card
 from kshot.training.loop import Machine, Phase, Training, fit, set_up
@@ -53,8 +53,7 @@ def pretrain(
     start, provenance = time.monotonic(), record_provenance(arguments)
     if start_from is not None:
         folder = find_base_learner(start_from)
-        digest = state_sha256(read_state(folder / WEIGHTS_FILE))
-        config = config.model_copy(update={"start_from_sha256": digest})
+        config = config.model_copy(update={"start_from_sha256": folder_sha256(folder)})
     accelerator, run, checkpoint = set_up(config, out, machine)
 
     # Build.

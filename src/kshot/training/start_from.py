@@ -52,24 +52,21 @@ def fill_from(
     theirs, start = load_model(folder, backbone_weights=backbone_weights)
     becomes = "matcher." if theirs.method == "hsnet" and config.method == "two-pass" else ""
     learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
-    state = method.state_dict()
-    given = _fitting({f"{becomes}{key}": value for key, value in learned.items()}, theirs, config, state)
-    fill(method, state | given, what=f"Weights in {folder / WEIGHTS_FILE}")
+    given = _fitting({f"{becomes}{key}": value for key, value in learned.items()}, theirs, config)
+    fill(method, method.state_dict() | given, what=f"Weights in {folder / WEIGHTS_FILE}")
 
 
-def _fitting(
-    given: dict[str, Tensor], theirs: ModelConfig, ours: TrainConfig, state: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def _fitting(given: dict[str, Tensor], theirs: ModelConfig, ours: TrainConfig) -> dict[str, Tensor]:
     """Leave out what a network does not have that differs in the stages, the fusion or the head's tap.
 
     The first convolutions at stride 32 read a new tap with weights of 0, so that the network begins as it
     was. The means of a network with other taps are measured again.
     """
     kept = {}
+    has_other_taps = theirs.head_tap != ours.head_tap
     for key, value in given.items():
         is_finest = key.removeprefix("matcher.").startswith(FINEST)
         is_other_fusion = key.startswith("fusion.") and theirs.fusion != ours.fusion
-        has_other_taps = theirs.head_tap != ours.head_tap
         if (is_finest and ours.first_stride > theirs.first_stride) or is_other_fusion:
             continue
         if has_other_taps and key.endswith("_means"):
