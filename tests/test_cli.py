@@ -197,14 +197,13 @@ def test_info_prints_json(capsys):
 def test_help_and_import_are_quick_and_leave_torch_alone():
     check = "import sys, kshot.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
     check += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules), 'imported too much'"
-    command = [sys.executable, "-c", check]
-    subprocess.run(command, check=True, capture_output=True)
-    used = []
-    for _ in range(3):
+    bare = "import typer, pydantic, typer.rich_utils"  # what any command of this kind takes, on this machine
+    used: dict[str, list[float]] = {check: [], bare: []}
+    for code in (check, bare) * 3:
         before = os.times()
-        subprocess.run(command, check=True, capture_output=True)
-        used.append(sum(os.times()[2:4]) - sum(before[2:4]))  # processor time of children
-    assert min(used) < 0.5
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        used[code].append(sum(os.times()[2:4]) - sum(before[2:4]))  # processor time of children
+    assert min(used[check]) < 3 * min(used[bare])
     subprocess.run([sys.executable, "-c", "import kshot, sys; assert 'torch' not in sys.modules"], check=True)
 
 

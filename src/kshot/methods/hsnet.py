@@ -17,7 +17,7 @@ from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.network.decoder import Decoder
 from kshot.network.encoder import CHANNELS, Encoder
 from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
-from kshot.network.prior import MAPS_OF_STAGE, prototype_similarity
+from kshot.network.prior import NUM_MAPS, support_prior
 
 
 class BackboneFeatures(NamedTuple):
@@ -54,7 +54,7 @@ class HSNet(nn.Module):
     centred: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps together,), are
     taken from its features; part of the weights, and 0 until training measures them. Not in the paper.
     first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
-    prior: whether decoders also see how alike the query is to prototypes of the object and of the rest; see
+    prior: whether decoders also see how alike the query is to the object and to the rest of the support; see
     `network.prior`. Not in the paper.
     """
 
@@ -81,7 +81,7 @@ class HSNet(nn.Module):
         self.num_stages = len(STRIDES) - STRIDES.index(first_stride)
         self.encoder = Encoder(self._taps_per_stage()[-self.num_stages :], channels)
         self.decoder = Decoder(self.encoder.out_channels)
-        self.prior = nn.Conv2d(MAPS_OF_STAGE * len(STRIDES), self.encoder.out_channels, 1) if prior else None
+        self.prior = nn.Conv2d(NUM_MAPS, self.encoder.out_channels, 1) if prior else None
         if self.prior is not None:
             for weight in self.prior.parameters():  # it begins as the network without it
                 nn.init.zeros_(weight)
@@ -158,8 +158,7 @@ class HSNet(nn.Module):
         correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
         encoded: Tensor = self.encoder(correlations[: self.num_stages])
         if self.prior is not None:
-            similarity = prototype_similarity(query, support, masks, encoded.shape[-2:])
-            encoded = encoded + self.prior(similarity)
+            encoded = encoded + self.prior(support_prior(query, support, masks, encoded.shape[-2:]))
         return encoded
 
     def segment(

@@ -45,7 +45,8 @@ from kshot.training.start_from import FROZEN, fill_from, find_start
 from kshot.training.validation import Validation
 from kshot.training.view_episodes import ViewEpisodes
 
-FUSION = "method.fusion."
+FAST = ("method.fusion.", "method.prior.", "method.matcher.prior.")
+"""Parts that begin as no more than a rule, and have far to go."""
 
 CENTRED_ON = 200
 """Photographs at most whose mean features are measured."""
@@ -310,12 +311,12 @@ class Matching(nn.Module):
 
 
 def groups(learner: Matching, config: TrainConfig) -> list[dict[str, Any]]:
-    """Sort what is learnt into groups with their learning rates, the fusion's last."""
+    """Sort what is learnt into groups with their learning rates, the fusion and the prior last."""
     learned = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
-    fusion = [weight for name, weight in learned.items() if name.startswith(FUSION)]
-    matching = [weight for name, weight in learned.items() if not name.startswith(FUSION)]
+    fast = [weight for name, weight in learned.items() if name.startswith(FAST)]
+    matching = [weight for name, weight in learned.items() if not name.startswith(FAST)]
     fusion_lr = config.lr if config.fusion_lr is None else config.fusion_lr
-    found: list[dict[str, Any]] = [{"params": matching, "lr": config.lr}, {"params": fusion, "lr": fusion_lr}]
+    found: list[dict[str, Any]] = [{"params": matching, "lr": config.lr}, {"params": fast, "lr": fusion_lr}]
     return [group for group in found if group["params"]]
 
 

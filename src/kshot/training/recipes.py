@@ -145,8 +145,8 @@ class TrainConfig(BaseModel):
     lr: float = 1e-3
     """Of Adam."""
     fusion_lr: float | None = None
-    """Of the fusion's three weights; None: as the others. They start at 1 and 0 and have far to go: in a
-    short training they would not arrive."""
+    """Of the weights of the fusion and of the prior; None: as the others. They start as a simple rule and
+    have far to go: in a short training they would not arrive."""
     kappa: float = Field(default=KAPPA, ge=0)
     """Weight of the Shannon term, which polarises the first pass; see `losses`."""
     sharpened: bool | None = None
