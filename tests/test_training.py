@@ -132,13 +132,22 @@ def test_a_base_learner_learns_and_is_written_whole(base_learner):
     assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
 
 
-def test_a_head_phase_leaves_the_backbone_alone(files, tmp_path, base_learner):
-    """The same first phase without the second: the same backbone, another head."""
-    alone = PRETRAIN.model_copy(update={"phases": PRETRAIN.phases[:1]})
-    pretrain(alone, Pascal(files[0]), tmp_path / "run", CPU, backbone_weights=files[1])
-    first, second = (load_file(run / "model.safetensors") for run in (tmp_path / "run", base_learner))
+def test_a_head_phase_learns_the_head_alone_and_is_kept_if_it_is_better(files, tmp_path, monkeypatch):
+    first = learned_when_scored(0.1, 0.5, 0.4, files, tmp_path / "worse", monkeypatch)
+    metrics = json.loads((tmp_path / "worse/metrics.json").read_text())
+    assert metrics["validation"]["base_miou"] == 0.5
+    second = learned_when_scored(0.1, 0.5, 0.6, files, tmp_path / "better", monkeypatch)
     changed = {key.partition(".")[0] for key in first if not torch.equal(first[key], second[key])}
     assert changed == {"head"}
+
+
+def learned_when_scored(look, first, second, files, out, monkeypatch):
+    """Train a base learner in two phases whose validations give these scores: its weights."""
+    scores = iter((look, first, second))
+    score = lambda *_, **__: {"base_miou": next(scores), "background_iou": 0.5}  # noqa: E731
+    monkeypatch.setattr("kshot.training.pretrain.BaseValidation.score", score)
+    pretrain(PRETRAIN, Pascal(files[0]), out, CPU, backbone_weights=files[1])
+    return load_file(out / "model.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,19 @@ def pretrain(
     else:
         run.forget_after(checkpoint.phase, checkpoint.step)
 
-    # Fit, phase by phase, with a validation at each one's end.
+    # Fit, phase by phase, with a validation at each one's end; keep the best.
+    about = BaseLearnerConfig(
+        backbone=config.backbone,
+        base_classes=data.class_names,
+        trained_on=f"{config.data}, fold {config.fold}",
+    )
+
+    def validate(learner: BaseLearning) -> dict[str, float]:
+        scores = validation.score(learner.network)
+        if not scores or scores["base_miou"] >= max(run.validations("base_miou"), default=0.0):
+            save_base_learner(about, learner.network, run.path)
+        return scores
+
     for number in range(0 if checkpoint is None else checkpoint.phase, len(config.phases)):
         network = _build(config, data, number, network)
         reader = BaseReader(data, number)
@@ -90,17 +102,11 @@ def pretrain(
             checkpoint=checkpoint if checkpoint is not None and checkpoint.phase == number else None,
         )
         batches = partial(reader.batches, accelerator=accelerator, workers=workers)
-        fit(training, batches, run, lambda learner: validation.score(learner.network))
+        fit(training, batches, run, validate)
 
-    # Save, and score what was saved.
+    # Sum up.
     if accelerator.is_main_process:
-        about = BaseLearnerConfig(
-            backbone=config.backbone,
-            base_classes=data.class_names,
-            trained_on=f"{config.data}, fold {config.fold}",
-        )
-        save_base_learner(about, network, run.path)
-        scores = validation.score(network)
+        scores = run.best_validation("base_miou")
         provenance = provenance.after(time.monotonic() - start)
         metrics = {"validation": scores, "photographs": len(data.epoch(0)), "kept_back": len(data.kept_back)}
         run.finish(metrics, base_learner_card(about, config, scores, provenance), provenance)

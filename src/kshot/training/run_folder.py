@@ -83,9 +83,16 @@ class RunFolder:
         return entries
 
     def validations(self, name: str) -> list[float]:
-        """Give a score of all validations after the first step, in their order."""
-        found = [entry["validation"] for entry in self.read_log() if "validation" in entry and entry["step"]]
-        return [scores[name] for scores in found]
+        """Give a score of all validations after the first step that have it, in their order."""
+        return [scores[name] for scores in self._validations() if name in scores]
+
+    def best_validation(self, name: str) -> dict[str, float]:
+        """Give the scores of the validation with the highest `name`, the last of equals, or {}."""
+        found = [scores for scores in self._validations() if name in scores]
+        return max(reversed(found), key=lambda scores: scores[name], default={})
+
+    def _validations(self) -> list[dict[str, float]]:
+        return [entry["validation"] for entry in self.read_log() if "validation" in entry and entry["step"]]
 
     def forget_after(self, phase: int, step: int) -> None:
         """Cut what a killed run logged after its last checkpoint, for it will happen again."""
