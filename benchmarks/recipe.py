@@ -51,8 +51,10 @@ HSNET = {
     "views": Row(150, 257, {"mix": CLASSES}),
     "views, Dice": Row(150, 257, DICE),
     "views, Dice, head tap": Row(140, 257, {**DICE, "head_tap": True}),
+    "views, Dice, prior": Row(145, 257, {**DICE, "prior": True}),
     "mix, Dice": Row(150, 257, MIX),
     "mix, Dice, prior": Row(145, 257, {**MIX, "prior": True}),
+    "mix, Dice, prior, kinds of pairs": Row(145, 257, {**MIX, "prior": True}),
 }
 SCRATCH = {
     "scratch": Row(150, 257, MIX),

@@ -8,11 +8,14 @@ from kshot.training.augment import (
     STRONG,
     Changes,
     Colours,
+    Kind,
     View,
     apply_changes,
     apply_colours,
+    apply_kind,
     apply_view,
     draw_changes,
+    draw_kind,
     draw_view,
     squash,
     to_tensor,
@@ -89,7 +92,7 @@ def test_a_view_without_changes_is_the_squashed_image():
 @pytest.mark.parametrize("seed", range(12))
 def test_labels_follow_the_image_in_any_view(seed):
     picture, labels = coloured_scene([0], 96, 72)
-    view = draw_view(np.random.default_rng(seed), STRONG._replace(colour=0.0, special=0.0))
+    view = draw_view(np.random.default_rng(seed), STRONG._replace(colour=0.0))
     seen, mask = apply_view(picture, labels, view._replace(colours=Colours()), 64)
     assert mask.shape == (64, 64)
     known = mask != 255
@@ -101,10 +104,8 @@ def test_colours_change_as_they_say():
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
     assert apply_colours(grey, Colours()).getpixel((0, 0)) == (100, 100, 100)
     assert apply_colours(grey, Colours(brightness=1.5)).getpixel((0, 0)) == (150, 150, 150)
-    assert apply_colours(grey, Colours(invert=True)).getpixel((0, 0)) == (155, 155, 155)
     assert apply_colours(grey, Colours(gamma=2.0)).getpixel((0, 0)) == (39, 39, 39)
     red = Image.new("RGB", (8, 8), (200, 20, 20))
-    assert len(set(apply_colours(red, Colours(grey=True)).getpixel((0, 0)))) == 1
     r, g, b = apply_colours(red, Colours(hue=1 / 3)).getpixel((0, 0))
     assert g > 190
     assert max(r, b) < 30
@@ -120,4 +121,13 @@ def test_views_depend_on_the_generator_alone_and_keep_their_ranges():
     low, high = STRONG.scale
     assert all(low <= v.scale <= high and abs(v.degrees) <= STRONG.degrees for v in drawn)
     assert all(1 / STRONG.stretch <= v.stretch <= STRONG.stretch for v in drawn)
-    assert 30 < sum(v.colours.grey for v in drawn) < 90
+
+
+def test_images_become_grey_or_negatives():
+    red = Image.new("RGB", (8, 8), (200, 20, 20))
+    assert apply_kind(red, Kind()).getpixel((0, 0)) == (200, 20, 20)
+    assert len(set(apply_kind(red, Kind(grey=True)).getpixel((0, 0)))) == 1
+    assert apply_kind(red, Kind(negative=True)).getpixel((0, 0)) == (55, 235, 235)
+    drawn = [draw_kind(np.random.default_rng(n)) for n in range(300)]
+    assert 30 < sum(kind.grey for kind in drawn) < 90
+    assert 10 < sum(kind.negative for kind in drawn) < 60

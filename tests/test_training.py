@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kshot import DataError, ModelError, Segmenter
-from kshot.base_learners import find_base_learner, load_base_learner
+from kshot.base_learners import find_base_learner, load_base_learner, save_base_learner
 from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
 from kshot.images import image_tensor, read_image
@@ -290,6 +290,18 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     assert given.keys() == got.keys()
     # Not their bytes: the average of a weight of -0.0 with itself is 0.0.
     assert all(torch.equal(got[name], value) for name, value in given.items())
+    about, network = load_base_learner(base_learner)
+    with torch.no_grad():
+        for weight in network.backbone.parameters():
+            weight.mul_(1.5)
+    (tmp_path / "other").mkdir()
+    save_base_learner(about, network, tmp_path / "other")
+    third = read_state(
+        train_tiny(files, tmp_path / "third", still, tmp_path / "other", start_from=run) / "model.safetensors"
+    )
+    assert torch.equal(third["matcher.cls_means"], given["matcher.cls_means"])
+    assert not torch.allclose(third["matcher.sem_means"], given["matcher.sem_means"])  # B_sem is another one
+    assert third["matcher.sem_means"].any()
 
 
 def test_a_training_can_start_from_a_smaller_network(files, tmp_path, base_learner):

@@ -38,8 +38,7 @@ class Colours(NamedTuple):
     """Changes of an image's colours. Factors of 1 and a shift of 0 change nothing.
 
     hue: shift as a share of the colour circle. noise: standard deviation in grey levels of 255, for
-    `noise_key`. blur: radius in pixels at the image's final size. grey, invert: whether it loses its colours;
-    whether it becomes its negative.
+    `noise_key`. blur: radius in pixels at the image's final size.
     """
 
     brightness: float = 1.0
@@ -50,8 +49,13 @@ class Colours(NamedTuple):
     blur: float = 0.0
     noise: float = 0.0
     noise_key: int = 0
+
+
+class Kind(NamedTuple):
+    """What kind of image it is: in colours or grey, positive or negative. Both of a pair are of one kind."""
+
     grey: bool = False
-    invert: bool = False
+    negative: bool = False
 
 
 class View(NamedTuple):
@@ -79,14 +83,12 @@ class ViewRanges(NamedTuple):
     degrees: float = 10.0
     colour: float = 1.0
     """Strength of the changes of colour; 0: none."""
-    special: float = 0.0
-    """Probability of a grey image, and half of it of a negative."""
 
 
 GENTLE = ViewRanges()
 """For objects in photographs, which stand upright and have their colours."""
 
-STRONG = ViewRanges(scale=(0.7, 2.5), stretch=1.5, degrees=90.0, colour=1.5, special=0.2)
+STRONG = ViewRanges(scale=(0.7, 2.5), stretch=1.5, degrees=90.0)
 """For regions, textures and small items, which lie in any direction."""
 
 
@@ -101,12 +103,24 @@ def draw_view(random: np.random.Generator, ranges: ViewRanges) -> View:
         flip=bool(random.random() < 0.5),
         left=random.random(),
         top=random.random(),
-        colours=draw_colours(random, ranges.colour, ranges.special),
+        colours=draw_colours(random, ranges.colour),
     )
 
 
-def draw_colours(random: np.random.Generator, strength: float, special: float = 0.0) -> Colours:
-    """Draw changes of colour. special: probability of a grey image, and half of it of a negative."""
+def draw_kind(random: np.random.Generator) -> Kind:
+    """Draw a kind of image: one in five is grey, one in ten a negative."""
+    return Kind(grey=bool(random.random() < 0.2), negative=bool(random.random() < 0.1))
+
+
+def apply_kind(image: Image.Image, kind: Kind) -> Image.Image:
+    """Make an RGB image one of a kind."""
+    if kind.grey:
+        image = image.convert("L").convert("RGB")
+    return ImageOps.invert(image) if kind.negative else image
+
+
+def draw_colours(random: np.random.Generator, strength: float) -> Colours:
+    """Draw changes of colour."""
 
     def factor(most: float) -> float:
         return math.exp(random.uniform(-most, most) * strength)
@@ -120,8 +134,6 @@ def draw_colours(random: np.random.Generator, strength: float, special: float = 
         blur=random.uniform(0.2, 1.2) * min(strength, 1.0) if random.random() < 0.25 else 0.0,
         noise=random.uniform(1.0, 10.0) * strength if random.random() < 0.25 else 0.0,
         noise_key=int(random.integers(2**31)),
-        grey=bool(random.random() < special),
-        invert=bool(random.random() < special / 2),
     )
 
 
@@ -155,7 +167,7 @@ def apply_colours(image: Image.Image, colours: Colours) -> Image.Image:
         image = Image.merge("HSV", (hue.point([(v + shift) % 256 for v in range(256)]), *others))
         image = image.convert("RGB")
     for enhance, factor in (
-        (ImageEnhance.Color, 0.0 if colours.grey else colours.saturation),
+        (ImageEnhance.Color, colours.saturation),
         (ImageEnhance.Brightness, colours.brightness),
         (ImageEnhance.Contrast, colours.contrast),
     ):
@@ -167,7 +179,7 @@ def apply_colours(image: Image.Image, colours: Colours) -> Image.Image:
         random = np.random.default_rng(colours.noise_key)
         noise = random.normal(0, colours.noise, (image.height, image.width, 1))
         image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-    return ImageOps.invert(image) if colours.invert else image
+    return image
 
 
 def draw_changes(

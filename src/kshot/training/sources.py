@@ -23,8 +23,10 @@ from kshot.training.augment import (
     View,
     ViewRanges,
     apply_colours,
+    apply_kind,
     apply_view,
     draw_colours,
+    draw_kind,
     draw_view,
 )
 from kshot.training.regions import SCALES, Superpixels, draw_region, enlarge, find_superpixels
@@ -161,6 +163,7 @@ class Regions:
                 region = draw_region(found, random, objects)
                 if region is not None:
                     mask = enlarge(region, (image.height, image.width))
+                    image = apply_kind(image, draw_kind(random))
                     query, support = (look(image, mask, random, STRONG, size) for _ in range(2))
                     return Drawn(query, support)
 
@@ -261,6 +264,9 @@ def look(image: Image.Image, mask: Truth, random: Random, ranges: ViewRanges, si
 
 
 def _coloured(pair: Pair, random: Random) -> Drawn:
-    """Change the colours of both images, independently."""
-    query, support = (Shown(apply_colours(one.image, draw_colours(random, 0.6)), one.mask) for one in pair)
+    """Make both images one kind, then change the colours of each."""
+    kind = draw_kind(random)
+    query, support = (
+        Shown(apply_colours(apply_kind(one.image, kind), draw_colours(random, 0.6)), one.mask) for one in pair
+    )
     return Drawn(query, support)

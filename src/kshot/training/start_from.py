@@ -51,9 +51,18 @@ def fill_from(
     """
     theirs, start = load_model(folder, backbone_weights=backbone_weights)
     becomes = "matcher." if theirs.method == "hsnet" and config.method == "two-pass" else ""
-    learned = {k: v for k, v in start.state_dict().items() if not f"method.{k}".startswith(FROZEN)}
-    given = _fitting({f"{becomes}{key}": value for key, value in learned.items()}, theirs, config)
+    state = {f"{becomes}{key}": value for key, value in start.state_dict().items()}
+    learned = {k: v for k, v in state.items() if not f"method.{k}".startswith(FROZEN)}
+    given = _fitting(learned, theirs, config)
+    if _is_other_base_learner(state, method.state_dict()):
+        given = {key: value for key, value in given.items() if not key.endswith("sem_means")}
     fill(method, method.state_dict() | given, what=f"Weights in {folder / WEIGHTS_FILE}")
+
+
+def _is_other_base_learner(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> bool:
+    """Say whether B_sem's weights differ: its mean features then have to be measured again."""
+    shared = [key for key in theirs.keys() & ours.keys() if "sem_backbone." in key]
+    return not all(torch.equal(theirs[key], ours[key]) for key in shared)
 
 
 def _fitting(given: dict[str, Tensor], theirs: ModelConfig, ours: TrainConfig) -> dict[str, Tensor]:
