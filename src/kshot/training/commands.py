@@ -197,7 +197,9 @@ def train(
     batch: BatchSize = None,
     accumulate: Accumulate = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
-    fusion_lr: Annotated[float | None, typer.Option(help="Learning rate of the fusion's weights.")] = None,
+    fusion_lr: Annotated[
+        float | None, typer.Option(help="Learning rate of the fusion and of the prior.")
+    ] = None,
     kappa: Annotated[
         float | None, typer.Option(help="Weight of the Shannon term, which polarises the first pass.", min=0)
     ] = None,
