@@ -147,7 +147,8 @@ def table(start: str) -> str:
         f"|---|---:|---:|---:|---:|{'---:|' * len(bins)}",
     ]
     for row in (start, *TABLES[start]):
-        if all(run.file(slug(row), RESULTS).exists() for run in (TASKS, VOC)):
+        needed = [run.file(slug(one), RESULTS) for run in (TASKS, VOC) for one in (start, row)]
+        if all(path.exists() for path in needed):
             tasks = read_suite_result(TASKS.file(slug(row), RESULTS))
             sizes = " | ".join("" if one.iou is None else f"{100 * one.iou:.1f}" for one in tasks.by_size)
             cells = " | ".join(_cells(row, run, start) for run in (VOC, TASKS))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot.benchmark.framing import Frame
 from kshot.data.base_classes import present, train_fold, unseen_classes, without_unseen
@@ -84,11 +84,11 @@ class FeatureReader:
         self.matcher = matcher
         self.cls = None
         if matcher.cls_backbone is not None:
-            key = f"{weights_sha256(matcher.cls_backbone)} {size} squash"
+            key = _key(matcher.cls_backbone, matcher.cls_backbone, size)
             self.cls = FeatureCache(partial(_cls_features, matcher.cls_backbone), key, budget)
         self.sem = [
-            FeatureCache(partial(_sem_features, learner), f"{weights_sha256(learner)} {size} squash", budget)
-            for learner in base_learners
+            FeatureCache(partial(_sem_features, one), _key(one, one.backbone, size), budget)
+            for one in base_learners
         ]
         self.other_means: dict[int, Tensor] = {}
 
@@ -240,6 +240,11 @@ def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> 
         f"All {len(base_classes)} base learners know {class_name}. Of several, one has to be without it: "
         f"kshot pretrain --leave-out {class_name}."
     )
+
+
+def _key(weights: nn.Module, backbone: Backbone, size: int) -> str:
+    """Name all that features depend on, but for the photograph."""
+    return f"{weights_sha256(weights)} {backbone.tap_places} stride {backbone.output_stride} {size} squash"
 
 
 def _cls_features(backbone: Backbone, image: Tensor) -> Features:

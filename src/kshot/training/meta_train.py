@@ -278,7 +278,7 @@ def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) ->
         (matcher.sem_means, lacks_sem, [one.sem for one in read]),
     ):
         if means is not None and lacks:
-            means.copy_(_mean(pyramids))
+            means.copy_(_mean([None if one is None else matcher.with_head(one) for one in pyramids]))
 
 
 def centre_others(readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]) -> None:
@@ -288,7 +288,8 @@ def centre_others(readers: dict[int, FeatureReader], image_size: int, photograph
     """
     reader = readers[image_size]
     for learner in range(1, len(reader.sem)):
-        means = _mean([reader.read(name, learner=learner).sem for name in _some(photographs)])
+        read = [reader.read(name, learner=learner).sem for name in _some(photographs)]
+        means = _mean([None if one is None else reader.matcher.with_head(one) for one in read])
         for one in readers.values():
             one.other_means[learner] = means.to(one.device)
 
