@@ -190,3 +190,15 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
     assert used == {0, 1}
     with pytest.raises(DataError, match="All 2 base learners know dog"):
         TrainingEpisodes(CONFIG, voc, [("dog",), ("dog", "cow")])
+
+
+def test_the_same_weights_at_another_stride_have_features_of_their_own(voc, networks, tmp_path):
+    coarse = PSPNet(TINY, NUM_BASE_CLASSES, output_stride=16)
+    coarse.load_state_dict(networks[1].state_dict())
+    name = next(iter(episodes_of(voc).fold.images[8]))
+    sizes = []
+    for learner in (networks[1], coarse):
+        matcher, budget = HSNet(None, learner.backbone), Budget(tmp_path, 2**30)
+        reader = FeatureReader(voc, matcher, [learner], SIZE, budget, torch.device("cpu"))
+        sizes.append(reader.read_one(name).base_logits.shape[-1])
+    assert sizes == [9, 5]
