@@ -51,7 +51,7 @@ class Run(NamedTuple):
         return (RESULTS if folder is None else folder) / f"{self.data}_{model}_{self.shots}shot.json"
 
 
-TASKS_1, TASKS_5, VOC = Run("tasks", 1, 5), Run("tasks", 5, 5), Run("voc-dev", 1, None)
+TASKS_1, TASKS_5, VOC = Run("tasks", 1, 5), Run("tasks", 5, 2), Run("voc-dev", 1, None)
 RUNS = (TASKS_1, VOC, TASKS_5)
 
 

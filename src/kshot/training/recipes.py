@@ -299,7 +299,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
             "fusion": "both-passes",
             "dice": 0.5,
             "sharpened": True,
-            "sizes": (SizeStage(steps=6000, image_size=257), SizeStage(steps=1500, image_size=321)),
+            "sizes": (SizeStage(steps=1600, image_size=257), SizeStage(steps=400, image_size=321)),
             "lr": 5e-4,
             "fusion_lr": 5e-3,
             "select_on": None,
