@@ -146,7 +146,9 @@ def learned_when_scored(look, first, second, files, out, monkeypatch):
     scores = iter((look, first, second))
     score = lambda *_, **__: {"base_miou": next(scores), "background_iou": 0.5}  # noqa: E731
     monkeypatch.setattr("kshot.training.pretrain.BaseValidation.score", score)
-    pretrain(PRETRAIN, Pascal(files[0]), out, CPU, backbone_weights=files[1])
+    phases = tuple(phase.model_copy(update={"epochs": 0.1}) for phase in PRETRAIN.phases)
+    config = PRETRAIN.model_copy(update={"phases": phases})
+    pretrain(config, Pascal(files[0]), out, CPU, backbone_weights=files[1])
     return load_file(out / "model.safetensors")
 
 
