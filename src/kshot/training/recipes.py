@@ -295,6 +295,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
             "mix": EpisodeMix(classes=0.85, regions=0.1, parts=0.05),
             "class_cap": 100,
             "flip": False,  # views are mirrored themselves
+            "prior": True,
             "base_stride": 16,
             "fusion": "both-passes",
             "dice": 0.5,
