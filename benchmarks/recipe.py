@@ -112,6 +112,7 @@ def config_of(row: str) -> TrainConfig:
     fixed: dict[str, Any] = {"method": "hsnet", "class_cap": 100, "flip": False, "lr": 5e-4, "warmup": 20}
     fixed |= {
         "ema": 0.98,
+        "prior": False,
         "fusion": "paper",
         "base_stride": 16 if row in TWO_PASS else 8,
         "sharpened": None,
