@@ -2,7 +2,6 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import timm
 import torch
 from make_data import TINY, randomise_norms, tiny_backbone
 from torch.nn import functional as F
@@ -186,32 +185,6 @@ def test_unknown_and_unsuitable_backbones_are_refused():
         Backbone("vit_tiny_patch16_224")
     with pytest.raises(ModelError, match=r"vgg16\.tv_in1k' cannot run at output stride 8"):
         Backbone("vgg16", output_stride=8)
-
-
-def test_the_classifiers_last_features_are_one_more_tap():
-    torch.manual_seed(0)
-    backbone = Backbone("efficientnet_lite0", head_tap=True)
-    randomise_norms(backbone)
-    images = torch.rand(1, 3, 97, 97)
-    pyramid = backbone(images)
-    added = backbone.with_head(pyramid)
-    assert [len(stage) for stage in added.stages] == [
-        *backbone.taps_per_stage[:2],
-        backbone.taps_per_stage[2] + 1,
-    ]
-    assert backbone.num_tap_channels == sum(tap.shape[1] for stage in added.stages for tap in stage)
-    plain = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    trunk = dict(backbone.trunk.state_dict())
-    for here, there in (("0.", "conv_head."), ("1.", "bn2.")):
-        for key, value in backbone.head.state_dict().items():
-            if key.startswith(here):
-                trunk[there + key.removeprefix(here)] = value
-    plain.load_state_dict(trunk)
-    expected = plain.eval().forward_features((images - backbone.mean) / backbone.std)
-    torch.testing.assert_close(added.stages[2][-1], expected, rtol=1e-4, atol=1e-4)
-    assert Backbone("efficientnet_lite0").with_head(pyramid) is pyramid
-    with pytest.raises(ModelError, match="no convolution before its classifier"):
-        Backbone("resnet18", head_tap=True)
 
 
 def test_expanded_taps_are_what_depthwise_convolutions_see():

@@ -36,6 +36,13 @@ def test_a_result_comes_back_as_it_was(result, tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_a_setting_that_models_have_no_more_does_not_hide_a_score(result, tmp_path):
+    content = json.loads(result.model_dump_json())
+    content["model"]["config"]["number_of_heads"] = 3
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_result(tmp_path / "old.json").miou == result.miou
+
+
 def test_counters_give_the_score_again(result):
     run = result.runs[0]
     class_ids = np.array(run.episodes.class_id)

@@ -60,8 +60,6 @@ class ModelConfig(BaseModel):
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
     taps: TapPlaces = "blocks"
     """Where the backbones are tapped; see `backbones.Backbone`."""
-    head_tap: bool = False
-    """Whether the classifier's last features are matched too, as one more tap at stride 32."""
     first_stride: Literal[8, 16] = 8
     """Stride of the finest features that are matched (paper: 8)."""
     prior: bool = False
@@ -136,11 +134,11 @@ def build_method(
 
 def imagenet_backbone(config: ModelConfig, weights: str | Path | None = None) -> Backbone:
     """Load a config's B_cls with its ImageNet weights; see `load_backbone`."""
-    return load_backbone(config.backbone, weights, taps=config.taps, head_tap=config.head_tap)
+    return load_backbone(config.backbone, weights, taps=config.taps)
 
 
 def _random_backbone(config: ModelConfig) -> Backbone:
-    return Backbone(config.backbone, taps=config.taps, head_tap=config.head_tap)
+    return Backbone(config.backbone, taps=config.taps)
 
 
 def load_model(

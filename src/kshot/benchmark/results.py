@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from kshot.benchmark.evaluate import Counted
 from kshot.benchmark.metrics import IntArray, Interval, bootstrap, interval, score
@@ -59,6 +59,14 @@ class ModelRecord(_Frozen):
     config: ModelConfig
     weights_sha256: str
     """Digest of all its weights, backbones and all."""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _without_settings_of_the_past(cls, config: Any) -> Any:
+        """Leave out what models had when the file was written, and have no more: scores stay readable."""
+        if not isinstance(config, dict):
+            return config
+        return {key: value for key, value in config.items() if key in ModelConfig.model_fields}
 
 
 class EpisodeCounts(_Frozen):

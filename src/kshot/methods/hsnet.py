@@ -109,9 +109,7 @@ class HSNet(nn.Module):
                 f"The two backbones have different taps ({taps}), but they share one encoder. "
                 "Use the same architecture for both."
             )
-        *finer, deepest = used[0].taps_per_stage
-        has_head = self.cls_backbone is not None and self.cls_backbone.head is not None
-        return (*finer, deepest + has_head)
+        return used[0].taps_per_stage
 
     def forward(self, query_images: Tensor, support_images: Tensor, support_mask: Tensor) -> Prediction:
         """Segment a batch of 1-shot episodes: images (B, 3, H, W) in [0, 1], mask (B, 1, H, W)."""
@@ -129,16 +127,9 @@ class HSNet(nn.Module):
     def describe(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
         """Make what the backbones have read ready to be matched."""
         return BackboneFeatures(
-            None if cls is None else describe(self.with_head(cls), self.cls_means),
-            None if sem is None else describe(self.with_head(sem), self.sem_means),
+            None if cls is None else describe(cls, self.cls_means),
+            None if sem is None else describe(sem, self.sem_means),
         )
-
-    def with_head(self, pyramid: FeaturePyramid) -> FeaturePyramid:
-        """Add the classifier's last features to a pyramid of either backbone, if B_cls taps them.
-
-        B_sem has no classifier; B_cls's, of which it was trained, reads its deepest features.
-        """
-        return pyramid if self.cls_backbone is None else self.cls_backbone.with_head(pyramid)
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""

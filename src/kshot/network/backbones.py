@@ -76,7 +76,7 @@ class Backbone(nn.Module):
     """A convolutional network without its head that returns a FeaturePyramid.
 
     taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside those of an EfficientNet,
-    before the depthwise convolution. head_tap: whether `with_head` can add the classifier's last features.
+    before the depthwise convolution.
     Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
     With `output_stride=8` the network runs dilated and its features are taken at every second and
     fourth position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these
@@ -98,7 +98,6 @@ class Backbone(nn.Module):
         output_stride: int = 32,
         trainable: bool = False,
         taps: TapPlaces = "blocks",
-        head_tap: bool = False,
     ) -> None:
         super().__init__()
         self.name = timm_name(name)
@@ -107,7 +106,6 @@ class Backbone(nn.Module):
         self.tap_places: TapPlaces = taps
         self.taps = find_taps(self.name, taps)
         self.trunk = _create_trunk(self.name, output_stride)
-        self.head = _classifier_head(self.name) if head_tap else None
         self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
         mean, std = _normalisation(self.trunk)
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
@@ -124,8 +122,8 @@ class Backbone(nn.Module):
 
     @property
     def num_tap_channels(self) -> int:
-        """Channels of all taps together, with the head's; computes a tiny image's pyramid to count them."""
-        pyramid = self.with_head(self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device)))
+        """Channels of all taps together; computes a tiny image's pyramid to count them."""
+        pyramid = self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device))
         return sum(tap.shape[1] for stage in pyramid.stages for tap in stage)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -151,18 +149,6 @@ class Backbone(nn.Module):
     def _undilated(self) -> Any:
         """The trunk at output stride 32; cached beside the modules, because its weights are the trunk's."""
         return _undilated_twin(self.trunk, self.name, self.taps)
-
-    def with_head(self, pyramid: FeaturePyramid) -> FeaturePyramid:
-        """Add the features that the classifier decides by to the taps at stride 32.
-
-        They are made of the last tap, which may be another backbone's of the same architecture.
-        """
-        if self.head is None:
-            return pyramid
-        *finer, deepest = pyramid.stages
-        with torch.no_grad():
-            wide = self.head(deepest[-1].contiguous(memory_format=self.memory_format))
-        return FeaturePyramid((*finer, (*deepest, wide)), pyramid.last)
 
     def deepest(self, images: Tensor) -> Tensor:
         """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
@@ -245,18 +231,6 @@ def _place_taps(trunk: Any, taps: tuple[tuple[Tap, ...], ...]) -> None:
             module.register_forward_pre_hook(_tap_input)
         else:
             module.register_forward_hook(_tap_output)
-
-
-def _classifier_head(name: str) -> nn.Sequential:
-    """Build the convolution and norm between an EfficientNet's last block and its classifier."""
-    model = timm.create_model(name, pretrained=False, num_classes=0)
-    if not isinstance(model, EfficientNet):
-        raise ModelError(
-            f"Backbone '{name}' has no convolution before its classifier to tap. Use an EfficientNet, or "
-            "leave head_tap out."
-        )
-    use_onednn(model)
-    return nn.Sequential(model.conv_head, model.bn2)
 
 
 def _undilated_twin(trunk: Any, name: str, taps: tuple[tuple[Tap, ...], ...]) -> Any:

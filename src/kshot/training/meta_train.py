@@ -216,7 +216,6 @@ def build(
         centred=config.centred,
         sharpened=bool(config.sharpened),
         taps=config.taps,
-        head_tap=config.head_tap,
         first_stride=config.first_stride,
         prior=config.prior,
         base_stride=config.base_stride,
@@ -278,7 +277,7 @@ def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) ->
         (matcher.sem_means, lacks_sem, [one.sem for one in read]),
     ):
         if means is not None and lacks:
-            means.copy_(_mean(pyramids, matcher))
+            means.copy_(_mean(pyramids))
 
 
 def centre_others(readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]) -> None:
@@ -289,7 +288,7 @@ def centre_others(readers: dict[int, FeatureReader], image_size: int, photograph
     reader = readers[image_size]
     for learner in range(1, len(reader.sem)):
         read = [reader.read(name, learner=learner).sem for name in _some(photographs)]
-        means = _mean(read, reader.matcher)
+        means = _mean(read)
         for one in readers.values():
             one.other_means[learner] = means.to(one.device)
 
@@ -345,12 +344,8 @@ def _some(photographs: Sequence[str]) -> Sequence[str]:
     return photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
 
 
-def _mean(pyramids: Sequence[FeaturePyramid | None], matcher: HSNet) -> Tensor:
-    stages = [one.stages for one in pyramids if one is not None]  # in half precision, as they are stored
-    floats = [
-        FeaturePyramid(tuple(tuple(tap.float() for tap in taps) for taps in one), None) for one in stages
-    ]
-    return torch.stack([tap_means(matcher.with_head(one)) for one in floats]).mean(dim=0)
+def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
+    return torch.stack([tap_means(pyramid) for pyramid in pyramids if pyramid is not None]).mean(dim=0)
 
 
 def in_groups(items: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -130,12 +130,11 @@ class TrainConfig(BaseModel):
     extra_data: tuple[str, ...] = ()
     """Names of the further data sets that `mix` draws from; filled in by the training."""
     taps: TapPlaces = "blocks"
-    head_tap: bool = False
     first_stride: Literal[8, 16] = 8
     prior: bool = False
     base_stride: Literal[8, 16] = 8
     fusion: FusionKind = "paper"
-    """These six are the model's: see `pretrained.ModelConfig`."""
+    """These five are the model's: see `pretrained.ModelConfig`."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
     sizes: tuple[SizeStage, ...]

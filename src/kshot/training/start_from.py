@@ -66,24 +66,14 @@ def _is_other_base_learner(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -
 
 
 def _fitting(given: dict[str, Tensor], theirs: ModelConfig, ours: TrainConfig) -> dict[str, Tensor]:
-    """Leave out what a network does not have that differs in the stages, the fusion or the head's tap.
+    """Leave out what a network does not have that matches fewer stages, or merges otherwise."""
 
-    The first convolutions at stride 32 read a new tap with weights of 0, so that the network begins as it
-    was. The means of a network with other taps are measured again.
-    """
-    kept = {}
-    has_other_taps = theirs.head_tap != ours.head_tap
-    for key, value in given.items():
+    def fits(key: str) -> bool:
         is_finest = key.removeprefix("matcher.").startswith(FINEST)
         is_other_fusion = key.startswith("fusion.") and theirs.fusion != ours.fusion
-        if (is_finest and ours.first_stride > theirs.first_stride) or is_other_fusion:
-            continue
-        if has_other_taps and key.endswith("_means"):
-            continue
-        if ours.head_tap and has_other_taps and "encoder.squeeze.0.convs.0." in key and value.ndim == 4:
-            value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
-        kept[key] = value
-    return kept
+        return not ((is_finest and ours.first_stride > theirs.first_stride) or is_other_fusion)
+
+    return {key: value for key, value in given.items() if fits(key)}
 
 
 def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
