@@ -54,6 +54,7 @@ HSNET = {
     "mix, Dice": Row(150, 257, MIX),
     "mix, Dice, prior": Row(145, 257, {**MIX, "prior": True}),
     "mix, Dice, prior, kinds of pairs": Row(145, 257, {**MIX, "prior": True}),
+    "mix, four times the Dice, prior, kinds of pairs": Row(145, 257, {**MIX, "prior": True, "dice": 2.0}),
 }
 SCRATCH = {
     "scratch": Row(150, 257, MIX),
