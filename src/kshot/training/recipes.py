@@ -297,7 +297,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
             "prior": True,
             "base_stride": 16,
             "fusion": "both-passes",
-            "dice": 0.5,
+            "dice": 2.0,
             "sharpened": True,
             "sizes": (SizeStage(steps=1600, image_size=257), SizeStage(steps=400, image_size=321)),
             "lr": 5e-4,
