@@ -80,7 +80,10 @@ AT = {
 }
 """Rows of other rows' networks at another threshold than 0.5."""
 
-TABLES = {"hsnet": (*HSNET, *GONE, *AT, *SCRATCH), "two-pass-plus": (*TWO_PASS,)}
+UNDER_WAY = ("two-pass under way, step 100", "two-pass-general under way, step 100")
+"""Rows of trainings that go on for days, as they stood."""
+
+TABLES = {"hsnet": (*HSNET, *GONE, *AT, *SCRATCH), "two-pass-plus": (*TWO_PASS, *UNDER_WAY)}
 """Rows by the shipped model that they go on from and are compared with."""
 
 
@@ -92,7 +95,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, required=True)
     parser.add_argument("--extra-data", action="append", default=[])
     every = [*TABLES, *ROWS, *AT]
-    parser.add_argument("--only", nargs="*", choices=every, default=every)
+    parser.add_argument("--only", nargs="*", choices=[*every, *UNDER_WAY], default=every)
+    parser.add_argument("--folder", type=Path, help="where the model of the one row of --only lies")
     given = parser.parse_args()
     sets = {TASKS: read_task_sets(given.tasks), VOC: [pascal_set(given.voc_dev, 0)]}
     for row in given.only:
@@ -102,7 +106,8 @@ def main() -> None:
             copy_at(*AT[row], folder_of(row))
         for run, own in sets.items():
             if not run.file(slug(row), RESULTS).exists():
-                name = row if row in TABLES else f"{slug(row)}={folder_of(row)}"
+                folder = given.folder or folder_of(row)
+                name = row if row in TABLES else f"{slug(row)}={folder}"
                 score(name, run, own, RESULTS, "python benchmarks/recipe.py")
     text = NOTES.read_text()
     for start in TABLES:
