@@ -312,4 +312,4 @@ def lite_general(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
     """Give the settings of `two-pass-general`: things, parts, textures, small items, thin structures."""
     pretrain, train = lite_two_pass(backbone, fold)
     mix = EpisodeMix(classes=0.34, extra=0.2, regions=0.18, parts=0.06, items=0.09, mosaics=0.06, thin=0.07)
-    return Recipe(pretrain, train.model_copy(update={"mix": mix}))
+    return Recipe(pretrain, train.model_copy(update={"mix": mix, "dice": 8.0}))
