@@ -12,18 +12,16 @@ development table has. What is done already is not done again. The tables are wr
 import argparse
 from itertools import pairwise
 from pathlib import Path
-from shutil import copytree, ignore_patterns
 from typing import Any, NamedTuple
 
 from dev_suite import Run, score
 
-from kshot.benchmark.suite_results import SuiteResult, compare_suites, read_suite_result
+from kshot.benchmark.suite_results import compare_suites, read_suite_result
 from kshot.benchmark.suite_scores import SIZES
 from kshot.benchmark.table_writers import insert_between
 from kshot.data.benchmarks import open_dataset
 from kshot.data.tasks import pascal_set, read_task_sets
 from kshot.pictures import write_text
-from kshot.pretrained import CONFIG_FILE, read_config
 from kshot.training.commands import extra_data_set
 from kshot.training.loop import Machine
 from kshot.training.meta_train import train
@@ -73,17 +71,10 @@ GONE = ("views, Dice, head tap", "mix, Dice", "mix, Dice, prior")
 """What was tried and taken out again: the classifier's last features as a tap, and a mix whose images become
 grey or negatives each on its own. The code is that of the result files' commits."""
 
-AT = {
-    "views, Dice, prior, at 0.3": ("views, Dice, prior", 0.3),
-    "mix, Dice, prior, kinds of pairs, at 0.3": ("mix, Dice, prior, kinds of pairs", 0.3),
-    "mix, Dice, prior, kinds of pairs, at 0.2": ("mix, Dice, prior, kinds of pairs", 0.2),
-}
-"""Rows of other rows' networks at another threshold than 0.5."""
-
 UNDER_WAY = ("two-pass under way, step 100", "two-pass-general under way, step 100")
 """Rows of trainings that go on for days, as they stood."""
 
-TABLES = {"hsnet": (*HSNET, *GONE, *AT, *SCRATCH), "two-pass-plus": (*TWO_PASS, *UNDER_WAY)}
+TABLES = {"hsnet": (*HSNET, *GONE, *SCRATCH), "two-pass-plus": (*TWO_PASS, *UNDER_WAY)}
 """Rows by the shipped model that they go on from and are compared with."""
 
 
@@ -94,7 +85,7 @@ def main() -> None:
     parser.add_argument("--voc-dev", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, required=True)
     parser.add_argument("--extra-data", action="append", default=[])
-    every = [*TABLES, *ROWS, *AT]
+    every = [*TABLES, *ROWS]
     parser.add_argument("--only", nargs="*", choices=[*every, *UNDER_WAY], default=every)
     parser.add_argument("--folder", type=Path, help="where the model of the one row of --only lies")
     given = parser.parse_args()
@@ -102,8 +93,6 @@ def main() -> None:
     for row in given.only:
         if row in ROWS and not (folder_of(row) / "metrics.json").exists():
             learn(row, given.voc, given.extra_data)
-        if row in AT:
-            copy_at(*AT[row], folder_of(row))
         for run, own in sets.items():
             if not run.file(slug(row), RESULTS).exists():
                 folder = given.folder or folder_of(row)
@@ -159,13 +148,6 @@ def learn(row: str, voc: Path, extra: list[str]) -> None:
     )
 
 
-def copy_at(row: str, threshold: float, out: Path) -> None:
-    """Copy the model of a row that is trained, with another threshold."""
-    copytree(folder_of(row), out, dirs_exist_ok=True, ignore=ignore_patterns("checkpoint.pt"))
-    config = read_config(out / CONFIG_FILE).model_copy(update={"threshold": threshold})
-    write_text(config.model_dump_json(indent=2), out / CONFIG_FILE)
-
-
 def table(start: str) -> str:
     """Lay out the rows that are scored, with paired differences from the model `start`."""
     bins = [f"{100 * low:g}-{100 * high:g} %" for low, high in pairwise(SIZES)]
@@ -174,23 +156,33 @@ def table(start: str) -> str:
         f"|---|---:|---:|---:|---:|{'---:|' * len(bins)}",
     ]
     for row in (start, *TABLES[start]):
-        needed = [run.file(slug(one), RESULTS) for run in (TASKS, VOC) for one in (start, row)]
-        if all(path.exists() for path in needed):
-            tasks = read_suite_result(TASKS.file(slug(row), RESULTS))
-            sizes = " | ".join("" if one.iou is None else f"{100 * one.iou:.1f}" for one in tasks.by_size)
-            cells = " | ".join(_cells(row, run, start) for run in (VOC, TASKS))
-            lines.append(f"| {row} | {cells} | {sizes} |")
+        cells = [_cells(row, run, start) for run in (VOC, TASKS)]
+        if any(cell != UNKNOWN for cell in cells):
+            lines.append(f"| {row} | {' | '.join(cells)} | {' | '.join(_sizes(row, len(bins)))} |")
     note = "Mean IoU in percent, three support draws; by size: single images of the tasks."
     return "\n".join([*lines, "", note])
 
 
+UNKNOWN = " | "
+
+
 def _cells(row: str, run: Run, start: str) -> str:
-    result: SuiteResult = read_suite_result(run.file(slug(row), RESULTS))
+    if not all(run.file(slug(one), RESULTS).exists() for one in (row, start)):
+        return UNKNOWN
+    result = read_suite_result(run.file(slug(row), RESULTS))
     if row == start:
         return f"{100 * result.iou:.1f} |"
     found = compare_suites(read_suite_result(run.file(start, RESULTS)), result)[0]
     low, high = found.interval
     return f"{100 * result.iou:.1f} | {100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _sizes(row: str, count: int) -> list[str]:
+    """Write the mean IoU of single images of the tasks, by size."""
+    path = TASKS.file(slug(row), RESULTS)
+    if not path.exists():
+        return [""] * count
+    return ["" if one.iou is None else f"{100 * one.iou:.1f}" for one in read_suite_result(path).by_size]
 
 
 if __name__ == "__main__":
