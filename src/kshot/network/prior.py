@@ -40,11 +40,12 @@ def support_prior(
         inside = F.interpolate(masks, support_BUVC.shape[1:3], mode="area").to(support_BUVC.dtype)
         weights = (inside, 1 - inside)
         features_BUVC = support_BUVC * norms[-1][..., None]
-        found = [mean_likeness(query_BHWC, features_BUVC, of_part) for of_part in weights]
-        maps += [found[0], found[0] - found[1]]
+        kinds = [[mean_likeness(query_BHWC, features_BUVC, of_part) for of_part in weights]]
         if place >= NEAREST_FROM:
-            found = [nearest_likeness(query_BHWC, support_BUVC, of_part) for of_part in weights]
-            maps += [found[0], found[0] - found[1]]
+            cosines_BHWUV = torch.einsum("bhwc,buvc->bhwuv", query_BHWC, support_BUVC)
+            kinds.append([nearest_likeness(cosines_BHWUV, of_part) for of_part in weights])
+        for to_object, to_rest in kinds:
+            maps += [to_object, to_object - to_rest]
     return SCALE * torch.stack([resize(one, size) for one in maps], dim=2).flatten(0, 1)
 
 
@@ -58,14 +59,14 @@ def mean_likeness(query: Tensor, features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bhwc,bkc->bkhw", query, means_BKC)
 
 
-def nearest_likeness(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+def nearest_likeness(cosines: Tensor, weights: Tensor) -> Tensor:
     """Give the likeness to the most alike support position, (B, K, H, W) in [0, 1].
 
     A cosine c counts as (1 + c) / 2, times the position's weight as a share of the largest one, so that an
-    object smaller than a position counts in full. query, support: directions (B, H, W, C) and (B, U, V, C).
-    weights: (B, K, U, V); 0 everywhere gives 0.
+    object smaller than a position counts in full. cosines: (B, H, W, U, V). weights: (B, K, U, V); 0
+    everywhere gives 0.
     """
-    likeness_BHWX = (1 + torch.einsum("bhwc,buvc->bhwuv", query, support).flatten(3)) / 2
+    likeness_BHWX = (1 + cosines.flatten(3)) / 2
     weights_BKX = weights.flatten(2)
     shares_BKX = weights_BKX / (weights_BKX.amax(dim=-1, keepdim=True) + NORM_EPS)
     nearest = [(likeness_BHWX * of_mask[:, None, None]).amax(dim=-1) for of_mask in shares_BKX.unbind(dim=1)]

@@ -287,8 +287,7 @@ def centre_others(readers: dict[int, FeatureReader], image_size: int, photograph
     """
     reader = readers[image_size]
     for learner in range(1, len(reader.sem)):
-        read = [reader.read(name, learner=learner).sem for name in _some(photographs)]
-        means = _mean(read)
+        means = _mean([reader.read(name, learner=learner).sem for name in _some(photographs)])
         for one in readers.values():
             one.other_means[learner] = means.to(one.device)
 
