@@ -44,7 +44,7 @@ bench: setup
 
 # The site, into site/: a warning is an error, and so is one in a notebook.
 docs: setup
-	$(BIN)/typer kshot.cli utils docs --name kshot --title "The command" --output docs/command.md
+	$(BIN)/typer kshot.cli.main utils docs --name kshot --title "The command" --output docs/command.md
 	$(BIN)/mkdocs build --strict
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m notebook tests/test_notebooks.py
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from first_numbers import HERE, coco_mini_manifest, draw, run
 
-from kshot.pretrained import CONFIG_FILE
+from kshot.methods.hub import CONFIG_FILE
 from kshot.segmenter import Segmenter
 
 RUNS = Path("runs/ablation")

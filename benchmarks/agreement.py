@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from kshot.benchmark.metrics import count_pixels
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import Cell, Table, insert_between, to_markdown
+from kshot.data.base import Dataset
 from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import read_manifest
 from kshot.data.sampling import Episode
-from kshot.data.truth import Dataset
-from kshot.pictures import write_text
+from kshot.evaluation.metrics import count_pixels
+from kshot.io.files import write_text
+from kshot.io.provenance import record_provenance
+from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
 from kshot.segmenter import Segmenter
 
 RESULT = Path("benchmarks/results/agreement.json")

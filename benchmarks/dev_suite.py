@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 from peers import ForestPeer, LogisticPeer
 
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.results import ModelRecord, record_model, write_result
-from kshot.benchmark.suite import Runner, SegmenterRunner
-from kshot.benchmark.suite_results import PeerRecord, SuiteResult, read_suite_result, score_suite
-from kshot.benchmark.suite_scores import SIZES
-from kshot.benchmark.table_writers import MISSING, Cell, Table, insert_between, to_markdown
 from kshot.data.tasks import TaskSet, draw_episodes, pascal_set, read_task_sets
 from kshot.errors import DataError
-from kshot.pictures import write_text
-from kshot.progress import progress
+from kshot.evaluation.results import ModelRecord, record_model, write_result
+from kshot.evaluation.suite import Runner, SegmenterRunner
+from kshot.evaluation.suite_results import PeerRecord, SuiteResult, read_suite_result, score_suite
+from kshot.evaluation.suite_scores import SIZES
+from kshot.io.files import write_text
+from kshot.io.progress import progress
+from kshot.io.provenance import record_provenance
+from kshot.reproduction.table_writers import MISSING, Cell, Table, insert_between, to_markdown
 from kshot.segmenter import Segmenter
 
 RESULTS = Path("benchmarks/results/dev")

@@ -10,7 +10,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from kshot.cli import main as kshot
+from kshot.cli.main import main as kshot
 
 HERE = Path(__file__).parent
 BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")

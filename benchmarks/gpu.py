@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from kshot.cli import main as kshot
-from kshot.images import read_image
+from kshot.cli.main import main as kshot
+from kshot.io.images import read_image
 
 LONG_SIDE = 321
 QUALITY = 80

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot.episode import Prediction
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import Backbone
-from kshot.network.base_learner import PyramidPoolingHead
-from kshot.network.conv4d import CenterPivotConv4d
-from kshot.network.encoder import Conv4dBlock, support_strides
-from kshot.network.products import PointwiseConv2d
+from kshot.models.backbones import Backbone
+from kshot.models.base_learner import PyramidPoolingHead
+from kshot.models.conv4d import CenterPivotConv4d
+from kshot.models.encoder import Conv4dBlock, support_strides
+from kshot.models.kernels.onednn import PointwiseConv2d
+from kshot.types import Prediction
 
 Maps = list[list[Tensor]]
 """The taps of each stage, strides 8, 16, 32."""

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels, mean_interval
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import insert_between
+from kshot.data.base import Dataset
 from kshot.data.base_classes import present
 from kshot.data.benchmarks import open_dataset, read_fold
 from kshot.data.sampling import shuffled
-from kshot.data.truth import Dataset
-from kshot.episode import Support
-from kshot.images import read_image
+from kshot.evaluation.metrics import count_pixels, mean_interval
+from kshot.io.files import write_text
+from kshot.io.images import read_image
+from kshot.io.provenance import record_provenance
 from kshot.methods.prototype import Prototype
-from kshot.network.backbones import FeaturePyramid
-from kshot.pictures import write_text
+from kshot.models.backbones import FeaturePyramid
+from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+from kshot.types import Support
 
 RESULT = Path("benchmarks/results/negatives.json")
 SEEDS = range(3)

@@ -26,15 +26,15 @@ from speed import Case, Sides, alone, alternate, arrange, largest_difference, pr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import Cell, Table, insert_between, to_markdown
-from kshot.episode import Prediction
-from kshot.network import base_learner, conv4d
-from kshot.network.backbones import Backbone
-from kshot.network.base_learner import PyramidPoolingHead
-from kshot.network.hypercorrelation import Box, Correlation
-from kshot.network.products import Factor, PointwiseConv2d
-from kshot.pictures import write_text
+from kshot.io.files import write_text
+from kshot.io.provenance import record_provenance
+from kshot.models import base_learner, conv4d
+from kshot.models.backbones import Backbone
+from kshot.models.base_learner import PyramidPoolingHead
+from kshot.models.hypercorrelation import Box, Correlation
+from kshot.models.kernels.onednn import Factor, PointwiseConv2d
+from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
+from kshot.types import Prediction
 
 RESULT = Path("benchmarks/results/parts.json")
 CASE = Case()

@@ -19,22 +19,22 @@ import numpy as np
 import torch
 from first_numbers import coco_mini_manifest, voc_manifest
 
-from kshot.benchmark.evaluate import EpisodeReader, names_of
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels, mean_interval
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.score import draw_manifest
-from kshot.benchmark.table_writers import insert_between
+from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import read_manifest
 from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
-from kshot.data.truth import Dataset
-from kshot.episode import Support
+from kshot.evaluation.evaluator import EpisodeReader, names_of
+from kshot.evaluation.metrics import count_pixels, mean_interval
+from kshot.evaluation.score import draw_manifest
+from kshot.io.files import write_text
+from kshot.io.provenance import record_provenance
 from kshot.methods.two_pass import TwoPass
-from kshot.pictures import write_text
+from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+from kshot.types import Support
 
 RESULT = Path("benchmarks/results/passes.json")
 MODEL = "two-pass-plus"

@@ -22,13 +22,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_pictures import Truth
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.suite import Mask
-from kshot.episode import IGNORE
-from kshot.network.backbones import Backbone
-from kshot.network.weights import load_backbone
-from kshot.tiles import FloatMap
+from kshot.annotations.label_maps import Truth
+from kshot.evaluation.suite import Mask
+from kshot.methods.tiling import FloatMap
+from kshot.models.backbones import Backbone
+from kshot.models.imagenet_weights import load_backbone
+from kshot.transforms import Frame
+from kshot.types import IGNORE
 
 THRESHOLD = 0.5
 

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 from dev_suite import Run, score
 
-from kshot.benchmark.suite_results import compare_suites, read_suite_result
-from kshot.benchmark.suite_scores import SIZES
-from kshot.benchmark.table_writers import insert_between
+from kshot.cli.training import extra_data_set
 from kshot.data.benchmarks import open_dataset
 from kshot.data.tasks import pascal_set, read_task_sets
-from kshot.pictures import write_text
-from kshot.training.commands import extra_data_set
-from kshot.training.loop import Machine
+from kshot.evaluation.suite_results import compare_suites, read_suite_result
+from kshot.evaluation.suite_scores import SIZES
+from kshot.io.files import write_text
+from kshot.reproduction.table_writers import insert_between
 from kshot.training.meta_train import train
 from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig, lite_general
+from kshot.training.trainer import Machine
 
 RUNS = Path("runs/recipe")
 RESULTS = Path("benchmarks/results/recipe")

@@ -27,12 +27,13 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import insert_between
-from kshot.journal import JOURNAL_FILE
-from kshot.outputs import Outputs
-from kshot.pictures import mask_picture, write_text
-from kshot.shards import WHOLE, Shard
+from kshot.io.files import write_text
+from kshot.io.overlays import mask_picture
+from kshot.io.provenance import record_provenance
+from kshot.predict.outputs import Outputs
+from kshot.predict.resume_log import JOURNAL_FILE
+from kshot.predict.shards import WHOLE, Shard
+from kshot.reproduction.table_writers import insert_between
 
 RESULT = Path("benchmarks/results/scale.json")
 SMALL, IMAGE_SIZE = (120, 160), 97
@@ -40,7 +41,7 @@ SMALL, IMAGE_SIZE = (120, 160), 97
 LARGE, COUNTS = (360, 480), {"prototype": 200, "two-pass": 24}
 """(Height, width) of the photographs whose cost is measured, and how many each model segments, at most N."""
 MILLIONS = 10
-KSHOT = [sys.executable, "-c", "from kshot.cli import main; main()"]
+KSHOT = [sys.executable, "-c", "from kshot.cli.main import main; main()"]
 
 
 def main() -> None:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.results import read_result
-from kshot.benchmark.table_writers import insert_between
 from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import read_manifest
-from kshot.images import read_image
-from kshot.pictures import write_text
+from kshot.evaluation.results import read_result
+from kshot.io.files import write_text
+from kshot.io.images import read_image
+from kshot.io.provenance import record_provenance
+from kshot.predict.support_check import LOW, own_iou
+from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.self_check import LOW, own_iou
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "self_check.json"

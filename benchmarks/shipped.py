@@ -27,8 +27,8 @@ from pathlib import Path
 from ablation import RUNS
 from first_numbers import HERE, coco_mini_manifest, run, voc_manifest
 
-from kshot.network.weights import read_state, state_sha256
-from kshot.pretrained import CONFIG_FILE, WEIGHTS_FILE, base_learner_names, load_model, save_model
+from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, base_learner_names, load_model, save_model
+from kshot.models.imagenet_weights import read_state, state_sha256
 from kshot.training.run_folder import CARD
 
 MODELS = HERE.parent / "src" / "kshot" / "models"

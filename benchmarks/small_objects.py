@@ -18,18 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_pictures import Truth
-from kshot.benchmark.metrics import bootstrap, count_pixels, interval, score
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import insert_between
+from kshot.annotations.label_maps import Truth
+from kshot.data.base import Dataset
 from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
 from kshot.data.sampling import shuffled
-from kshot.data.truth import Dataset
-from kshot.episode import IGNORE
-from kshot.images import read_image
-from kshot.pictures import write_text
+from kshot.evaluation.metrics import bootstrap, count_pixels, interval, score
+from kshot.io.files import write_text
+from kshot.io.images import read_image
+from kshot.io.provenance import record_provenance
+from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
+from kshot.types import IGNORE
 
 RESULT = Path("benchmarks/results/small_objects.json")
 METHODS = ("prototype", "two-pass")

@@ -27,16 +27,16 @@ from naive import Naive, classify, read
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import Cell, Table, insert_between, to_markdown
-from kshot.engine import Accelerated, Engine, Precision
-from kshot.episode import Prediction, Support
+from kshot.io.files import write_text
+from kshot.io.provenance import record_provenance
+from kshot.methods.engine import Accelerated, Engine, Precision
+from kshot.methods.hub import ModelConfig, build_method
 from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
-from kshot.network.losses import losses
-from kshot.network.products import linear
-from kshot.pictures import write_text
-from kshot.pretrained import ModelConfig, build_method
+from kshot.models.kernels.onednn import linear
+from kshot.models.losses import losses
+from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
+from kshot.types import Prediction, Support
 
 RESULT = Path("benchmarks/results/speed.json")
 BASE_CLASSES = 15

@@ -3,9 +3,9 @@
     python benchmarks/suggest.py --coco-mini DIR --voc DIR [--into docs/suggest.md]
 
 Run it from the repository's root. Of each class half of the photographs are the pool, the others the test.
-One photograph of the pool is labelled, at random; four more are chosen, by chance or by `kshot.suggest`, then
-all five are supports. The pool holds photographs of the class alone, or coco-mini's others too, among which a
-person would search in vain: a chosen one that does not show the class is no support.
+One photograph of the pool is labelled, at random; four more are chosen, by chance or by
+`kshot.predict.suggest`, then all five are supports. The pool holds images of the class alone, or
+coco-mini's others too: a chosen one that does not show the class is no support.
 """
 
 import argparse
@@ -19,21 +19,21 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.metrics import count_pixels, mean_interval
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import insert_between
+from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import open_dataset
 from kshot.data.sampling import shuffled
-from kshot.data.truth import Dataset
-from kshot.episode import Segmentation, Support
-from kshot.images import read_image
+from kshot.evaluation.metrics import count_pixels, mean_interval
+from kshot.io.files import write_text
+from kshot.io.images import read_image
+from kshot.io.provenance import record_provenance
 from kshot.methods.prototype import Prototype
-from kshot.network.backbones import FeaturePyramid
-from kshot.pictures import write_text
+from kshot.models.backbones import FeaturePyramid
+from kshot.predict.suggest import Appearance, choose, summarise
+from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.suggest import Appearance, choose, summarise
+from kshot.transforms import Frame
+from kshot.types import Segmentation, Support
 
 RESULT = Path("benchmarks/results/suggest.json")
 SIZE = 257

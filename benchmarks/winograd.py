@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.network.products import Factor
+from kshot.models.kernels.onednn import Factor
 
 TILE, WINDOW = 4, 6
 # Cook and Toom's matrices for the points 0, 1, -1, 2, -2 and infinity.

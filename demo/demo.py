@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from kshot import Segmenter
-from kshot.batch import sheet_row
-from kshot.pictures import Row, contact_sheet, mask_picture, overlay, save_picture
+from kshot.io.files import save_picture
+from kshot.io.overlays import Row, contact_sheet, mask_picture, overlay
+from kshot.predict.runner import sheet_row
 from kshot.segmenter import Explanation
 
 HERE = Path(__file__).parent

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from demo import photograph, segmented
 from kshot import Segmenter
-from kshot.pictures import contact_sheet, save_picture
+from kshot.io.files import save_picture
+from kshot.io.overlays import contact_sheet
 
 FAILURES = {
     "eye": "chelsea",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import kshot
 from demo import annotated
-from kshot.pictures import mask_picture, save_picture
+from kshot.io.files import save_picture
+from kshot.io.overlays import mask_picture
 
 FOLDER = Path(kshot.__file__).parent / "web" / "static" / "examples"
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 from demo import photograph
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-SERVE = "from kshot.cli import main; main(['serve', '--port', '0', '--image-size', '641'])"
+SERVE = "from kshot.cli.main import main; main(['serve', '--port', '0', '--image-size', '641'])"
 HEIGHT = 900
 
 # Parts of the coins, to have several photographs to find them in.

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from skimage import data
 
-from kshot.cli import main as kshot
+from kshot.cli.main import main as kshot
 
 BASE = (
     "brick",

@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from kshot.episode import Segmentation
 from kshot.methods.hsnet import HSNet
+from kshot.methods.hub import ModelConfig
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.network.base_learner import PSPNet
-from kshot.pretrained import ModelConfig
+from kshot.models.backbones import Backbone, FeaturePyramid
+from kshot.models.base_learner import PSPNet
 from kshot.segmenter import Segmenter
+from kshot.types import Segmentation
 
 
 @contextmanager
@@ -270,10 +270,10 @@ def result_of(
     **fields,
 ):
     """Make a result of 60 episodes of three classes up; `gain` pixels more are found in each episode."""
-    from kshot.benchmark.metrics import interval, score
-    from kshot.benchmark.provenance import record_provenance
-    from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run, resample
     from kshot.data.protocols import preset
+    from kshot.evaluation.metrics import interval, score
+    from kshot.evaluation.results import EpisodeCounts, ModelRecord, Result, Run, resample
+    from kshot.io.provenance import record_provenance
 
     random = np.random.default_rng(seed)
     drawn = ("ant", "bee", "cow") if class_iou is None else tuple(n for n, v in class_iou.items() if v)

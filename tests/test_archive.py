@@ -9,10 +9,10 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from test_uploads import encoded
 
-from kshot.images import read_mask
+from kshot.io.images import read_mask
 from kshot.web.archive import write_archive
+from kshot.web.images import ObjectClass
 from kshot.web.limits import Limits
-from kshot.web.photographs import ObjectClass
 from kshot.web.sessions import Sessions
 
 

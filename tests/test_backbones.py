@@ -7,7 +7,7 @@ from make_data import TINY, randomise_norms, tiny_backbone
 from torch.nn import functional as F
 
 from kshot.errors import ModelError
-from kshot.network.backbones import Backbone, Tap
+from kshot.models.backbones import Backbone, Tap
 
 
 def resnet_taps_by_hand(trunk, images):

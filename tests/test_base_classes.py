@@ -5,7 +5,6 @@ import pytest
 from make_data import HELD_OUT, NOVEL, TRAINED, write_folder, write_pascal, write_training_photographs
 from PIL import Image
 
-from kshot.benchmark.selection import check_held_out, selection_fold
 from kshot.data.base_classes import (
     base_labels,
     can_hold_out,
@@ -23,6 +22,7 @@ from kshot.data.folder import Folder
 from kshot.data.folds import base_classes, held_out_classes, novel_classes
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
+from kshot.evaluation.selection import check_held_out, selection_fold
 
 
 @pytest.mark.parametrize("fold", range(4))

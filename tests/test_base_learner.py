@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from make_data import TINY, randomise_norms
 
-from kshot.network.base_learner import PSPNet, PyramidPoolingHead, base_map, convolve_resized
+from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, convolve_resized
 
 
 def test_the_base_map_sums_all_classes_but_the_background():

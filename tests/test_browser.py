@@ -30,7 +30,7 @@ MARGIN = 8  # that the page leaves around a photograph which fits
 @pytest.fixture(scope="module")
 def address():
     """Serve the default model at the demo's size, in a process of its own."""
-    code = "from kshot.cli import main; main(['serve', '--port', '0', '--image-size', '641'])"
+    code = "from kshot.cli.main import main; main(['serve', '--port', '0', '--image-size', '641'])"
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     yield server.stdout.readline().split()[-1]
     server.terminate()

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_annotations import packed
-from test_outlines import unroll
+from test_rasterize import unroll
 
 from kshot.annotations.brush import unpack
 from kshot.errors import MaskError

@@ -10,9 +10,9 @@ import pytest
 from make_data import iou, scene, two_things
 from PIL import Image
 
-from kshot.cli import main
-from kshot.images import read_mask
-from kshot.pictures import label_picture
+from kshot.cli.main import main
+from kshot.io.images import read_mask
+from kshot.io.overlays import label_picture
 
 
 def run(*arguments):
@@ -195,7 +195,7 @@ def test_info_prints_json(capsys):
 
 
 def test_help_and_import_are_quick_and_leave_torch_alone():
-    check = "import sys, kshot.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    check = "import sys, kshot.cli.main as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
     check += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules), 'imported too much'"
     bare = "import typer, pydantic, typer.rich_utils"  # what any command of this kind takes, on this machine
     used: dict[str, list[float]] = {check: [], bare: []}
@@ -258,7 +258,7 @@ def test_names_that_are_no_text_or_of_several_lines_are_done_and_listed(photos):
     for name in names:
         scene()[0].save(queries / name)
     options = [*support_options(photos), queries, "--out", photos / "out", "--image-size", "97"]
-    code = "from kshot.cli import main; main()"
+    code = "from kshot.cli.main import main; main()"
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as terminals have it
     subprocess.run([sys.executable, "-c", code, "segment", *options], check=True, env=environment)
     assert {path.name for path in (photos / "out").glob("*_mask.png")} == {

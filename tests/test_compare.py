@@ -1,8 +1,8 @@
 import pytest
 from make_data import result_of
 
-from kshot.benchmark.compare import compare
 from kshot.errors import DataError
+from kshot.evaluation.compare import compare
 
 
 def test_the_same_result_differs_by_nothing():

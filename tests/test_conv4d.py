@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kshot.network import conv4d
-from kshot.network.conv4d import CenterPivotConv4d, Span
-from kshot.network.hypercorrelation import Correlation
+from kshot.models import conv4d
+from kshot.models.conv4d import CenterPivotConv4d, Span
+from kshot.models.hypercorrelation import Correlation
 
 
 def dense_conv4d(volume, conv, stride):

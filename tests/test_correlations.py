@@ -3,8 +3,8 @@ import torch
 from make_data import random_pyramid, square_mask
 
 from kshot.errors import DataError
-from kshot.figures.correlations import correlation_maps, depth_maps
-from kshot.network.hypercorrelation import NORM_EPS, describe
+from kshot.models.hypercorrelation import NORM_EPS, describe
+from kshot.reproduction.correlations import correlation_maps, depth_maps
 
 
 def test_correlation_maps_equal_loops_over_positions():

@@ -1,8 +1,8 @@
 import pytest
 
 from kshot.errors import DataError
-from kshot.figures.curves import curves_figure
-from kshot.figures.style import save_figure
+from kshot.reproduction.curves import curves_figure
+from kshot.reproduction.style import save_figure
 
 LOG = [
     {"phase": 0, "step": 0, "validation": {"miou": 0.1}},

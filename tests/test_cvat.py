@@ -3,7 +3,7 @@ import pytest
 from make_annotations import cvat_text
 from make_data import two_things
 
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError, MaskError
 
 PLAIN = '<annotations><image name="table.png" width="180" height="90">{}</image></annotations>'

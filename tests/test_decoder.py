@@ -1,6 +1,6 @@
 import torch
 
-from kshot.network.decoder import Decoder
+from kshot.models.decoder import Decoder
 
 
 def test_a_decoder_doubles_the_size_and_gives_two_logits():

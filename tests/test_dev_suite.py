@@ -4,8 +4,8 @@ import pytest
 from conftest import ROOT, load_module
 from test_suite_results import made_up
 
-from kshot.benchmark.results import write_result
 from kshot.errors import DataError
+from kshot.evaluation.results import write_result
 
 
 @pytest.fixture

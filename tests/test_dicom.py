@@ -4,7 +4,7 @@ import pytest
 from make_rasters import write_slice
 
 from kshot.errors import ImageError, KshotError
-from kshot.rasters.dicom import load_dicom
+from kshot.io.dicom import load_dicom
 
 LEVELS = np.arange(20, dtype=np.uint16).reshape(4, 5)
 

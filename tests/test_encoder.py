@@ -3,8 +3,8 @@ import torch
 from test_conv4d import dense_conv4d
 from torch.nn import functional as F
 
-from kshot.network.encoder import SUPPORT_STRIDES, Encoder, support_strides
-from kshot.network.hypercorrelation import Correlation
+from kshot.models.encoder import SUPPORT_STRIDES, Encoder, support_strides
+from kshot.models.hypercorrelation import Correlation
 
 
 def random_correlation(support, query=None, taps=1, batch=1, dtype=torch.float32):

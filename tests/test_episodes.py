@@ -17,9 +17,9 @@ from make_data import (
 
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
-from kshot.images import image_tensor, read_image
+from kshot.io.images import image_tensor, read_image
 from kshot.methods.hsnet import HSNet
-from kshot.network.base_learner import PSPNet, base_map
+from kshot.models.base_learner import PSPNet, base_map
 from kshot.training.episodes import FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.recipes import SizeStage, TrainConfig

@@ -16,7 +16,7 @@ from make_data import iou, two_things
 
 from kshot import MaskError
 from kshot.annotations.brush import unpack
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
 
 
 class Base:

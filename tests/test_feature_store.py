@@ -1,6 +1,6 @@
 import torch
 
-from kshot.benchmark.feature_store import FeatureStore, num_bytes
+from kshot.evaluation.feature_store import FeatureStore, num_bytes
 
 
 def store_of(uses, budget):

@@ -8,14 +8,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from kshot.benchmark.power import Power
-from kshot.benchmark.provenance import Provenance
 from kshot.data.folds import COCO_CLASSES
 from kshot.errors import DataError
-from kshot.figures.charts import class_bars_figure, power_figure
-from kshot.figures.correlations import DepthMap
-from kshot.figures.panels import PanelRow, PassesRow, correlation_figure, panels_figure, passes_figure
-from kshot.figures.style import DOUBLE_COLUMN, PALETTE, SINGLE_COLUMN, TEXT, save_figure
+from kshot.io.provenance import Provenance
+from kshot.reproduction.charts import class_bars_figure, power_figure
+from kshot.reproduction.correlations import DepthMap
+from kshot.reproduction.discriminability import Power
+from kshot.reproduction.panels import PanelRow, PassesRow, correlation_figure, panels_figure, passes_figure
+from kshot.reproduction.style import DOUBLE_COLUMN, PALETTE, SINGLE_COLUMN, TEXT, save_figure
 
 RESNET50 = [8] * 4 + [16] * 6 + [32] * 3
 RESNET101 = [8] * 4 + [16] * 23 + [32] * 3

@@ -7,7 +7,7 @@ from make_data import scene, write_folder
 from PIL import Image
 
 from kshot.annotations.folders import MaskFolders
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError, MaskError
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from kshot.network.fusion import BothPasses, Fusion
+from kshot.models.fusion import BothPasses, Fusion
 
 
 def test_a_fresh_fusion_passes_the_second_pass_on():

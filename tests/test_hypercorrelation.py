@@ -5,9 +5,9 @@ import torch
 from make_data import random_pyramid
 
 from kshot.errors import ModelError
-from kshot.network.backbones import FeaturePyramid
-from kshot.network.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize, tap_means
-from kshot.network.hypercorrelation import hypercorrelation as correlations
+from kshot.models.backbones import FeaturePyramid
+from kshot.models.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize, tap_means
+from kshot.models.hypercorrelation import hypercorrelation as correlations
 
 
 def hypercorrelation(query, support, mask, **options):

@@ -10,8 +10,8 @@ from make_data import scene
 from PIL import Image, features
 
 from kshot.errors import ImageError, KshotError, MaskError
-from kshot.image_files import MAX_PIXELS, opened
-from kshot.images import read_embedded, read_image, read_mask
+from kshot.io.image_files import MAX_PIXELS, opened
+from kshot.io.images import read_embedded, read_image, read_mask
 
 FORMATS = {
     "jpg": {},

@@ -5,7 +5,7 @@ from PIL import Image
 
 from benchmarks.torture.kinds import ORIENTATION, UNDO
 from kshot.errors import ImageError, MaskError
-from kshot.images import image_tensor, list_images, mask_tensor, read_image, read_mask
+from kshot.io.images import image_tensor, list_images, mask_tensor, read_image, read_mask
 
 
 def gradient(width=30, height=20):

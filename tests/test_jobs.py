@@ -8,9 +8,9 @@ from test_uploads import encoded
 
 from kshot.errors import NotFittedError
 from kshot.segmenter import Segmenter
+from kshot.web.images import ObjectClass
 from kshot.web.jobs import Worker, segment
 from kshot.web.limits import Limits
-from kshot.web.photographs import ObjectClass
 from kshot.web.sessions import Sessions
 
 SUPPORT, MASK = scene()

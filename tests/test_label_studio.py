@@ -6,7 +6,7 @@ import pytest
 from make_annotations import HEIGHT, WIDTH, label_studio_content
 from make_data import two_things
 
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError, MaskError
 
 

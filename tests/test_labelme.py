@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from make_annotations import labelme_content, png_text, write_annotated
 from make_data import two_things
-from test_documents import answer, without_specks
-from test_outlines import unroll
+from test_rasterize import unroll
+from test_writers import answer, without_specks
 
-from kshot.annotations.documents import labelme_document
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
+from kshot.annotations.writers import labelme_document
 from kshot.errors import DataError, ImageError, MaskError
-from kshot.images import read_image
+from kshot.io.images import read_image
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "labelme_shapes.json").read_text())
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kshot.episode import IGNORE, Prediction
-from kshot.network.losses import KAPPA, dice, losses, shannon
+from kshot.models.losses import KAPPA, dice, losses, shannon
+from kshot.types import IGNORE, Prediction
 
 ALL_KNOWN = torch.zeros(1, 4, 4, dtype=torch.long)
 

@@ -8,13 +8,13 @@ import torch
 from make_data import MATCHING_METHODS, METHODS, NUM_BASE_CLASSES, square_mask, tiny_backbone, tiny_method
 from torch.nn import functional as F
 
-from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import sharpen
-from kshot.network.backbones import Backbone
-from kshot.network.hypercorrelation import hypercorrelation
-from kshot.network.losses import losses
+from kshot.models.backbones import Backbone
+from kshot.models.hypercorrelation import hypercorrelation
+from kshot.models.losses import losses
+from kshot.types import Prediction, Segmentation, Support
 
 GOLDEN = Path(__file__).parent / "golden" / "methods.json"
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryJaccardIndex
 
-from kshot.benchmark.metrics import NUM_RESAMPLES, Counts, bootstrap, count_pixels, interval, score
+from kshot.evaluation.metrics import NUM_RESAMPLES, Counts, bootstrap, count_pixels, interval, score
 
 
 def random_case(random):

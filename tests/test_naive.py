@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_data import NUM_BASE_CLASSES, tiny_method
 
-from kshot.episode import Support
-from kshot.network.backbones import Backbone
-from kshot.network.losses import losses
-from kshot.network.products import PointwiseConv2d
+from kshot.models.backbones import Backbone
+from kshot.models.kernels.onednn import PointwiseConv2d
+from kshot.models.losses import losses
+from kshot.types import Support
 
 STEPS = ("cls", "sem", "combined", "second", "final", "base_map")
 

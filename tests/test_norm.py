@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kshot.network.norm import norm_relu
+from kshot.models.kernels.norm import norm_relu
 
 SIZES = [(2, 5, 4, 3, 2, 16), (1, 33, 40, 9, 9, 16), (3, 4, 4, 1, 1, 32), (2, 3, 5, 2, 2, 64)]
 

@@ -8,23 +8,19 @@ from make_data import full_after
 from PIL import Image
 
 from kshot.errors import WriteError
-from kshot.images import read_mask
-from kshot.pictures import (
+from kshot.io.files import append_text, encoded, replacing, save_picture, write_text
+from kshot.io.images import read_mask
+from kshot.io.overlays import (
     BAND,
     GAP,
     HEADER,
-    append_text,
     contact_sheet,
-    encoded,
     heatmap,
     label_colour,
     label_picture,
     mask_picture,
     montage,
     overlay,
-    replacing,
-    save_picture,
-    write_text,
 )
 
 

@@ -5,11 +5,11 @@ import torch
 from make_data import random_pyramid, tiny_backbone, tiny_method
 from torch.nn import functional as F
 
-from kshot.episode import Support
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.network.hypercorrelation import describe
-from kshot.network.prior import NEAREST_FROM, NUM_MAPS, SCALE, support_prior
+from kshot.models.hypercorrelation import describe
+from kshot.models.prior import NEAREST_FROM, NUM_MAPS, SCALE, support_prior
+from kshot.types import Support
 
 
 def test_likenesses_are_those_of_loops():

@@ -1,5 +1,5 @@
-from kshot import progress as module
-from kshot.progress import progress
+from kshot.io import progress as module
+from kshot.io.progress import progress
 
 
 def test_without_a_terminal_a_line_comes_now_and_then(capsys, monkeypatch):

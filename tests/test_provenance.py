@@ -1,6 +1,6 @@
 import subprocess
 
-from kshot.benchmark.provenance import record_provenance
+from kshot.io.provenance import record_provenance
 
 
 def test_provenance_names_commit_versions_and_machine(monkeypatch):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from make_data import colour_segmenter, result_of, write_folder
 
-from kshot.benchmark import results
-from kshot.benchmark.results import read_result, summary, write_result
-from kshot.benchmark.score import draw_manifests, score_model
 from kshot.data.folder import Folder
 from kshot.data.protocols import preset
 from kshot.errors import DataError
+from kshot.evaluation import results
+from kshot.evaluation.results import read_result, summary, write_result
+from kshot.evaluation.score import draw_manifests, score_model
 
 
 @pytest.fixture

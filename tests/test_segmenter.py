@@ -7,9 +7,9 @@ from make_data import MATCHING_METHODS, METHODS, iou, scene, tiny_method, two_th
 from PIL import Image
 
 from kshot import ImageError, MaskError, ModelError, NotFittedError, Segmenter
-from kshot.pretrained import ModelConfig
+from kshot.methods.hub import ModelConfig
+from kshot.methods.tiling import cut
 from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, choose_device, decide_labels
-from kshot.tiles import cut
 
 
 def tiny_segmenter(name="two-pass", image_size=96):

@@ -1,12 +1,12 @@
 import pytest
 from make_data import write_pascal
 
-from kshot.benchmark.selection import check_held_out, selection_fold, selection_manifest
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import PASCAL_CLASSES, base_classes, held_out_classes, novel_classes
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
+from kshot.evaluation.selection import check_held_out, selection_fold, selection_manifest
 
 
 @pytest.mark.parametrize(("benchmark", "fold"), [("pascal", 0), ("pascal", 3), ("coco", 2)])

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from test_uploads import encoded
 
-from kshot.pictures import label_picture, mask_picture
+from kshot.io.overlays import label_picture, mask_picture
 from kshot.segmenter import MAX_CLASSES
 from kshot.web.limits import Limits
 from kshot.web.routes import CLASSES_BYTES, IN_MEMORY, draw

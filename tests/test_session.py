@@ -6,8 +6,8 @@ from make_data import scene, two_things
 from test_uploads import encoded
 
 from kshot.errors import ImageError, KshotError
+from kshot.web.images import ObjectClass
 from kshot.web.limits import BusyError, Limits, TooMuchError
-from kshot.web.photographs import ObjectClass
 from kshot.web.sessions import Sessions
 
 PHOTO, MASK = scene()

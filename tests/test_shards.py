@@ -9,8 +9,8 @@ from PIL import Image
 from test_cli import run
 
 from kshot.errors import KshotError
+from kshot.predict.shards import WHOLE, Shard, parse_shard
 from kshot.segmenter import Segmenter
-from kshot.shards import WHOLE, Shard, parse_shard
 
 NAMES = [f"{place}/{number}.jpg" for place in ("a", "deep/b", "zwölf drei") for number in range(3)]
 
@@ -35,7 +35,7 @@ def take_colours(monkeypatch):
         return replace(colour_segmenter(image_size or 48), tile=tile, long_side=long_side)
 
     monkeypatch.setattr(Segmenter, "from_pretrained", from_pretrained)
-    monkeypatch.setattr("kshot.batch.SHEET_ROWS", 2)
+    monkeypatch.setattr("kshot.predict.runner.SHEET_ROWS", 2)
 
 
 @pytest.fixture

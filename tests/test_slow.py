@@ -15,17 +15,17 @@ from make_rasters import write_map
 from PIL import Image, ImageOps
 from rasterio.transform import from_origin
 
-from kshot.episode import Support
-from kshot.images import image_tensor, mask_tensor
+from kshot.io.geotiff import opened_map
+from kshot.io.images import image_tensor, mask_tensor
+from kshot.io.raster_options import View
+from kshot.methods.hub import ModelConfig
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import Backbone
-from kshot.network.base_learner import PSPNet
-from kshot.network.losses import losses
-from kshot.network.weights import load_backbone
-from kshot.pretrained import ModelConfig
-from kshot.rasters.maps import opened_map
-from kshot.rasters.view import View
+from kshot.models.backbones import Backbone
+from kshot.models.base_learner import PSPNet
+from kshot.models.imagenet_weights import load_backbone
+from kshot.models.losses import losses
 from kshot.segmenter import Segmenter, explain_strips
+from kshot.types import Support
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +96,7 @@ def peak_of_segmenting(folder, image):
     picture.save(folder / "support.png")
     Image.fromarray(mask).save(folder / "mask.png")
     program = (
-        "import sys; from kshot.cli import main\n"
+        "import sys; from kshot.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: print(open('/proc/self/status').read())"
     )

@@ -8,8 +8,8 @@ from conftest import load_module
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kshot.benchmark.table_writers import insert_between, to_markdown
-from kshot.network.products import Factor
+from kshot.models.kernels.onednn import Factor
+from kshot.reproduction.table_writers import insert_between, to_markdown
 
 ROOT = Path(__file__).parent.parent
 

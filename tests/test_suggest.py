@@ -9,9 +9,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from kshot import DataError, Segmenter
-from kshot.cli import main
-from kshot.images import read_image
-from kshot.suggest import Appearance, choose, in_turn, suggest, summarise
+from kshot.cli.main import main
+from kshot.io.images import read_image
+from kshot.predict.suggest import Appearance, choose, in_turn, suggest, summarise
 
 
 def looks(*objects, background=(1.0, 0.0, 0.0)):

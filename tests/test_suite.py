@@ -6,13 +6,13 @@ import pytest
 import torch
 from make_data import colour_segmenter, tiny_method, write_folder
 
-from kshot.benchmark.evaluate import evaluate
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.suite import SegmenterRunner, evaluate_suite
 from kshot.data.manifest import make_manifest
 from kshot.data.tasks import draw_episodes, folder_set
 from kshot.errors import DataError
-from kshot.images import read_image
+from kshot.evaluation.evaluator import evaluate
+from kshot.evaluation.suite import SegmenterRunner, evaluate_suite
+from kshot.io.images import read_image
+from kshot.transforms import Frame
 
 PAIRS = [(f"im{n}", n % 2) for n in range(16)]
 

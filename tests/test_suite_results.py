@@ -5,11 +5,12 @@ import pytest
 from make_data import colour_segmenter, write_folder
 from test_cli import run
 
-from kshot.benchmark.metrics import Counts
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.results import write_result
-from kshot.benchmark.suite import EpisodeScore, SegmenterRunner
-from kshot.benchmark.suite_results import (
+from kshot.data.tasks import TaskSet, draw_episodes, folder_set
+from kshot.errors import DataError
+from kshot.evaluation.metrics import Counts
+from kshot.evaluation.results import write_result
+from kshot.evaluation.suite import EpisodeScore, SegmenterRunner
+from kshot.evaluation.suite_results import (
     PeerRecord,
     compare_suites,
     is_suite_result,
@@ -18,8 +19,7 @@ from kshot.benchmark.suite_results import (
     score_suite,
     suite_summary,
 )
-from kshot.data.tasks import TaskSet, draw_episodes, folder_set
-from kshot.errors import DataError
+from kshot.io.provenance import record_provenance
 
 
 class NamesOnly:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kshot.benchmark.suite_scores import SuiteCounts, iou_by_size, resample_sets
+from kshot.evaluation.suite_scores import SuiteCounts, iou_by_size, resample_sets
 
 
 def counts_of(pairs):

@@ -6,7 +6,8 @@ import re
 import pytest
 from make_data import result_of
 
-from kshot.benchmark.table_writers import (
+from kshot.errors import DataError
+from kshot.reproduction.table_writers import (
     MISSING,
     Cell,
     Table,
@@ -15,8 +16,7 @@ from kshot.benchmark.table_writers import (
     to_latex,
     to_markdown,
 )
-from kshot.benchmark.tables import list_table, paper_table
-from kshot.errors import DataError
+from kshot.reproduction.tables import list_table, paper_table
 
 SMALL = Table(
     "50 % & more",

@@ -6,15 +6,15 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from kshot.benchmark.metrics import bootstrap, interval
-from kshot.benchmark.provenance import Provenance
-from kshot.benchmark.results import EpisodeCounts, ModelRecord, Result, Run
-from kshot.benchmark.table_writers import MISSING, to_markdown
-from kshot.benchmark.tables import ablation_table, list_table, paper_table, read_published
 from kshot.data.folds import COCO_CLASSES, PASCAL_CLASSES, novel_classes
 from kshot.data.protocols import preset
 from kshot.errors import DataError
-from kshot.pretrained import ModelConfig
+from kshot.evaluation.metrics import bootstrap, interval
+from kshot.evaluation.results import EpisodeCounts, ModelRecord, Result, Run
+from kshot.io.provenance import Provenance
+from kshot.methods.hub import ModelConfig
+from kshot.reproduction.table_writers import MISSING, to_markdown
+from kshot.reproduction.tables import ablation_table, list_table, paper_table, read_published
 
 NO_EPISODES = EpisodeCounts(
     class_id=[], intersection=[], union=[], background_intersection=[], background_union=[]

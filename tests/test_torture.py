@@ -14,7 +14,7 @@ from benchmarks.torture import annotations, disk, images, kills, kinds, masks, s
 from benchmarks.torture.alone import Crashed, alone
 from benchmarks.torture.rows import CannotRun, Found, Row, table
 from benchmarks.torture.served import Answer
-from kshot.benchmark.table_writers import insert_between
+from kshot.reproduction.table_writers import insert_between
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks/results/torture.json"

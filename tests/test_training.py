@@ -17,22 +17,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kshot import DataError, ModelError, Segmenter
-from kshot.base_learners import find_base_learner, load_base_learner, save_base_learner
-from kshot.benchmark.provenance import record_provenance
 from kshot.data.pascal import Pascal
-from kshot.images import image_tensor, read_image
-from kshot.network.hypercorrelation import tap_means
-from kshot.network.losses import KAPPA
-from kshot.network.weights import read_state, state_sha256
-from kshot.pretrained import read_config
+from kshot.io.images import image_tensor, read_image
+from kshot.io.provenance import record_provenance
+from kshot.methods.hub import read_config
+from kshot.models.hypercorrelation import tap_means
+from kshot.models.imagenet_weights import read_state, state_sha256
+from kshot.models.losses import KAPPA
+from kshot.reproduction.curves import save_curves
+from kshot.training.base_learner_files import find_base_learner, load_base_learner, save_base_learner
 from kshot.training.episodes import TrainingEpisodes
-from kshot.training.loop import Machine
 from kshot.training.meta_train import Matching, build, groups, rate, read_base_learner, size_at, train
 from kshot.training.pretrain import poly, pretrain
 from kshot.training.recipes import EpisodeMix, PretrainConfig, PretrainPhase, SizeStage, TrainConfig
 from kshot.training.run_folder import RunFolder
+from kshot.training.trainer import Machine
 
-CPU = Machine(device="cpu")
+CPU = Machine(device="cpu", draw_curves=save_curves)
 PRETRAIN = PretrainConfig(
     backbone=TINY,
     hold_out=True,

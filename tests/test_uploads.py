@@ -6,7 +6,7 @@ from make_data import scene, two_things
 from PIL import Image
 
 from kshot.errors import ImageError, MaskError
-from kshot.pictures import label_picture, mask_picture
+from kshot.io.overlays import label_picture, mask_picture
 from kshot.web.uploads import read_labels, read_photograph
 
 

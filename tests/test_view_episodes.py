@@ -15,9 +15,9 @@ from make_data import (
 from kshot.data.folder import Folder
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
-from kshot.images import image_tensor
+from kshot.io.images import image_tensor
 from kshot.methods.two_pass import TwoPass
-from kshot.network.base_learner import PSPNet
+from kshot.models.base_learner import PSPNet
 from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig
 from kshot.training.view_episodes import ViewEpisodes
 

@@ -1,7 +1,7 @@
 import torch
 
-from kshot.episode import Prediction
 from kshot.methods.voting import decide, segment_by_vote
+from kshot.types import Prediction
 
 
 def test_votes_are_divided_by_each_images_own_largest():

@@ -74,8 +74,8 @@ SCRIPT = """
 import os, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_loop import points, training
-from kshot.training.loop import Machine, fit
+from test_trainer import points, training
+from kshot.training.trainer import Machine, fit
 from kshot.training.run_folder import RunFolder
 one = training(100)
 one.phase = one.phase._replace(machine=Machine("cpu", patience=2.0))

@@ -34,9 +34,9 @@ from benchmarks.torture import (
     weights,
 )
 from benchmarks.torture.rows import CannotRun, Found, Row, table
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.table_writers import insert_between
-from kshot.pictures import write_text
+from kshot.io.files import write_text
+from kshot.io.provenance import record_provenance
+from kshot.reproduction.table_writers import insert_between
 
 RESULT = Path("benchmarks/results/torture.json")
 

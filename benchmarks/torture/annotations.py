@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.torture.alone import Crashed, alone
 from benchmarks.torture.rows import CannotRun, Found, Row
 from benchmarks.torture.samples import scene
-from kshot.annotations.read import read_annotations
+from kshot.annotations.reader import read_annotations
 from kshot.errors import KshotError
 
 HEIGHT, WIDTH = 90, 120

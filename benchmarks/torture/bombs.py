@@ -14,7 +14,7 @@ from benchmarks.torture.alone import Crashed, alone, memory
 from benchmarks.torture.rows import Found, Row
 from benchmarks.torture.samples import scene
 from kshot.errors import KshotError
-from kshot.images import read_image, read_mask
+from kshot.io.images import read_image, read_mask
 
 SIDE = 30_000
 """Pixels a side: 900 MB even of one bit each, once they are decoded."""

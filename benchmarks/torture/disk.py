@@ -24,18 +24,19 @@ from benchmarks.torture.alone import alone
 from benchmarks.torture.rows import CannotRun, Found, Row
 from benchmarks.torture.samples import scene
 from benchmarks.torture.trainings import TINY, Ended, Material, run, write_material
-from kshot.benchmark.results import read_result, write_result
-from kshot.cli import main as kshot
+from kshot.cli.main import main as kshot
 from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError
-from kshot.journal import Journal, Record
-from kshot.network.backbones import Backbone
-from kshot.outputs import Outputs
-from kshot.pictures import label_picture, save_picture
-from kshot.pretrained import ModelConfig, build_method, imagenet_backbone, load_model, save_model
-from kshot.rasters.maps import opened_map, writing_map
-from kshot.rasters.view import View
-from kshot.rasters.volumes import load_nifti, read_volume, write_volume
+from kshot.evaluation.results import read_result, write_result
+from kshot.io.files import save_picture
+from kshot.io.geotiff import opened_map, writing_map
+from kshot.io.nifti import load_nifti, read_volume, write_volume
+from kshot.io.overlays import label_picture
+from kshot.io.raster_options import View
+from kshot.methods.hub import ModelConfig, build_method, imagenet_backbone, load_model, save_model
+from kshot.models.backbones import Backbone
+from kshot.predict.outputs import Outputs
+from kshot.predict.resume_log import Journal, Record
 from kshot.segmenter import Segmenter
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.run_folder import RunFolder

@@ -16,7 +16,7 @@ from benchmarks.torture.alone import Crashed, alone
 from benchmarks.torture.rows import Found, Row
 from benchmarks.torture.samples import photograph
 from kshot.errors import KshotError
-from kshot.images import read_image
+from kshot.io.images import read_image
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "PNG": ("PNG", {}),

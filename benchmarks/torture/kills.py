@@ -30,13 +30,13 @@ from benchmarks.torture.trainings import (
     write_material,
 )
 from kshot.data.folder import Folder
-from kshot.pictures import TEMPORARY
-from kshot.pretrained import WEIGHTS_FILE
-from kshot.training.loop import Machine
+from kshot.io.files import TEMPORARY
+from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.meta_train import train
 from kshot.training.pretrain import pretrain
 from kshot.training.recipes import PretrainPhase, SizeStage, lite
 from kshot.training.run_folder import CHECKPOINT, LOG
+from kshot.training.trainer import Machine
 
 WHILE_WRITING = 5
 """Of so many points, one lies within the writing of a file."""

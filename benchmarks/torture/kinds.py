@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.torture.rows import Found, Row
 from benchmarks.torture.samples import photograph, scene
-from kshot.images import read_image
+from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 
 ORIENTATION = 0x0112

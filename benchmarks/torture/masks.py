@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from benchmarks.torture.rows import Found, Row
-from kshot.episode import IGNORE, Prediction
 from kshot.errors import MaskError
-from kshot.images import read_label_map, read_mask
-from kshot.network.losses import losses
+from kshot.io.images import read_label_map, read_mask
+from kshot.models.losses import losses
+from kshot.types import IGNORE, Prediction
 
 Values = NDArray[Any]
 Size = tuple[int, int]

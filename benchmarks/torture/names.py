@@ -66,7 +66,7 @@ def round_trip(folder: Path) -> Found:
         query.save(path)
         expected[path] = segmenter.predict(query)
     inputs = ["--support", folder / "support.png", folder / "mask.png", photographs]
-    code = "from kshot.cli import main; main()"
+    code = "from kshot.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "segment", *inputs, "--out", out, "--image-size", str(IMAGE_SIZE)],
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},  # as in most terminals

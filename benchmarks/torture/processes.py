@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from benchmarks.torture.rows import CannotRun, Found, Row
 from benchmarks.torture.trainings import RUNNING, Material, sha256, until, write_material
 from kshot.data.folder import Folder
-from kshot.pretrained import WEIGHTS_FILE
+from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.recipes import TrainConfig
 from kshot.training.run_folder import LEFT_OUT, LOG, RECIPE
 
-KSHOT = [sys.executable, "-c", "from kshot.cli import main; main()"]
+KSHOT = [sys.executable, "-c", "from kshot.cli.main import main; main()"]
 
 SLOWEST = 30.0
 """Seconds in which a dead reader must be noticed."""

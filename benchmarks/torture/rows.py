@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kshot.benchmark.table_writers import Cell, Table, to_markdown
+from kshot.reproduction.table_writers import Cell, Table, to_markdown
 
 VERDICTS = {True: "yes", False: "**no**", None: "not run here"}
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from benchmarks.torture.rows import Found, Row
 from benchmarks.torture.samples import scene
-from kshot.benchmark.evaluate import EpisodeReader, read_ahead
-from kshot.benchmark.framing import Frame
-from kshot.benchmark.score import draw_manifest, score_model
 from kshot.data.folder import Folder
 from kshot.data.protocols import preset
+from kshot.evaluation.evaluator import EpisodeReader, read_ahead
+from kshot.evaluation.score import draw_manifest, score_model
 from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
 
 WORKERS = (0, 1, 2)
 IMAGE_SIZE = 97

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.torture.alone import memory
 from benchmarks.torture.samples import scene
 
-SERVE = "from kshot.cli import main; main()"
+SERVE = "from kshot.cli.main import main; main()"
 
 SECONDS_TO_STOP = 30
 

@@ -46,8 +46,8 @@ LIVES = 2.0
 """Seconds of a session that nobody asks for, in place of 12 hours."""
 
 SHORT_LIVED = f"""
-import kshot.web.listen as listen, kshot.web.server as server
-from kshot.cli import main
+import kshot.web.run as listen, kshot.web.server as server
+from kshot.cli.main import main
 from kshot.web.limits import Limits
 server.SECONDS_BETWEEN_SWEEPS = 0.2
 listen.make_app = lambda segmenter, token: server.make_app(segmenter, token, Limits(seconds_to_live={LIVES}))

@@ -9,10 +9,10 @@ from PIL import Image
 from benchmarks.torture.alone import Crashed, alone, memory
 from benchmarks.torture.rows import CannotRun, Found, Row
 from benchmarks.torture.samples import scene
-from kshot.cli import main as kshot
+from kshot.cli.main import main as kshot
 from kshot.errors import ImageError
-from kshot.image_files import MAX_PIXELS
-from kshot.images import read_image
+from kshot.io.image_files import MAX_PIXELS
+from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 
 LONGEST = 1500

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from benchmarks.torture.samples import scene
 from kshot.errors import KshotError
-from kshot.network.backbones import Backbone
+from kshot.models.backbones import Backbone
 
 TINY = "test_resnet"
 """timm's smallest ResNet."""

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.torture.rows import Found, Row
-from kshot.base_learners import load_base_learner
 from kshot.errors import KshotError, WeightsError
-from kshot.network.backbones import Backbone
-from kshot.network.weights import load_backbone
-from kshot.pretrained import ModelConfig, build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.hub import ModelConfig, build_method, imagenet_backbone, load_model, save_model
+from kshot.models.backbones import Backbone
+from kshot.models.imagenet_weights import load_backbone
+from kshot.training.base_learner_files import load_base_learner
 from kshot.training.checkpoint import read_checkpoint
 
 TINY = "test_resnet"

@@ -17,7 +17,7 @@ from regions import DRAW
 
 from kshot import KshotError, Segmenter
 from kshot.annotations.label_studio import read_label_studio
-from kshot.images import read_image
+from kshot.io.images import read_image
 
 MOST_SUPPORTS = 5
 """Annotated tasks of a label that are learnt from: the latest."""

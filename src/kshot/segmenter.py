@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from kshot.engine import Engine, Precision, accelerate
-from kshot.episode import IGNORE, Method, Segmentation, Support
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
-from kshot.images import (
+from kshot.io.images import (
     ImageSource,
     MaskSource,
     image_tensor,
@@ -24,9 +22,11 @@ from kshot.images import (
     read_label_map,
     read_mask,
 )
+from kshot.methods.engine import Engine, Precision, accelerate
+from kshot.methods.hub import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
 from kshot.methods.prototype import Prototype
-from kshot.pretrained import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
-from kshot.tiles import Box, FloatMap, Window, around, blend, check_tile, cut, tile_for
+from kshot.methods.tiling import Box, FloatMap, Window, around, blend, check_tile, cut, tile_for
+from kshot.types import IGNORE, Method, Segmentation, Support
 
 LabelMap = NDArray[np.uint8]
 
@@ -87,8 +87,8 @@ class LabelExplanation:
 class Segmenter:
     """A few-shot segmentation model, and the supports that it has read. Immutable.
 
-    Images are paths, PIL images, (H, W, 3) or (H, W) arrays, or (3, H, W) tensors; `kshot.images` says more,
-    of masks in `read_mask`. Answers are numpy arrays in the image's own size.
+    Images are paths, PIL images, (H, W, 3) or (H, W) arrays, or (3, H, W) tensors; `kshot.io.images` says
+    more, of masks in `read_mask`. Answers are numpy arrays in the image's own size.
     """
 
     config: ModelConfig
@@ -106,7 +106,7 @@ class Segmenter:
 
     @property
     def runner(self) -> Method:
-        """What computes: the method itself, or what `kshot.engine` made of it."""
+        """What computes: the method itself, or what `kshot.methods.engine` made of it."""
         return cast(Method, self.method) if self.accelerated is None else self.accelerated
 
     @classmethod

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import BaseModel, PositiveInt
 
 from kshot.annotations.json_files import parse
-from kshot.annotations.outlines import Mask, Point, Size, coco_run_lengths, fill, unroll
-from kshot.annotations.photographs import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.rasterize import Mask, Point, Size, coco_run_lengths, fill, unroll
 from kshot.errors import DataError, MaskError
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kshot.annotations.outlines import Mask, Point, Size, box, ellipse, fill, rotated, unroll
-from kshot.annotations.photographs import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.rasterize import Mask, Point, Size, box, ellipse, fill, rotated, unroll
 from kshot.errors import DataError, MaskError, reason_of
 
 WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")

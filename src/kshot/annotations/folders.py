@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_pictures import Truth, pick_class, read_bright_mask, read_index_mask, values_in
-from kshot.annotations.outlines import Mask, Size
-from kshot.annotations.photographs import Annotations, Photograph, Shape, gather
+from kshot.annotations.label_maps import Truth, pick_class, read_bright_mask, read_index_mask, values_in
+from kshot.annotations.labelled_images import Annotations, Photograph, Shape, gather
+from kshot.annotations.rasterize import Mask, Size
 from kshot.annotations.voc import PASCAL_CLASSES
-from kshot.episode import IGNORE
 from kshot.errors import DataError, MaskError
-from kshot.image_files import opened
-from kshot.images import IMAGE_SUFFIXES
+from kshot.io.image_files import opened
+from kshot.io.images import IMAGE_SUFFIXES
+from kshot.types import IGNORE
 
 VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
 """VOC's photographs, and its masks: with SBD's where they are, else its own."""

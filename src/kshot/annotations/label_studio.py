@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import BaseModel, FiniteFloat, PositiveInt, ValidationError
 
 from kshot.annotations.brush import unpack
-from kshot.annotations.outlines import Mask, Point, Size, box, ellipse, fill, rotated
-from kshot.annotations.photographs import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.rasterize import Mask, Point, Size, box, ellipse, fill, rotated
 from kshot.errors import DataError, MaskError, fault_of
-from kshot.images import IMAGE_SUFFIXES
+from kshot.io.images import IMAGE_SUFFIXES
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 """What Label Studio makes of an uploaded file's name."""

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, FiniteFloat, PositiveInt
 
 from kshot.annotations.json_files import parse, read_json
-from kshot.annotations.outlines import Mask, Point, Size, checked
-from kshot.annotations.photographs import Photograph, Pictures, Shape
+from kshot.annotations.labelled_images import Photograph, Pictures, Shape
+from kshot.annotations.rasterize import Mask, Point, Size, checked
 from kshot.errors import ImageError, MaskError
-from kshot.image_files import opened
-from kshot.images import ImageSource, read_embedded
+from kshot.io.image_files import opened
+from kshot.io.images import ImageSource, read_embedded
 
 POLYGONS = (None, "polygon", "oriented_rectangle")
 

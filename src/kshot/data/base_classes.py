@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from kshot.annotations.label_pictures import Truth
+from kshot.annotations.label_maps import Truth
+from kshot.data.base import Dataset
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, held_out_classes, novel_classes
 from kshot.data.sampling import Fold, shuffled
-from kshot.data.truth import Dataset
-from kshot.episode import IGNORE
 from kshot.errors import DataError
+from kshot.types import IGNORE
 
 NovelPixels = Literal["background", "drop", "ignore"]
 """What becomes of novel and held-out objects in training photographs: background (HSNet), no such photographs

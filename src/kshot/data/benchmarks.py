@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from kshot.data.base import Dataset
 from kshot.data.coco import Coco, coco_fold
 from kshot.data.folder import COCO_MINI, Folder, coco_mini_fold
 from kshot.data.folds import COCO_CLASSES
 from kshot.data.fss1000 import FSS1000, fss_fold
 from kshot.data.pascal import Pascal, pascal_fold
 from kshot.data.sampling import Fold
-from kshot.data.truth import Dataset
 from kshot.errors import DataError
 
 BENCHMARKS = ("pascal", "coco", "fss1000", COCO_MINI)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from kshot.data.base import Dataset
 from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
 from kshot.data.coco import Coco
 from kshot.data.folder import Folder
 from kshot.data.folds import FOLDED, NUM_FOLDS
 from kshot.data.fss1000 import SPLITS
 from kshot.data.sampling import Fold, needed_images
-from kshot.data.truth import Dataset
 from kshot.errors import KshotError
-from kshot.images import read_image
+from kshot.io.images import read_image
 
 MIN_OBJECT = 2048
 """Pixels below which PFENet and BAM leave an object out; the field's lists mostly did so already."""

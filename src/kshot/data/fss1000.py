@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kshot.annotations.label_pictures import Truth, read_bright_mask
+from kshot.annotations.label_maps import Truth, read_bright_mask
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError

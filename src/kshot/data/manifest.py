@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.data.sampling import Episode, Fold
 from kshot.errors import DataError, fault_of
-from kshot.pictures import write_text
+from kshot.io.files import write_text
 
 
 class Manifest(BaseModel):

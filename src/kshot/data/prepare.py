@@ -24,10 +24,10 @@ from PIL import Image
 
 from kshot.data.folds import PASCAL_CLASSES
 from kshot.data.pascal import IMAGES, MASKS
-from kshot.episode import IGNORE
 from kshot.errors import DataError, reason_of
-from kshot.images import first_few
-from kshot.pictures import encoded, replacing, write_bytes
+from kshot.io.files import encoded, replacing, write_bytes
+from kshot.io.images import first_few
+from kshot.types import IGNORE
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kshot.data.base import Dataset
 from kshot.data.folder import Folder
 from kshot.data.pascal import Pascal, pascal_fold
 from kshot.data.sampling import Episode, number_below, shuffled
-from kshot.data.truth import Dataset
 from kshot.errors import DataError
 
 PREFIX = "tasks:"

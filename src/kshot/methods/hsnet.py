@@ -10,14 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
-from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
-from kshot.network.decoder import Decoder
-from kshot.network.encoder import CHANNELS, Encoder
-from kshot.network.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
-from kshot.network.prior import NUM_MAPS, support_prior
+from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
+from kshot.models.decoder import Decoder
+from kshot.models.encoder import CHANNELS, Encoder
+from kshot.models.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
+from kshot.models.prior import NUM_MAPS, support_prior
+from kshot.types import Prediction, Segmentation, Support
 
 
 class BackboneFeatures(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot.episode import Segmentation, Support
 from kshot.methods.voting import foreground
-from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.network.hypercorrelation import NORM_EPS, resize
+from kshot.models.backbones import Backbone, FeaturePyramid
+from kshot.models.hypercorrelation import NORM_EPS, resize
+from kshot.types import Segmentation, Support
 
 COSINE_SCALE = 20.0
 """Factor between cosine similarities and logits (PANet, section 3.3)."""

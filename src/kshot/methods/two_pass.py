@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kshot.episode import Prediction, Segmentation, Support
 from kshot.errors import ModelError
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.voting import foreground, segment_by_vote
-from kshot.network.backbones import STRIDES, Backbone, FeaturePyramid
-from kshot.network.base_learner import PyramidPoolingHead, base_map
-from kshot.network.encoder import CHANNELS
-from kshot.network.fusion import BothPasses, Fusion, FusionKind
-from kshot.network.hypercorrelation import MaskPosition
+from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
+from kshot.models.base_learner import PyramidPoolingHead, base_map
+from kshot.models.encoder import CHANNELS
+from kshot.models.fusion import BothPasses, Fusion, FusionKind
+from kshot.models.hypercorrelation import MaskPosition
+from kshot.types import Prediction, Segmentation, Support
 
 LEAST = 1e-6
 """What a picture's largest probability is taken to be at least, so that nothing is divided by 0."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kshot.episode import Prediction, Segmentation
-from kshot.network.hypercorrelation import resize
+from kshot.models.hypercorrelation import resize
+from kshot.types import Prediction, Segmentation
 
 
 def segment_by_vote(

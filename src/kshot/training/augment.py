@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from kshot.annotations.label_pictures import Truth
-from kshot.episode import IGNORE
+from kshot.annotations.label_maps import Truth
+from kshot.types import IGNORE
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which fills what lies outside a photograph."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kshot.annotations.label_pictures import Truth
+from kshot.annotations.label_maps import Truth
+from kshot.data.base import Dataset as Photographs
 from kshot.data.base_classes import (
     base_labels,
     draw_photographs,
@@ -23,16 +24,15 @@ from kshot.data.base_classes import (
 )
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS
+from kshot.data.loading import read_ahead
 from kshot.data.sampling import Fold, shuffled
-from kshot.data.truth import Dataset as Photographs
-from kshot.episode import IGNORE
 from kshot.errors import DataError
-from kshot.images import read_image
-from kshot.network.base_learner import PSPNet
-from kshot.network.hypercorrelation import resize
+from kshot.io.images import read_image
+from kshot.models.base_learner import PSPNet
+from kshot.models.hypercorrelation import resize
 from kshot.training.augment import apply_changes, draw_changes, squash
 from kshot.training.recipes import PretrainConfig
-from kshot.workers import read_ahead
+from kshot.types import IGNORE
 
 
 class BaseData:

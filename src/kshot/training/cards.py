@@ -1,9 +1,9 @@
 """A run's card: what was trained on what, how good it is, and how to use it, for people."""
 
-from kshot.base_learners import BaseLearnerConfig
-from kshot.benchmark.provenance import Provenance
-from kshot.benchmark.results import NOTES
-from kshot.pretrained import ModelConfig
+from kshot.evaluation.results import NOTES
+from kshot.io.provenance import Provenance
+from kshot.methods.hub import ModelConfig
+from kshot.training.base_learner_files import BaseLearnerConfig
 from kshot.training.recipes import PretrainConfig, TrainConfig
 
 NAMES = {"pascal": "PASCAL-5i", "coco": "COCO-20i", "fss1000": "FSS-1000"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import WeightsError, reason_of
-from kshot.pictures import write_bytes
+from kshot.io.files import write_bytes
 
 
 class Checkpoint(NamedTuple):

@@ -12,18 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kshot.benchmark.framing import Frame
+from kshot.data.base import Dataset
 from kshot.data.base_classes import present, train_fold, unseen_classes, without_unseen
 from kshot.data.sampling import Episode, needed_images, training_episode
-from kshot.data.truth import Dataset
-from kshot.episode import IGNORE, Support
 from kshot.errors import DataError
-from kshot.images import read_image
+from kshot.io.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
-from kshot.network.backbones import Backbone, FeaturePyramid
-from kshot.network.base_learner import PSPNet, merge_classes, unlearn
-from kshot.network.hypercorrelation import describe
-from kshot.network.weights import weights_sha256
+from kshot.models.backbones import Backbone, FeaturePyramid
+from kshot.models.base_learner import PSPNet, merge_classes, unlearn
+from kshot.models.hypercorrelation import describe
+from kshot.models.imagenet_weights import weights_sha256
 from kshot.training.feature_cache import (
     Budget,
     FeatureCache,
@@ -32,6 +30,8 @@ from kshot.training.feature_cache import (
     pyramid_to_features,
 )
 from kshot.training.recipes import TrainConfig
+from kshot.transforms import Frame
+from kshot.types import IGNORE, Support
 
 MASKS_KEPT = 4096
 """Truths that stay in memory, at the network's size: some 66 kB each at 257 px."""

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kshot.network.backbones import FeaturePyramid
-from kshot.pictures import TEMPORARY, write_bytes
+from kshot.io.files import TEMPORARY, write_bytes
+from kshot.models.backbones import FeaturePyramid
 
 Features = dict[str, Tensor]
 """Tensors of one image, (1, C, h, w), by name."""

@@ -12,21 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from kshot.base_learners import BaseLearnerConfig, find_base_learner, forget, load_base_learner
-from kshot.benchmark.provenance import record_provenance
-from kshot.benchmark.selection import check_held_out
+from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import benchmark_of
 from kshot.data.folder import Folder
-from kshot.data.truth import Dataset
 from kshot.errors import ModelError
+from kshot.evaluation.selection import check_held_out
+from kshot.io.provenance import record_provenance
 from kshot.methods.hsnet import HSNet
-from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import FeaturePyramid, timm_name
-from kshot.network.base_learner import PSPNet
-from kshot.network.hypercorrelation import tap_means
-from kshot.network.losses import losses
-from kshot.pretrained import (
+from kshot.methods.hub import (
     CONFIG_FILE,
     ModelConfig,
     base_learner_names,
@@ -36,12 +30,18 @@ from kshot.pretrained import (
     read_config,
     save_model,
 )
+from kshot.methods.two_pass import TwoPass
+from kshot.models.backbones import FeaturePyramid, timm_name
+from kshot.models.base_learner import PSPNet
+from kshot.models.hypercorrelation import tap_means
+from kshot.models.losses import losses
+from kshot.training.base_learner_files import BaseLearnerConfig, find_base_learner, forget, load_base_learner
 from kshot.training.cards import model_card
 from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
-from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import TrainConfig
 from kshot.training.start_from import FROZEN, fill_from, find_start
+from kshot.training.trainer import Machine, Phase, Training, fit, set_up
 from kshot.training.validation import Validation
 from kshot.training.view_episodes import ViewEpisodes
 

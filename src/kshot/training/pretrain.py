@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from kshot.base_learners import (
+from kshot.data.base import Dataset
+from kshot.io.provenance import record_provenance
+from kshot.methods.hub import folder_sha256
+from kshot.models.base_learner import PSPNet
+from kshot.models.hypercorrelation import resize
+from kshot.models.imagenet_weights import load_weights
+from kshot.training.base_data import BaseData, BaseReader, BaseValidation
+from kshot.training.base_learner_files import (
     BaseLearnerConfig,
     extend,
     find_base_learner,
     load_base_learner,
     save_base_learner,
 )
-from kshot.benchmark.provenance import record_provenance
-from kshot.data.truth import Dataset
-from kshot.episode import IGNORE
-from kshot.network.base_learner import PSPNet
-from kshot.network.hypercorrelation import resize
-from kshot.network.weights import load_weights
-from kshot.pretrained import folder_sha256
-from kshot.training.base_data import BaseData, BaseReader, BaseValidation
 from kshot.training.cards import base_learner_card
-from kshot.training.loop import Machine, Phase, Training, fit, set_up
 from kshot.training.recipes import PretrainConfig
+from kshot.training.trainer import Machine, Phase, Training, fit, set_up
+from kshot.types import IGNORE
 
 POLY_POWER = 0.9
 LOOK = 8

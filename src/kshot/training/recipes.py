@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
-from kshot.network.backbones import TapPlaces
-from kshot.network.encoder import CHANNELS
-from kshot.network.fusion import FusionKind
-from kshot.network.losses import KAPPA
+from kshot.models.backbones import TapPlaces
+from kshot.models.encoder import CHANNELS
+from kshot.models.fusion import FusionKind
+from kshot.models.losses import KAPPA
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 """auto: bf16 where the machine multiplies it fast, else none."""

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 
-from kshot.annotations.label_pictures import Truth
+from kshot.annotations.label_maps import Truth
 
 LONG_SIDE = 192
 """Pixels of the longer side at which images are cut: details below that are nobody's region."""

@@ -2,15 +2,14 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kshot.benchmark.provenance import Provenance
 from kshot.errors import DataError
-from kshot.figures.curves import curves_figure
-from kshot.figures.style import save_figure
-from kshot.pictures import TEMPORARY, append_text, write_text
-from kshot.pretrained import WEIGHTS_FILE
+from kshot.io.files import TEMPORARY, append_text, write_text
+from kshot.io.provenance import Provenance
+from kshot.methods.hub import WEIGHTS_FILE
 
 RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "recipe.json",
@@ -31,17 +30,30 @@ It may hold weights then, of a first validation: without a checkpoint there is n
 """
 
 
+DrawCurves = Callable[[list[dict[str, Any]], Path], None]
+"""Draw the curves of a run's log into a file."""
+
+
 class RunFolder:
     """Where one training writes; nothing but its feature cache is written elsewhere.
 
     recipe: its settings as JSON. is_main: whether this process writes. tensorboard: whether to write event
-    files too. Raises DataError if another run lives in the folder, or tensorboard is missing.
+    files too. draw_curves: called after each validation; None draws nothing.
+    Raises DataError if another run is in the folder, or tensorboard is missing.
     """
 
     def __init__(
-        self, path: Path, recipe: str, *, resume: bool, is_main: bool = True, tensorboard: bool = False
+        self,
+        path: Path,
+        recipe: str,
+        *,
+        resume: bool,
+        is_main: bool = True,
+        tensorboard: bool = False,
+        draw_curves: DrawCurves | None = None,
     ) -> None:
         self.path, self.recipe, self.is_main = path, recipe, is_main
+        self.draw_curves = draw_curves
         if not resume and is_main and self._is_taken():
             raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
         self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
@@ -59,7 +71,7 @@ class RunFolder:
             write_text("", self.path / LOG)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Add a line to the log, with the seconds since 1970, and draw the curves anew after a validation."""
+        """Add a line to the log, with the time in seconds since 1970; draw the curves after a validation."""
         if not self.is_main:
             return
         append_text(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n", self.path / LOG)
@@ -67,8 +79,8 @@ class RunFolder:
             for kind in ("losses", "validation"):
                 for name, value in entry.get(kind, {}).items():
                     self.events.add_scalar(f"phase {entry['phase']}/{kind}/{name}", value, entry["step"])
-        if "validation" in entry:
-            save_figure(curves_figure(self.read_log()), self.path / CURVES)
+        if "validation" in entry and self.draw_curves is not None:
+            self.draw_curves(self.read_log(), self.path / CURVES)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read the log; a last line that a killed run left unfinished is passed over."""

@@ -11,12 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_pictures import Truth
+from kshot.annotations.label_maps import Truth
+from kshot.data.base import Dataset
 from kshot.data.sampling import Fold
-from kshot.data.truth import Dataset
-from kshot.episode import IGNORE
 from kshot.errors import DataError
-from kshot.images import read_image
+from kshot.io.images import read_image
 from kshot.training.augment import (
     GENTLE,
     STRONG,
@@ -41,6 +40,7 @@ from kshot.training.synthetic import (
     patch,
     round_item,
 )
+from kshot.types import IGNORE
 
 KEPT = 2048
 """Decoded images in memory, some 0.6 MB each; as many masks, and superpixels."""

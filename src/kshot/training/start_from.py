@@ -7,10 +7,10 @@ from torch import Tensor
 
 from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
+from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, ModelConfig, find_folder, load_model, read_config
 from kshot.methods.two_pass import TwoPass
-from kshot.network.backbones import timm_name
-from kshot.network.weights import fill
-from kshot.pretrained import CONFIG_FILE, WEIGHTS_FILE, ModelConfig, find_folder, load_model, read_config
+from kshot.models.backbones import timm_name
+from kshot.models.imagenet_weights import fill
 from kshot.training.recipes import TrainConfig
 
 FROZEN = tuple(

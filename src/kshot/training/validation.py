@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from accelerate.accelerator import Accelerator
 
-from kshot.benchmark.metrics import count_pixels, score
-from kshot.benchmark.selection import selection_fold, selection_manifest
+from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.folds import FOLDED
-from kshot.data.truth import Dataset
-from kshot.episode import Method, Segmentation, Support
+from kshot.evaluation.metrics import count_pixels, score
+from kshot.evaluation.selection import selection_fold, selection_manifest
 from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.training.episodes import FeatureReader
 from kshot.training.recipes import TrainConfig
+from kshot.types import Method, Segmentation, Support
 
 Scores = dict[str, float]
 

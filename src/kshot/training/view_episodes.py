@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from kshot.data.base import Dataset
 from kshot.data.base_classes import present, train_fold, unseen_classes, without_unseen
 from kshot.data.folder import Folder
 from kshot.data.folds import novel_names
+from kshot.data.loading import read_ahead
 from kshot.data.sampling import needed_images
-from kshot.data.truth import Dataset
-from kshot.episode import Support
 from kshot.errors import DataError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.network.base_learner import unlearn
+from kshot.models.base_learner import unlearn
 from kshot.training.augment import to_tensor
 from kshot.training.episodes import Batch
 from kshot.training.recipes import TrainConfig
 from kshot.training.sources import ClassPairs, Drawn, Items, Mixture, Mosaics, Photographs, Regions, Thin
-from kshot.workers import read_ahead
+from kshot.types import Support
 
 
 class PairTensors(NamedTuple):

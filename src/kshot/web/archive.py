@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.documents import Instances, Segmented, labelme_document
-from kshot.outputs import CLASSES_FILE, INSTANCES_FILE
-from kshot.pictures import encoded, label_picture, mask_picture, tint
+from kshot.annotations.writers import Instances, Segmented, labelme_document
+from kshot.io.files import encoded
+from kshot.io.overlays import label_picture, mask_picture, tint
+from kshot.methods.tiling import FloatMap
+from kshot.predict.outputs import CLASSES_FILE, INSTANCES_FILE
 from kshot.segmenter import LabelMap
-from kshot.tiles import FloatMap
-from kshot.web.photographs import Photograph
+from kshot.web.images import Photograph
 from kshot.web.session import Session
 
 LABELME_FOLDER = "labelme"

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from kshot.episode import Support
 from kshot.errors import KshotError, NotFittedError, reason_of
+from kshot.methods.tiling import FloatMap
+from kshot.predict.support_check import hint, own_iou
 from kshot.segmenter import Explanation, LabelSegmenter, Segmenter
-from kshot.self_check import hint, own_iou
-from kshot.tiles import FloatMap
-from kshot.web.photographs import Photograph, Step
+from kshot.types import Support
+from kshot.web.images import Photograph, Step
 from kshot.web.session import Session
 
 Key = tuple[str, str]

@@ -16,11 +16,11 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from kshot.errors import KshotError
-from kshot.pictures import encoded
+from kshot.io.files import encoded
 from kshot.web.archive import answer_picture, write_archive
+from kshot.web.images import ObjectClass, Photograph, Role
 from kshot.web.jobs import Worker
 from kshot.web.limits import BusyError
-from kshot.web.photographs import ObjectClass, Photograph, Role
 from kshot.web.session import Session
 from kshot.web.sessions import Sessions
 from kshot.web.state import PhotographState, SessionState, photograph_state, session_state

@@ -18,8 +18,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from kshot import __version__
 from kshot.errors import KshotError, WriteError
 from kshot.segmenter import Segmenter
-from kshot.web.crowd import Crowd
-from kshot.web.guard import Guard
+from kshot.web.auth import Guard
+from kshot.web.concurrency import Crowd
 from kshot.web.jobs import Worker
 from kshot.web.limits import RETRY_AFTER, BusyError, Limits, TooMuchError
 from kshot.web.routes import router

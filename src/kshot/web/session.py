@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kshot.episode import Support
 from kshot.errors import KshotError
-from kshot.pictures import save_picture, write_bytes
+from kshot.io.files import save_picture, write_bytes
+from kshot.methods.tiling import FloatMap
 from kshot.segmenter import LabelMap
-from kshot.tiles import FloatMap
+from kshot.types import Support
+from kshot.web.images import FIRST_CLASS, ObjectClass, Photograph, Result, Role, Step, plain_name
 from kshot.web.limits import Limits, TooMuchError
-from kshot.web.photographs import FIRST_CLASS, ObjectClass, Photograph, Result, Role, Step, plain_name
 from kshot.web.uploads import read_photograph
 
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from kshot.web.images import ObjectClass, Photograph, Role, Step
 from kshot.web.jobs import Worker
-from kshot.web.photographs import ObjectClass, Photograph, Role, Step
 from kshot.web.session import Session
 
 Status = Literal["unlabelled", "labelled", "waiting", "queued", "working", "done", "failed"]

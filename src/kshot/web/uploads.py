@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from kshot.errors import MaskError
-from kshot.image_files import opened
-from kshot.images import read_embedded, read_label_map, read_mask
+from kshot.io.image_files import opened
+from kshot.io.images import read_embedded, read_label_map, read_mask
 from kshot.segmenter import LabelMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -31,7 +31,7 @@ def read_labels(
 ) -> LabelMap:
     """Decode an uploaded mask of a photograph of `size`: uint8 (H, W), 0 or one of the classes' values.
 
-    Of a single class any mask will do that `kshot.images.read_mask` reads; of several, it has their values.
+    For a single class any mask that `kshot.io.images.read_mask` reads; for several, their values.
     Raises MaskError for what is no such mask, or an empty one unless that may be.
     """
     with opened(BytesIO(data), MaskError, THE_FILE, max_pixels=size[0] * size[1], formats=FORMATS) as picture:

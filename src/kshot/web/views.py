@@ -5,8 +5,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from kshot.pictures import encoded, tint
-from kshot.web.photographs import Photograph, Step
+from kshot.io.files import encoded
+from kshot.io.overlays import tint
+from kshot.web.images import Photograph, Step
 from kshot.web.session import Session
 
 View = Literal["photo", "overlay"] | Step

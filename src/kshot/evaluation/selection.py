@@ -1,0 +1,54 @@
+"""Choosing among checkpoints, honestly: on episodes of base classes that were held out of training.
+
+The field chooses on the novel fold itself, so that its numbers are the best of many looks at the test. That
+is possible here too, but it is written into the model and printed beside every number it makes.
+"""
+
+from typing import Literal
+
+from kshot.data.base import Dataset
+from kshot.data.base_classes import held_out, train_fold
+from kshot.data.benchmarks import read_fold
+from kshot.data.folds import FOLDED
+from kshot.data.manifest import Manifest
+from kshot.data.protocols import Protocol, preset
+from kshot.data.sampling import Fold
+from kshot.errors import DataError
+from kshot.evaluation.score import draw_manifest
+
+SelectOn = Literal["base", "novel"]
+
+
+def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
+    """Give what checkpoints for a fold are chosen on: "base" or "novel".
+
+    base: held-out base classes, of the train lists; novel: the fold's own test.
+    Raises DataError where there are no such classes.
+    """
+    if select_on == "base":
+        return train_fold(benchmark, fold, hold_out=False).only(held_out(benchmark, fold))
+    if benchmark not in FOLDED:
+        raise DataError(f"{benchmark} has no folds, so no novel classes. Choose on 'base' or on 'nothing'.")
+    return read_fold(benchmark, fold)
+
+
+def selection_manifest(
+    fold: Fold, num_episodes: int, dataset: Dataset, seed: int = 0
+) -> tuple[Manifest, Protocol]:
+    """Draw 1-shot episodes of `selection_fold` from the photographs that are there."""
+    protocol = preset("balanced", fold.benchmark).model_copy(
+        update={"num_episodes": num_episodes, "seeds": (seed,)}
+    )
+    return draw_manifest(fold, protocol, 1, seed, present=dataset), protocol
+
+
+def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
+    """Raise DataError if a model's base learner was trained on the classes that it is to be chosen on."""
+    names = train_fold(benchmark, fold, hold_out=False).class_names
+    seen = [names[c] for c in held_out(benchmark, fold) if names[c] in base_classes]
+    if seen:
+        raise DataError(
+            f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
+            "Pretrain without these classes (--hold-out), train with --select-on nothing, or, if there are "
+            "folds, with --select-on novel, which every number then says."
+        )

@@ -1,0 +1,167 @@
+"""Run a model, or whatever else segments from a few labelled images, over a suite of small tasks."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.annotations.label_maps import Truth
+from kshot.data.tasks import SuiteEpisodes, TaskEpisode, TaskSet
+from kshot.errors import DataError
+from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
+from kshot.evaluation.metrics import Counts, count_pixels
+from kshot.io.images import read_image
+from kshot.methods.tiling import FloatMap
+from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+from kshot.types import IGNORE, Support
+
+Mask = NDArray[np.bool_]
+
+
+class Runner(Protocol):
+    """Anything that learns from a few labelled images and segments others.
+
+    What `encode` returns is kept between uses; tensors in it, alone or in tuples, count towards the cache.
+    """
+
+    def encode(self, image: Image.Image, *, as_query: bool) -> Any:
+        """Compute once what depends on an image alone; as_query: the image is a query of some episode."""
+
+    def fit(self, encoded: Sequence[Any], masks: Sequence[Truth]) -> Any:
+        """Learn from support images and their ground truths (H, W): 1 object, 0 elsewhere, 255 ignored."""
+
+    def predict(self, fitted: Any, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
+        """Segment an encoded query of size (H, W): its mask, and the probability of each pixel in [0, 1]."""
+
+
+class SegmenterRunner:
+    """A kshot model as a Runner: images squashed to the model's size, masks in the query's own size."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.frame = Frame(segmenter.config.image_size, "squash")
+
+    def encode(self, image: Image.Image, *, as_query: bool) -> Any:
+        """Compute an image's features; those of a support image alone may cost less."""
+        method = self.segmenter.runner
+        read = method.features if as_query else method.support_features
+        with torch.inference_mode():
+            return read(self.frame.image(image).to(self.segmenter.device))
+
+    def fit(self, encoded: Sequence[Any], masks: Sequence[Truth]) -> list[Support]:
+        """Pair features with masks; ignored pixels are not the object."""
+        device = self.segmenter.device
+        return [
+            Support(features, self.frame.support_mask(mask).to(device))
+            for features, mask in zip(encoded, masks, strict=True)
+        ]
+
+    def predict(self, fitted: list[Support], encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
+        """Segment a query; with several support images the mask is their vote."""
+        with torch.inference_mode():
+            found = self.segmenter.runner.segment(encoded, fitted, size)
+        return found.mask[0].cpu().numpy(), found.probability[0].float().cpu().numpy()
+
+
+class EpisodeScore(NamedTuple):
+    """What one episode gave.
+
+    counts: pixels. share: of the known pixels, those of the object, 0 to 1. seconds: of the processor, to
+    encode and segment the query, wherever its features came from.
+    """
+
+    episode: TaskEpisode
+    counts: Counts
+    share: float
+    seconds: float
+
+
+class _Encoding(NamedTuple):
+    name: str
+    as_query: bool
+
+
+def evaluate_suite(
+    runner: Runner,
+    sets: Sequence[TaskSet],
+    episodes: SuiteEpisodes,
+    *,
+    cache_gb: float = CACHE_GB,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[EpisodeScore]:
+    """Segment the query of every episode, and count the pixels that agree with the ground truth.
+
+    Images are encoded once a set while that fits into `cache_gb` GiB; draws are fitted once. The scores are
+    in the order of the episodes.
+    Raises DataError for a missing image or set, ImageError or MaskError for a file that cannot be read.
+    """
+    by_name = {one.name: one for one in sets}
+    check_files(by_name, episodes)
+    scores: list[EpisodeScore] = []
+    for name, found in groupby(episodes.episodes, key=lambda one: one.set_name):
+        for score in _run_set(runner, by_name[name], list(found), int(cache_gb * 2**30)):
+            scores.append(score)
+            on_progress(len(scores), len(episodes.episodes))
+    return scores
+
+
+def check_files(by_name: dict[str, TaskSet], episodes: SuiteEpisodes) -> None:
+    """Raise DataError if episodes ask for images or sets that are not there."""
+    if unknown := {one.set_name for one in episodes.episodes} - by_name.keys():
+        raise DataError(f"The episodes need the set '{min(unknown)}', but there are {', '.join(by_name)}.")
+    for one in episodes.episodes:
+        for name in (one.episode.query, *one.episode.supports):
+            path = by_name[one.set_name].dataset.image_path(name)
+            if not path.exists():
+                raise DataError(f"Image {path} of the set {one.set_name} is missing. Restore it.")
+
+
+def _run_set(
+    runner: Runner, one: TaskSet, episodes: list[TaskEpisode], budget: int
+) -> Iterator[EpisodeScore]:
+    queries = {row.episode.query for row in episodes}
+    draws = [(key, list(rows)) for key, rows in groupby(episodes, key=_draw_of)]
+
+    def encoding(name: str) -> _Encoding:
+        return _Encoding(name, name in queries)
+
+    def compute(what: _Encoding) -> tuple[Any, float]:
+        image = read_image(one.dataset.image_path(what.name))
+        start = time.process_time()
+        encoded = runner.encode(image, as_query=what.as_query)
+        return encoded, time.process_time() - start
+
+    uses = (encoding(n) for (_, _, supports), rows in draws for n in (*supports, *map(_query_of, rows)))
+    store = FeatureStore(compute, uses, budget)
+    for (class_id, _, supports), rows in draws:
+        encoded = [store.use(encoding(name))[0] for name in supports]
+        fitted = runner.fit(encoded, [one.dataset.truth(name, class_id) for name in supports])
+        for row in rows:
+            truth = one.dataset.truth(row.episode.query, class_id)
+            yield _score(runner, fitted, store.use(encoding(row.episode.query)), row, truth)
+
+
+def _score(
+    runner: Runner, fitted: Any, query: tuple[Any, float], episode: TaskEpisode, truth: Truth
+) -> EpisodeScore:
+    encoded, seconds = query
+    start = time.process_time()
+    mask, _ = runner.predict(fitted, encoded, (truth.shape[0], truth.shape[1]))
+    seconds += time.process_time() - start
+    num_known = int(np.count_nonzero(truth != IGNORE))
+    share = int(np.count_nonzero(truth == 1)) / max(num_known, 1)
+    return EpisodeScore(episode, count_pixels(mask, truth), share, seconds)
+
+
+def _draw_of(row: TaskEpisode) -> tuple[int, int, tuple[str, ...]]:
+    return row.episode.class_id, row.draw, row.episode.supports
+
+
+def _query_of(row: TaskEpisode) -> str:
+    return row.episode.query

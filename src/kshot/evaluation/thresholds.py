@@ -1,0 +1,85 @@
+"""Choosing a model's threshold, on base classes.
+
+Cross entropy teaches a network honest probabilities. Where it is seldom sure, the mask with the best IoU then
+needs a lower threshold than 0.5, the paper's argmax: for F1 it is half of the F1 that can be reached (Lipton,
+Elkan & Narayanaswamy 2014, "Optimal thresholding of classifiers to maximize F1 measure").
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+
+from kshot.data.base import Dataset
+from kshot.data.base_classes import train_fold
+from kshot.data.sampling import Episode
+from kshot.evaluation.evaluator import EpisodeReader
+from kshot.evaluation.metrics import count_pixels, score
+from kshot.evaluation.selection import selection_manifest
+from kshot.methods.hsnet import BackboneFeatures
+from kshot.methods.tiling import FloatMap
+from kshot.models.base_learner import unlearn
+from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+from kshot.types import Method, Support
+
+THRESHOLDS = tuple(n / 20 for n in range(1, 20))
+
+
+def score_thresholds(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    data: str,
+    fold: int,
+    num_episodes: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[float, float]:
+    """Score a model at each threshold, on 1-shot episodes of a fold's base classes: mIoU from 0 to 1.
+
+    They are what it was trained on, without those that its checkpoint was chosen on. Its base map must treat
+    them as if they were novel, so H_cls's logit of each episode's own class is taken away.
+    Raises DataError if too few of the photographs are there.
+    """
+    trained_on = train_fold(data, fold, hold_out=segmenter.config.selected_on == "base")
+    manifest, _ = selection_manifest(trained_on, num_episodes, dataset)
+    places = {name: place for place, name in enumerate(segmenter.config.base_classes)}
+    reader = EpisodeReader(dataset, manifest.episodes, Frame(segmenter.config.image_size, "squash"))
+    counts = []
+    for done, episode in enumerate(manifest.episodes):
+        own = places.get(manifest.classes[episode.class_id], -1)
+        truth = dataset.truth(episode.query, episode.class_id)
+        probability = _probability(segmenter, reader, episode, own, truth.shape)
+        counts.append([count_pixels(probability > threshold, truth) for threshold in THRESHOLDS])
+        on_progress(done + 1, len(manifest.episodes))
+    class_ids = np.array([episode.class_id for episode in manifest.episodes])
+    classes = sorted(set(class_ids.tolist()))
+    by_threshold = np.array(counts).swapaxes(0, 1)
+    scores = (score(each, class_ids, classes).miou for each in by_threshold)
+    return dict(zip(THRESHOLDS, scores, strict=True))
+
+
+def _probability(
+    segmenter: Segmenter, reader: EpisodeReader, episode: Episode, own: int, size: tuple[int, int]
+) -> FloatMap:
+    """Give the foreground probability of an episode's query at `size`; own: its class's place, -1 if none."""
+    method = cast(Method, segmenter.method)
+
+    def image(name: str) -> torch.Tensor:
+        return reader.image(name).to(segmenter.device)
+
+    with torch.inference_mode():
+        query = method.features(image(episode.query))
+        if isinstance(query, BackboneFeatures) and query.base_logits is not None:
+            episode_class = torch.tensor([own], device=segmenter.device)
+            query = query._replace(base_logits=unlearn(query.base_logits, episode_class))
+        shots = [
+            Support(
+                method.support_features(image(name)),
+                reader.support_mask(name, episode.class_id).to(segmenter.device),
+            )
+            for name in episode.supports
+        ]
+        answer = method.segment(query, shots, size)
+    found: FloatMap = answer.probability[0].float().cpu().numpy()
+    return found

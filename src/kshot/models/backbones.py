@@ -1,0 +1,366 @@
+"""Step 1 of the network: a frozen convolutional backbone and its feature pyramid.
+
+timm builds the networks; this file knows where to tap them. Weights are loaded by `weights.py`.
+"""
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache, cached_property
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from timm.models.efficientnet import EfficientNet
+from timm.models.resnet import ResNet
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+from kshot.errors import ModelError
+from kshot.models.kernels.onednn import use_onednn
+
+STRIDES = (8, 16, 32)
+"""Strides of the pyramid's stages, in pixels (Min et al. 2021: layers 2, 3, 4 of a ResNet)."""
+
+# A short name stands for the weights that the field uses; timm's own names with their tags work too.
+SHORT_NAMES = {
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "vgg16": "vgg16.tv_in1k",
+    "efficientnet_lite0": "tf_efficientnet_lite0.in1k",
+    "efficientnet_lite1": "tf_efficientnet_lite1.in1k",
+    "efficientnet_lite2": "tf_efficientnet_lite2.in1k",
+}
+
+# The TF Lite nets were trained on (255 x - 127) / 128; timm's configuration says (x - 0.5) / 0.5.
+TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
+
+
+TapPlaces = Literal["blocks", "expanded"]
+
+
+class FeaturePyramid(NamedTuple):
+    """Features of a batch of images.
+
+    stages: for strides 8, 16, 32 the taps of that stride in the order of depth, each (B, C, h, w).
+    last: the trunk's own output (B, C, h, w), after its last activation, which heads read; None for features
+    from a cache, which heads have read before.
+    """
+
+    stages: tuple[tuple[Tensor, ...], ...]
+    last: Tensor | None
+
+
+class Tap(NamedTuple):
+    """A place where features are taken: the input or the output of a named module."""
+
+    module: str
+    side: Literal["input", "output"]
+
+
+def timm_name(name: str) -> str:
+    """Give timm's name, with the weights' tag, of a backbone; hyphens may stand for underscores.
+
+    Raises ModelError for a name that timm does not know.
+    """
+    name = name.replace("-", "_")
+    name = SHORT_NAMES.get(name, name)
+    if not timm.is_model(name):
+        raise ModelError(
+            f"Backbone '{name}' does not exist. Use one of {', '.join(SHORT_NAMES)}, "
+            "or the name of a convolutional network from timm.list_models()."
+        )
+    return name
+
+
+class Backbone(nn.Module):
+    """A convolutional network without its head that returns a FeaturePyramid.
+
+    taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside those of an EfficientNet,
+    before the depthwise convolution.
+    Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
+    With `output_stride=8` the network runs dilated and its features are taken at every second and
+    fourth position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these
+    features equal the undilated ones, because the first block of a dilated layer keeps the previous
+    dilation; nets with asymmetric padding (the TF ones) sample a grid shifted by a pixel or so.
+
+    The constructor makes random weights and never downloads; see `weights.load_backbone`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    memory_format = torch.channels_last
+    """How maps lie in memory: as convolutions compute them, and as matching reads them."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int = 32,
+        trainable: bool = False,
+        taps: TapPlaces = "blocks",
+    ) -> None:
+        super().__init__()
+        self.name = timm_name(name)
+        self.output_stride = output_stride
+        self.trainable = trainable
+        self.tap_places: TapPlaces = taps
+        self.taps = find_taps(self.name, taps)
+        self.trunk = _create_trunk(self.name, output_stride)
+        self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
+        mean, std = _normalisation(self.trunk)
+        self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(3, 1, 1), persistent=False)
+        _place_taps(self.trunk, self.taps)
+        if not trainable:
+            self.requires_grad_(False)
+        self.train(trainable)
+
+    @property
+    def taps_per_stage(self) -> tuple[int, ...]:
+        """Number of taps at strides 8, 16 and 32."""
+        return tuple(len(stage) for stage in self.taps)
+
+    @property
+    def num_tap_channels(self) -> int:
+        """Channels of all taps together; computes a tiny image's pyramid to count them."""
+        pyramid = self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device))
+        return sum(tap.shape[1] for stage in pyramid.stages for tap in stage)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training mode, which a frozen backbone refuses: its BatchNorm is fixed."""
+        return super().train(mode and self.trainable)
+
+    def forward(self, images: Tensor) -> FeaturePyramid:
+        """Compute the pyramid of RGB images (B, 3, H, W) in [0, 1], H and W of any size."""
+        return self._pyramid(self.trunk, images, self.output_stride)
+
+    def support_pyramid(self, images: Tensor) -> FeaturePyramid:
+        """Compute the pyramid alone: the same, but `last` has any stride.
+
+        A dilated network runs undilated for it where that is known to give the same features.
+        """
+        fits = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
+        is_same = isinstance(self.trunk, ResNet) or (isinstance(self.trunk, EfficientNet) and fits)
+        if is_same and not self.trainable and self.output_stride < STRIDES[-1]:
+            return self._pyramid(self._undilated, images, STRIDES[-1])
+        return self._pyramid(self.trunk, images, self.output_stride)
+
+    @cached_property
+    def _undilated(self) -> Any:
+        """The trunk at output stride 32; cached beside the modules, because its weights are the trunk's."""
+        return _undilated_twin(self.trunk, self.name, self.taps)
+
+    def deepest(self, images: Tensor) -> Tensor:
+        """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
+        return self._run(self.trunk, images)
+
+    def _pyramid(self, trunk: Any, images: Tensor, output_stride: int) -> FeaturePyramid:
+        steps = (
+            max(stride // output_stride, 1)
+            for stage, stride in zip(self.taps, STRIDES, strict=True)
+            for _ in stage
+        )
+        collector = _Collector([], steps, self.memory_format)
+        token = _collector.set(collector)
+        try:
+            last = self._run(trunk, images)
+        finally:
+            _collector.reset(token)
+        features = iter(collector.features)
+        return FeaturePyramid(tuple(tuple(next(features) for _ in stage) for stage in self.taps), last)
+
+    def _run(self, trunk: Any, images: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            normalised = (images - self.mean) / self.std
+            features: Tensor = trunk.forward_features(normalised.contiguous(memory_format=self.memory_format))
+        return features
+
+
+class _Collector(NamedTuple):
+    """What is tapped, and of the taps to come every how many positions, and how they are to lie in memory."""
+
+    features: list[Tensor]
+    steps: Iterator[int]
+    memory_format: torch.memory_format
+
+
+# The hooks are permanent; what they collect belongs to the call that runs, in its own thread.
+_collector: ContextVar[_Collector | None] = ContextVar("collector", default=None)
+
+
+def _collect(features: Tensor) -> None:
+    collector = _collector.get()
+    if collector is not None:
+        step = next(collector.steps)
+        kept = features[..., ::step, ::step]
+        # Cloned: the in-place ReLU that follows would overwrite it.
+        collector.features.append(kept.clone(memory_format=collector.memory_format))
+
+
+def _tap_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    _collect(output)
+
+
+def _tap_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    _collect(inputs[0])
+
+
+def _create_trunk(name: str, output_stride: int) -> Any:
+    if output_stride == 32:
+        trunk = timm.create_model(name, pretrained=False, num_classes=0)
+    else:
+        try:
+            trunk = timm.create_model(name, pretrained=False, num_classes=0, output_stride=output_stride)
+        except (TypeError, AssertionError, NotImplementedError) as error:
+            raise ModelError(
+                f"Backbone '{name}' cannot run at output stride {output_stride}, which the base learner "
+                "needs. Use a ResNet or an EfficientNet, or the hsnet method with B_cls only."
+            ) from error
+    # What follows the last tap is the classifier's; without it forward_features ends where we do.
+    for head in ("conv_head", "pre_logits", *(["bn2"] if hasattr(trunk, "conv_head") else [])):
+        if hasattr(trunk, head):
+            setattr(trunk, head, nn.Identity())
+    use_onednn(trunk)
+    return trunk
+
+
+def _place_taps(trunk: Any, taps: tuple[tuple[Tap, ...], ...]) -> None:
+    for tap in (tap for stage in taps for tap in stage):
+        module = trunk.get_submodule(tap.module)
+        if tap.side == "input":
+            module.register_forward_pre_hook(_tap_input)
+        else:
+            module.register_forward_hook(_tap_output)
+
+
+def _undilated_twin(trunk: Any, name: str, taps: tuple[tuple[Tap, ...], ...]) -> Any:
+    """Build a trunk of output stride 32 that has the dilated one's weights, also when those change."""
+    with torch.device("meta"):
+        twin = _create_trunk(name, STRIDES[-1]).eval()
+    own = dict(trunk.named_modules())
+    for path, module in twin.named_modules():
+        module._parameters, module._buffers = own[path]._parameters, own[path]._buffers
+    _place_taps(twin, taps)
+    return twin
+
+
+def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
+    config = trunk.pretrained_cfg
+    if config["architecture"].startswith("tf_efficientnet_lite"):
+        return torch.full((3,), TF_LITE_MEAN), torch.full((3,), TF_LITE_STD)
+    return torch.tensor(config["mean"]), torch.tensor(config["std"])
+
+
+@cache
+def find_taps(name: str, places: TapPlaces = "blocks") -> tuple[tuple[Tap, ...], ...]:
+    """Find the taps of a timm network at strides 8, 16 and 32, in the order of depth.
+
+    ResNet: every block of layers 2, 3, 4 after the residual addition and before its last ReLU, so that
+    values are signed. VGG: the convolutions of blocks 4 and 5 before their ReLUs, and the last pool.
+    Others (EfficientNet, MobileNet, RegNet, ConvNeXt, ...): the outputs of the blocks of each stage.
+    places: "expanded" takes what an EfficientNet's blocks have before their depthwise convolutions.
+    Raises ModelError if there is nothing to tap at one of the strides.
+    """
+    with torch.device("meta"):
+        model = _create_trunk(name, 32)
+    if places == "expanded":
+        return _expanded_taps(name, model)
+    if isinstance(model, ResNet):
+        return _resnet_taps(model)
+    if isinstance(model, VGG):
+        return _vgg_taps(model)
+    return _block_taps(name, model)
+
+
+def _resnet_taps(model: ResNet) -> tuple[tuple[Tap, ...], ...]:
+    def last_activation(block: nn.Module) -> str:
+        return "act3" if hasattr(block, "act3") else "act2"  # BasicBlock has two
+
+    return tuple(
+        tuple(
+            Tap(f"{layer}.{index}.{last_activation(block)}", "input")
+            for index, block in enumerate(model.get_submodule(layer).children())
+        )
+        for layer in ("layer2", "layer3", "layer4")
+    )
+
+
+def _vgg_taps(model: VGG) -> tuple[tuple[Tap, ...], ...]:
+    layers = list(enumerate(model.features.children()))
+    pools = [index for index, layer in layers if isinstance(layer, nn.MaxPool2d)]
+    convolutions = [index for index, layer in layers if isinstance(layer, nn.Conv2d)]
+
+    def between(start: int, end: int) -> tuple[Tap, ...]:
+        return tuple(Tap(f"features.{i}", "output") for i in convolutions if start < i < end)
+
+    block_4, block_5 = between(pools[2], pools[3]), between(pools[3], pools[4])
+    return block_4, block_5, (Tap(f"features.{pools[4]}", "output"),)
+
+
+def _expanded_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:
+    if not isinstance(model, EfficientNet):
+        raise ModelError(f"Backbone '{name}' has no expanded features to tap. Use an EfficientNet.")
+    stride_of = _output_strides(name, model)
+    names = [f"{path}.bn1" for path, block in model.named_modules() if hasattr(block, "conv_pwl")]
+    return tuple(
+        tuple(Tap(name, "output") for name in names if stride_of[name] == stride) for stride in STRIDES
+    )
+
+
+def _block_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:
+    stride_of = _output_strides(name, model)
+    found: dict[int, list[Tap]] = {stride: [] for stride in STRIDES}
+    for stage_name in _stage_names(model, stride_of):
+        stage = model.get_submodule(stage_name)
+        inner = f"{stage_name}.blocks" if hasattr(stage, "blocks") else stage_name
+        blocks = [f"{inner}.{child}" for child, _ in model.get_submodule(inner).named_children()]
+        stride = stride_of[stage_name]
+        if not blocks or any(stride_of.get(block) != stride for block in blocks):
+            blocks = [stage_name]
+        found[stride] += [Tap(block, "output") for block in blocks]
+    missing = [stride for stride, taps in found.items() if not taps]
+    if missing:
+        raise ModelError(
+            f"Backbone '{name}' has no feature maps at stride {missing[0]}; kshot needs 8, 16 and 32. "
+            "Use a convolutional network with these strides, such as resnet50 or efficientnet_lite0."
+        )
+    return tuple(tuple(taps) for taps in found.values())
+
+
+def _stage_info(model: Any) -> list[dict[str, Any]]:
+    info = getattr(model, "feature_info", [])
+    return list(getattr(info, "info", info))
+
+
+def _stage_names(model: Any, stride_of: dict[str, int]) -> list[str]:
+    """Name the stages: timm's feature_info lists one a stride, its siblings in a Sequential may share it."""
+    parents = {info["module"].rpartition(".")[0]: None for info in _stage_info(model)}
+    names = [info["module"] for info in _stage_info(model)]
+    for parent in filter(None, parents):
+        names += [f"{parent}.{child}" for child, _ in model.get_submodule(parent).named_children()]
+    wanted = [name for name in names if stride_of.get(name) in STRIDES]
+    return sorted(set(wanted), key=list(stride_of).index)
+
+
+def _output_strides(name: str, model: Any) -> dict[str, int]:
+    """Run the network without computing anything, and note each module's output stride, in order."""
+    size, strides = 256, {}
+
+    def note(module_name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2]:
+                strides[module_name] = size // output.shape[-1]
+
+        return hook
+
+    for module_name, module in model.named_modules():
+        module.register_forward_hook(note(module_name))
+    try:
+        with torch.device("meta"):
+            model.eval().forward_features(torch.empty(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:
+        raise ModelError(
+            f"Backbone '{name}' does not take images of any size. Use a convolutional network, "
+            "such as resnet50 or efficientnet_lite0."
+        ) from error
+    return strides

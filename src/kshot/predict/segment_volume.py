@@ -1,0 +1,65 @@
+"""Segment a scan, slice by slice, into a NIfTI volume on its grid."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.io.files import save_picture
+from kshot.io.nifti import Volume, as_seen, as_stored, write_volume
+from kshot.io.overlays import montage, overlay
+from kshot.io.raster_options import View
+from kshot.predict.raster_supports import open_scan
+from kshot.predict.stats import Answer, Tally, probabilities_of, values_of
+from kshot.segmenter import LabelSegmenter, Segmenter
+
+SHOWN = 16
+"""Slices on the overlay, evenly spaced."""
+
+OVERLAY_SIDE = 1600
+"""Pixels that the overlay has a side, at most, if it shows several slices."""
+
+
+def segment_scan(
+    segmenter: Segmenter | LabelSegmenter,
+    image: Path,
+    place: Path,
+    class_names: Sequence[str],
+    view: View,
+    with_probability: bool = False,
+) -> Answer:
+    """Segment a scan; its mask or labels, and its probability if wanted, lie on its voxels.
+
+    place: the results' path, without `_mask.nii.gz` and the like. The answer that is given back is that of
+    the slice in which most was found. Raises ImageError for what cannot be read.
+    """
+    volume = open_scan(image, view)
+    found = np.zeros(volume.voxels.shape, np.uint8)
+    probability = np.zeros((len(class_names) if with_probability else 0, *found.shape), np.float32)
+    tally, most = Tally(), -1
+    for number in range(volume.num_slices):
+        picture = volume.picture(number)
+        explanation = segmenter.explain(picture)
+        here = volume.at(number)
+        found[here] = as_stored(values_of(explanation))
+        for label in range(len(probability)):
+            probability[label][here] = as_stored(probabilities_of(explanation)[label])
+        tally.add(explanation)
+        if (pixels := int(np.count_nonzero(found[here]))) > most:
+            most, shown = pixels, (picture, explanation)
+    kind = "labels" if isinstance(segmenter, LabelSegmenter) else "mask"
+    write_volume(found, volume, place.with_name(f"{place.name}_{kind}.nii.gz"))
+    if with_probability:
+        of_all = probability[0] if len(class_names) == 1 else np.moveaxis(probability, 0, -1)
+        write_volume(of_all, volume, place.with_name(f"{place.name}_probability.nii.gz"))
+    save_picture(_draw(volume, found), place.with_name(f"{place.name}_overlay.png"))
+    return tally.answer(*shown)
+
+
+def _draw(volume: Volume, found: NDArray[np.uint8]) -> Image.Image:
+    """Put slices with what was found on them side by side."""
+    numbers = np.linspace(0, volume.num_slices - 1, min(SHOWN, volume.num_slices)).round().astype(int)
+    drawn = [overlay(volume.picture(n), np.ascontiguousarray(as_seen(found[volume.at(n)]))) for n in numbers]
+    return montage(drawn, OVERLAY_SIDE)

@@ -1,0 +1,61 @@
+"""Where a query correlates with its support's object, depth by depth (Karimi & Poullis 2024, Fig. 2c)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot.errors import DataError
+from kshot.models.backbones import STRIDES
+from kshot.models.hypercorrelation import Correlation, Descriptors, resize
+
+
+class DepthMap(NamedTuple):
+    """How much each pixel (H, W) of a query correlates with the support's object at one depth."""
+
+    depth: str
+    values: NDArray[np.float32]
+
+
+def correlation_maps(query: Descriptors, support: Descriptors, support_mask: Tensor) -> list[Tensor]:
+    """Average each query position's correlation over the support's object: for each tap (B, h, w) in [0, 1].
+
+    Correlations are cosines with negative ones cut to 0. support_mask: (B, 1, H, W) in [0, 1]; a support
+    position counts by the share of its cell that the mask covers. Taps come from shallow to deep.
+    Raises DataError for a mask without an object, which nothing can correlate with.
+    """
+    if not support_mask.flatten(1).any(dim=1).all():
+        raise DataError("A support mask is empty at this size. Mark the object, or raise the image size.")
+    maps: list[Tensor] = []
+    for query_taps, support_taps in zip(query.directions, support.directions, strict=True):
+        share_BUV = F.interpolate(support_mask, support_taps[0].shape[1:3], mode="area")[:, 0]
+        share_BUV = share_BUV / share_BUV.sum(dim=(-2, -1), keepdim=True)
+        weights = torch.ones_like(share_BUV)[:, None, None]
+        volume_BHWUVL = Correlation(query_taps, support_taps, weights).volume()
+        maps += torch.einsum("bhwuvl,buv->lbhw", volume_BHWUVL, share_BUV).unbind()
+    return maps
+
+
+def depth_maps(
+    query: Descriptors,
+    support: Descriptors,
+    support_mask: Tensor,
+    size: tuple[int, int],
+    *,
+    taps_per_stage: int = 1,
+) -> list[DepthMap]:
+    """Give the correlation maps of the last taps of each stage, at `size` = (height, width), for one query.
+
+    Taps are named by their number k, as in `power_figure`. taps_per_stage: how many of each stage; a stage
+    that has fewer gives all.
+    """
+    maps = enumerate(correlation_maps(query, support, support_mask), 1)
+    chosen = []
+    for stride, taps in zip(STRIDES, query.directions, strict=True):
+        for k, values in [next(maps) for _ in taps][-taps_per_stage:]:
+            full = resize(values[:1, None], size)[0, 0].cpu().numpy()
+            chosen.append(DepthMap(f"Tap\u00a0{k}, stride\u00a0{stride}", full))
+    return chosen

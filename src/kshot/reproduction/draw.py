@@ -1,0 +1,113 @@
+"""From a manifest's episodes to the rows of a figure: segment them, and keep the steps."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.annotations.label_maps import Truth
+from kshot.data.base import Dataset
+from kshot.data.manifest import Manifest
+from kshot.data.sampling import Episode
+from kshot.errors import DataError
+from kshot.io.images import read_image
+from kshot.models.backbones import Backbone
+from kshot.models.hypercorrelation import describe
+from kshot.reproduction.correlations import DepthMap, depth_maps
+from kshot.reproduction.panels import PanelRow, PassesRow
+from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+from kshot.types import Method, Segmentation, Support
+
+
+class Opened(NamedTuple):
+    """An episode's files: upright photographs, and the truth of its class in each; supports first."""
+
+    query: Image.Image
+    truth: Truth
+    supports: list[tuple[Image.Image, Truth]]
+
+
+def pick(manifest: Manifest, indices: Sequence[int]) -> list[Episode]:
+    """Give some of a manifest's episodes. Raises DataError for a number that it does not have."""
+    for index in indices:
+        if not 0 <= index < len(manifest.episodes):
+            last = len(manifest.episodes) - 1
+            raise DataError(f"There is no episode {index}; the manifest has 0 to {last}.")
+    return [manifest.episodes[index] for index in indices]
+
+
+def open_episode(dataset: Dataset, episode: Episode) -> Opened:
+    """Read an episode's photographs and truths."""
+
+    def read(name: str) -> tuple[Image.Image, Truth]:
+        return read_image(dataset.image_path(name)), dataset.truth(name, episode.class_id)
+
+    return Opened(*read(episode.query), [read(name) for name in episode.supports])
+
+
+def passes_row(segmenter: Segmenter, opened: Opened, frame: Frame, name: str) -> PassesRow:
+    """Segment an episode with a two-pass model. Raises DataError for a model that has no second pass."""
+    answer = _segment(segmenter, opened, frame)
+    if answer.first_pass is None or answer.second_pass is None:
+        raise DataError(f"Method {segmenter.config.method} has no two passes to draw. Give a two-pass model.")
+    first, second = (_cropped(maps, opened) for maps in (answer.first_pass, answer.second_pass))
+    mask = _cropped(answer.mask, opened)
+    return PassesRow(*_first_support(opened), opened.query, opened.truth, first, second, mask, name)
+
+
+def panel_row(
+    segmenters: Sequence[Segmenter], opened: Opened, frames: Sequence[Frame], name: str
+) -> PanelRow:
+    """Segment an episode with several models."""
+    predictions = [
+        _cropped(_segment(segmenter, opened, frame).mask, opened)
+        for segmenter, frame in zip(segmenters, frames, strict=True)
+    ]
+    return PanelRow(*_first_support(opened), opened.query, opened.truth, predictions, name)
+
+
+@torch.inference_mode()
+def correlation_row(
+    backbone: Backbone, opened: Opened, frame: Frame, device: torch.device, taps_per_stage: int = 1
+) -> list[DepthMap]:
+    """Correlate an episode's query with its first support, by one backbone."""
+    (picture, truth), *_ = opened.supports
+    query, support = (describe(backbone(frame.image(one).to(device))) for one in (opened.query, picture))
+    height, width = opened.truth.shape
+    maps = depth_maps(
+        query,
+        support,
+        frame.support_mask(truth).to(device),
+        frame.answer_size(height, width),
+        taps_per_stage=taps_per_stage,
+    )
+    return [one._replace(values=one.values[:height, :width]) for one in maps]
+
+
+@torch.inference_mode()
+def _segment(segmenter: Segmenter, opened: Opened, frame: Frame) -> Segmentation:
+    method = cast(Method, segmenter.method)
+
+    def image(picture: Image.Image) -> torch.Tensor:
+        return frame.image(picture).to(segmenter.device)
+
+    supports = [
+        Support(method.support_features(image(picture)), frame.support_mask(truth).to(segmenter.device))
+        for picture, truth in opened.supports
+    ]
+    query = method.features(image(opened.query))
+    return method.segment(query, supports, frame.answer_size(*opened.truth.shape))
+
+
+def _cropped(maps: torch.Tensor, opened: Opened) -> NDArray[Any]:
+    height, width = opened.truth.shape
+    return np.asarray(maps[0, :height, :width].cpu().numpy())
+
+
+def _first_support(opened: Opened) -> tuple[Image.Image, NDArray[np.bool_]]:
+    (picture, truth), *_ = opened.supports
+    return picture, truth == 1

@@ -1,0 +1,141 @@
+"""Base learners on disk: `kshot pretrain` writes a folder of `config.json` and `model.safetensors`."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kshot.errors import ModelError, fault_of
+from kshot.methods.hub import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    find_folder,
+    read_config,
+    to_base_learner,
+    write_config,
+    write_weights,
+)
+from kshot.models.backbones import TapPlaces
+from kshot.models.base_learner import PSPNet
+from kshot.models.imagenet_weights import fill, read_state
+
+
+class BaseLearnerConfig(BaseModel):
+    """Everything but the weights of a trained PSPNet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    """Version of this file's layout."""
+    backbone: str
+    base_classes: tuple[str, ...]
+    """What its head tells apart, in the order of its outputs; the background is output 0 and not named."""
+    trained_on: str
+    """The benchmark and fold, in words."""
+
+
+def save_base_learner(config: BaseLearnerConfig, network: PSPNet, folder: Path) -> None:
+    """Write a base learner's folder, in half precision, so that all that learns from it sees what ships."""
+    write_weights(network.state_dict(), folder / WEIGHTS_FILE, half=True)
+    write_config(config, folder / CONFIG_FILE)
+
+
+def find_base_learner(name_or_dir: str | Path) -> Path:
+    """Find the folder whose weights hold a base learner: its own, or that of a model that has one.
+
+    name_or_dir: a base learner's folder, or a model as `load_model` takes it. Raises ModelError for neither.
+    """
+    folder = find_folder(name_or_dir)
+    if not _is_model(folder):
+        return folder
+    config = read_config(folder / CONFIG_FILE)
+    if config.base_learner is not None:
+        return folder / config.base_learner
+    if config.method != "two-pass" or not config.base_classes:
+        raise ModelError(
+            f"Model '{name_or_dir}' ({config.method}) has no base learner. Give two-pass, another model "
+            "of that method, or a folder that `kshot pretrain` made."
+        )
+    return folder
+
+
+def load_base_learner(
+    folder: Path, *, output_stride: int = 8, taps: TapPlaces = "blocks"
+) -> tuple[BaseLearnerConfig, PSPNet]:
+    """Read a base learner from its folder, or from that of a two-pass model which holds it.
+
+    Returns its config, and the frozen network.
+    Raises ModelError if there is none or its config is broken, WeightsError if its weights don't fit.
+    """
+    path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    if _is_model(folder):
+        model, state = read_config(path), to_base_learner(read_state(weights))
+        config = BaseLearnerConfig(
+            backbone=model.backbone, base_classes=model.base_classes, trained_on=f"what {folder.name} was"
+        )
+    else:
+        config, state = _read_config(path), read_state(weights)
+    network = PSPNet(config.backbone, len(config.base_classes), output_stride=output_stride, taps=taps)
+    fill(network, state, what=f"Weights in {weights}")
+    return config, network.eval()
+
+
+LAST_LAYER = "head.classify.4.weight", "head.classify.4.bias"
+"""What tells classes apart; the rest of a base learner's head does not depend on their number."""
+
+
+def extend(known: BaseLearnerConfig, learned: PSPNet, network: PSPNet, classes: tuple[str, ...]) -> None:
+    """Give a network what a base learner has learnt: all of it but its outputs, and those of its `classes`.
+
+    Outputs of classes that the base learner does not know stay as they are.
+    """
+    state, mine = learned.state_dict(), network.state_dict()
+    rows = [
+        (0, 0),
+        *((n + 1, known.base_classes.index(c) + 1) for n, c in enumerate(classes) if c in known.base_classes),
+    ]
+    for key in LAST_LAYER:
+        theirs, state[key] = state[key], mine[key].clone()
+        for here, there in rows:
+            state[key][here] = theirs[there]
+    network.load_state_dict(state)
+
+
+def forget(
+    config: BaseLearnerConfig, network: PSPNet, classes: Collection[str]
+) -> tuple[BaseLearnerConfig, PSPNet]:
+    """Take classes out of a base learner's head, as though H_cls had never learnt them."""
+    kept = [place for place, name in enumerate(config.base_classes) if name not in classes]
+    outputs = [0, *(place + 1 for place in kept)]
+    smaller = PSPNet(
+        config.backbone,
+        len(kept),
+        output_stride=network.backbone.output_stride,
+        taps=network.backbone.tap_places,
+    )
+    state = network.state_dict()
+    smaller.load_state_dict(state | {key: state[key][outputs] for key in LAST_LAYER})
+    known = tuple(config.base_classes[place] for place in kept)
+    return config.model_copy(update={"base_classes": known}), smaller.eval()
+
+
+def _is_model(folder: Path) -> bool:
+    """Tell a model's folder from a base learner's; one without a readable config is taken for the latter."""
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "method" in content
+
+
+def _read_config(path: Path) -> BaseLearnerConfig:
+    try:
+        return BaseLearnerConfig.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"Folder {path.parent} holds no base learner: there is no {path.name} in it."
+        ) from None
+    except ValidationError as error:
+        raise ModelError(f"{path} is not a base learner's config: {fault_of(error)}.") from error

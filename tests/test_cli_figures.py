@@ -1,0 +1,114 @@
+import json
+
+import pytest
+from make_data import result_of, tiny_method, write_folder
+from PIL import Image
+from safetensors.torch import save_file
+from test_cli import run
+
+from kshot.cli import figures as figure_commands
+from kshot.data.folder import Folder
+from kshot.data.manifest import read_manifest
+from kshot.errors import DataError
+from kshot.evaluation.results import write_result
+from kshot.methods.hub import ModelConfig, save_model
+from kshot.reproduction.draw import open_episode, panel_row, pick
+from kshot.segmenter import Segmenter
+from kshot.transforms import Frame
+
+SIZE = ["--image-size", 65]
+
+
+@pytest.fixture
+def episodes(tmp_path):
+    """A folder of photographs, and five 2-shot episodes of it; as options."""
+    pairs = [(f"im{n}", n % 2) for n in range(8)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=("ant", "bee"))
+    manifest = tmp_path / "m.json"
+    assert run("episodes", folder, "--count", 5, "--shots", 2, "--out", manifest) == 0
+    return ["--data", folder, "--manifest", manifest]
+
+
+@pytest.fixture
+def two_pass(tmp_path):
+    """A two-pass model with random weights, and its ImageNet backbone's weights; as options."""
+    method = tiny_method("two-pass")
+    classes = tuple(f"base {n}" for n in range(4))
+    config = ModelConfig(method="two-pass", backbone="test_resnet", base_classes=classes, image_size=65)
+    save_model(config, method, tmp_path / "model")
+    save_file(method.cls_backbone.trunk.state_dict(), tmp_path / "backbone.safetensors")
+    return ["--model", tmp_path / "model", "--backbone-weights", tmp_path / "backbone.safetensors"]
+
+
+def is_picture(path):
+    with Image.open(path) as picture:
+        return picture.width > 900
+
+
+def test_power_is_measured_into_a_file_and_drawn_from_it(episodes, two_pass, tmp_path, capsys):
+    for which in ("cls", "sem"):
+        assert run("power", *episodes, *two_pass, "--which", which, "--json", tmp_path / f"{which}.json") == 0
+    content = json.loads((tmp_path / "sem.json").read_text())
+    assert content["label"] == "B_sem test_resnet"
+    assert content["provenance"]["command"].startswith("kshot power")
+    assert len(content["rho"]) == len(content["taps"])
+    assert "stride  8" in capsys.readouterr().out
+    out = tmp_path / "power.png"
+    assert run("figure", "power", tmp_path / "cls.json", tmp_path / "sem.json", "--out", out) == 0
+    assert is_picture(out)
+    assert run("power", *episodes, "--which", "sem", *SIZE, "--json", tmp_path / "x.json") == 2
+    assert "has no sem backbone, only cls" in capsys.readouterr().err
+
+
+def test_correlations_of_both_backbones(episodes, two_pass, tmp_path):
+    out = tmp_path / "c.png"
+    assert run("figure", "correlations", *episodes, *two_pass, "--episode", 3, "--out", out) == 0
+    assert is_picture(out)
+
+
+def test_passes_need_a_method_with_two(episodes, two_pass, tmp_path, capsys):
+    out = tmp_path / "p.png"
+    assert run("figure", "passes", *episodes, *two_pass, "--episode", 0, "--episode", 2, "--out", out) == 0
+    assert is_picture(out)
+    options = ["--model", "prototype", *SIZE, "--out", out]
+    assert run("figure", "passes", *episodes, *options) == 2
+    assert "has no two passes" in capsys.readouterr().err
+
+
+def test_panels_put_models_side_by_side(episodes, two_pass, tmp_path, capsys):
+    out = tmp_path / "p.png"
+    backbones = ["--backbone", "efficientnet_lite0", "--backbone", "efficientnet_lite2"]
+    assert run("figure", "panels", *episodes, *backbones, *SIZE, "--episode", 1, "--out", out) == 0
+    assert is_picture(out)
+    assert run("figure", "panels", *episodes, *SIZE, "--episode", 5, "--out", out) == 2
+    assert "no episode 5; the manifest has 0 to 4" in capsys.readouterr().err
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figure_commands, "find_spec", lambda name: None)
+    assert run("figure", "classes", tmp_path / "a.json", "--out", tmp_path / "bars.png") == 2
+    assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_class_bars_are_drawn_from_results(tmp_path, capsys):
+    write_result(result_of(), tmp_path / "a.json")
+    assert run("figure", "classes", tmp_path / "a.json", "--out", tmp_path / "bars.pdf") == 0
+    assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
+    assert run("figure", "classes", tmp_path / "a.json", "--out", tmp_path / "bars.gif") == 2
+    assert ".png, .pdf, .svg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_a_panels_mask_is_what_the_segmenter_gives(episodes, fit, tmp_path):
+    dataset = Folder(tmp_path / "data")
+    (episode,) = pick(read_manifest(tmp_path / "m.json"), [0])
+    opened = open_episode(dataset, episode)
+    segmenter = Segmenter.from_pretrained(image_size=65)
+    row = panel_row([segmenter], opened, [Frame(65, fit)], "ant")
+    assert row.predictions[0].shape == opened.truth.shape
+    if fit == "squash":
+        pictures, truths = zip(*opened.supports, strict=True)
+        expected = segmenter.fit(pictures, [truth == 1 for truth in truths]).predict(opened.query)
+        assert (row.predictions[0] == expected).mean() > 0.97  # masks shrink by another rule of rounding
+    with pytest.raises(DataError, match="no episode -1"):
+        pick(read_manifest(tmp_path / "m.json"), [-1])

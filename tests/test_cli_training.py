@@ -1,0 +1,201 @@
+import json
+
+import pytest
+import torch
+from make_data import TINY, write_folder, write_tiny_backbone, write_training_photographs
+from safetensors.torch import load_file
+from test_cli import run
+
+from kshot.cli import training as commands
+from kshot.training.base_learner_files import find_base_learner, forget, load_base_learner
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    root = tmp_path_factory.mktemp("voc")
+    write_training_photographs(root)
+    write_tiny_backbone(root / "tiny.safetensors")
+    return root
+
+
+def tiny(root, out, *more):
+    options = (
+        "--root",
+        root,
+        "--out",
+        out,
+        "--backbone",
+        TINY,
+        "--backbone-weights",
+        root / "tiny.safetensors",
+    )
+    return (*options, "--device", "cpu", "--precision", "no", *more)
+
+
+def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
+    base, model = tmp_path / "base", tmp_path / "model"
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--batch", 4, "--kept-back", 2, "--seed", 3)
+    assert run("pretrain", *tiny(voc, base, *short)) == 0
+    recipe = json.loads((base / "recipe.json").read_text())
+    assert [phase["epochs"] for phase in recipe["phases"]] == [0.5, 0.2]
+    assert (recipe["seed"], recipe["hold_out"], recipe["novel_pixels"]) == (3, True, "ignore")
+    options = (
+        "--base-learner",
+        base,
+        "--stage",
+        "2@65",
+        "--stage",
+        "1@97",
+        "--batch",
+        2,
+        "--select-on",
+        "base",
+    )
+    quick = (
+        "--validate-episodes",
+        2,
+        "--cache",
+        tmp_path / "features",
+        "--lr",
+        0.01,
+        "--kappa",
+        0.3,
+        "--sharpened",
+    )
+    assert run("train", *tiny(voc, model, *options, *quick)) == 0
+    recipe = json.loads((model / "recipe.json").read_text())
+    assert [stage["image_size"] for stage in recipe["sizes"]] == [65, 97]
+    assert (recipe["lr"], recipe["kappa"], recipe["sharpened"]) == (0.01, 0.3, True)
+    assert json.loads((model / "config.json").read_text())["image_size"] == 97
+    command = json.loads((model / "metrics.json").read_text())["provenance"]["command"]
+    assert "--root PLACE" in command
+    assert f"kshot segment --model {model}" in capsys.readouterr().out
+    evaluated = ("--model", model, "--backbone-weights", voc / "tiny.safetensors", "--data", "pascal")
+    held_out = (
+        "--held-out",
+        "--protocol",
+        "balanced",
+        "--count",
+        3,
+        "--root",
+        voc,
+        "--out",
+        tmp_path / "m.json",
+    )
+    assert run("episodes", "pascal", *held_out) == 0
+    assert run("evaluate", *evaluated, "--root", voc, "--manifest", tmp_path / "m.json") == 0
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
+    names = ("ant", "bee", "cow")
+    pairs = [(f"im{n}", n % 3) for n in range(12)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=names)
+    weights = ("--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors", "--device", "cpu")
+    quick = ("--data", folder, "--precision", "no", "--batch", 2, *weights)
+    base, model = tmp_path / "base", tmp_path / "model"
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    assert run("pretrain", "--out", base, *short, *quick) == 0
+    options = ("--base-learner", base, "--stage", "2@65", "--select-on", "nothing", "--validate-episodes", 2)
+    assert run("train", "--out", model, "--cache", tmp_path / "features", *options, *quick) == 0
+    config = json.loads((model / "config.json").read_text())
+    assert config["base_classes"] == ["ant", "bee", "cow"]
+    assert config["selected_on"] is None
+
+
+OWN = ("--data", "own", "--select-on", "nothing")
+CPU = ("--device", "cpu", "--precision", "no")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("pretrain", "--epochs", 1), "recipe has 2 phases, but --epochs was given 1 times"),
+        (("train", "--stage", "257"), "--stage is '257'; give steps and image size"),
+        (("train", "--data", "pascal"), "Say where the files of pascal are: --root DIR"),
+        (("pretrain", "--data", "nowhere"), "There is no benchmark and no folder 'nowhere'"),
+        (("train", "--recipe", "lite", "--fold", 7), "fold: Input should be less than 4"),
+        (("train", *OWN, "--start-from", "prototype"), "'prototype' is prototype, which learns nothing"),
+        (("train", *OWN, "--start-from", "nowhere"), "no model or folder 'nowhere'. kshot ships"),
+        (("train", *OWN, "--base-learner", "prototype"), "'prototype' (prototype) has no base learner. Give"),
+        (
+            ("train", *OWN, "--start-from", "two-pass", "--method", "hsnet"),
+            "'two-pass' cannot be trained on: it has method two-pass, not hsnet. Give the --method,",
+        ),
+        (("train", *OWN, *CPU), "or a model that has one (--base-learner two-pass)"),
+        (("train", "--stage", "3@8"), "sizes.0.image_size: Input should be greater than or equal to 33"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, problem, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "own", [("a", 0), ("b", 0)], class_names=("ant",))
+    assert run(*arguments, "--out", tmp_path / "run") == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "accelerate" else True)
+    assert run("train", "--out", tmp_path / "run") == 2
+    assert "pip install accelerate" in capsys.readouterr().err
+
+
+def test_a_folder_of_ones_own_is_trained_on_without_a_word_of_folds(voc, tmp_path, capsys):
+    names = ("ant", "bee", "cat", "dog", "elk")
+    pairs = [(f"im{class_id}{n}", class_id) for class_id in range(5) for n in range(3)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=names)
+    base, model = tmp_path / "base", tmp_path / "model"
+    tiny = ("--data", folder, "--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2)
+    short = ("--epochs", 0.2, "--epochs", 0.2, "--crop", 65, "--kept-back", 2)
+    assert run("pretrain", *tiny, *quick, *short, "--out", base) == 0
+    assert json.loads((base / "config.json").read_text())["base_classes"] == ["ant", "bee", "dog", "elk"]
+    short = ("--stage", "1@65", "--validate-episodes", 2, "--cache", tmp_path / "features")
+    assert run("train", *tiny, *quick, *short, "--base-learner", base, "--out", model) == 0
+    assert json.loads((model / "config.json").read_text())["selected_on"] == "base"
+    assert "kshot segment" in capsys.readouterr().out
+
+
+def test_a_folder_of_few_classes_holds_none_out_and_says_so(voc, tmp_path, capsys):
+    pairs = [(f"im{class_id}{n}", class_id) for class_id in range(2) for n in range(3)]
+    folder = write_folder(tmp_path / "data", pairs, class_names=("ant", "bee"))
+    tiny = ("--data", folder, "--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2, "--method", "hsnet", "--stage", "1@65")
+    some = ("--validate-episodes", 2, "--cache", tmp_path / "features", "--out", tmp_path / "model")
+    assert run("train", *tiny, *quick, *some) == 0
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["selected_on"] is None
+    assert "fewer than 5 classes: all are trained on" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_a_model_with_its_base_learner(voc, tmp_path):
+    weights = ("--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
+    quick = ("--device", "cpu", "--precision", "no", "--batch", 2, "--cache", tmp_path / "features", *weights)
+    pairs = [(f"im{n}", n % 3) for n in range(6)]
+    theirs = write_folder(tmp_path / "theirs", pairs, class_names=("ant", "Bee", "cow"))
+    base, first, mine = (tmp_path / name for name in ("base", "first", "mine"))
+    short = ("--epochs", 0.3, "--epochs", 0.3, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    assert run("pretrain", "--data", theirs, "--out", base, *short, *quick[:6], *weights) == 0
+    few = ("--stage", "1@65", "--select-on", "nothing", "--validate-episodes", 2)
+    assert run("train", "--data", theirs, "--base-learner", base, "--out", first, *few, *quick) == 0
+    # It was trained on this folder, to find other things: nothing is forgotten.
+    assert json.loads((first / "config.json").read_text())["base_classes"] == ["ant", "Bee", "cow"]
+    own = write_folder(tmp_path / "own", [(f"o{n}", n % 2) for n in range(4)], class_names=("bee", "elk"))
+    assert run("train", "--data", own, "--start-from", first, "--out", mine, *few, *quick) == 0
+    assert json.loads((mine / "config.json").read_text())["base_classes"] == ["ant", "cow"]
+    outputs = load_file(mine / "model.safetensors")["base_head.classify.4.bias"]
+    kept = load_file(first / "model.safetensors")["base_head.classify.4.bias"][[0, 1, 3]]
+    assert torch.equal(outputs, kept)
+    digests = json.loads((mine / "recipe.json").read_text())
+    assert digests["start_from_sha256"] == digests["base_learner_sha256"]
+
+
+def test_models_that_ship_have_names_as_base_learners_too():
+    folder = find_base_learner("two-pass")
+    about, network = load_base_learner(folder)
+    assert folder.name == "base_learner"
+    assert len(about.base_classes) == 12
+    smaller, forgetful = forget(about, network, ("dog", "bus"))
+    assert smaller.base_classes == tuple(n for n in about.base_classes if n not in ("dog", "bus"))
+    features = torch.randn(1, network.backbone.num_features, 5, 5)
+    kept = [0, *(1 + place for place, name in enumerate(about.base_classes) if name not in ("dog", "bus"))]
+    torch.testing.assert_close(forgetful.head(features), network.head(features)[:, kept])

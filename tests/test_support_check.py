@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from make_data import colour_segmenter, scene
+from make_data import iou as iou_of
+from test_cli import run
+
+from kshot import Segmenter
+from kshot.io.overlays import mask_picture
+from kshot.predict.support_check import LOW, hint, own_iou
+
+
+def test_a_support_is_compared_with_its_own_mask():
+    picture, mask = scene()
+    fitted = colour_segmenter(image_size=96).fit(picture, mask)
+    assert own_iou(fitted, picture, mask) == iou_of(fitted.predict(picture), mask) > 0.8
+    half = mask & (np.arange(mask.shape[1]) < 42)  # of one colour: all of the disc is found
+    fitted = colour_segmenter(image_size=96).fit(picture, half)
+    assert own_iou(fitted, picture, half) == pytest.approx(half.sum() / mask.sum(), abs=0.1)
+
+
+def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
+    picture, mask = scene(width=300, left=200)
+    fitted, seen = replace(colour_segmenter(), tile=64).fit(picture, mask), []
+
+    def find_all(self, part):
+        seen.append(part.size)
+        return np.ones((part.height, part.width), bool)
+
+    monkeypatch.setattr(Segmenter, "predict", find_all)
+    assert own_iou(fitted, picture, mask) == mask.sum() / 64**2
+    assert seen == [(64, 64)]
+
+
+def test_only_what_is_hardly_found_is_worth_a_hint():
+    assert hint(LOW, "'cup'") is None
+    line = hint(0.05, "'cup'")
+    assert line.startswith(
+        "In its own photograph the answer for 'cup' agrees little with its mask (IoU 0.05)"
+    )
+    assert "\n" not in line
+
+
+def test_the_command_says_so_in_one_line(tmp_path, capsys):
+    picture, mask = scene()
+    picture.save(tmp_path / "a.png")
+    dot = np.zeros_like(mask)
+    dot[2:6, 2:6] = True  # of nothing but background
+    for name, one in {"good": mask, "bad": dot}.items():
+        mask_picture(one).save(tmp_path / f"{name}.png")
+        options = [tmp_path / "a.png", "--image-size", 257, "--out", tmp_path / name]
+        assert run("segment", "--support", tmp_path / "a.png", tmp_path / f"{name}.png", *options) == 0
+        printed = capsys.readouterr().err
+        assert printed.count("In its own photograph the answer for 'object' agrees little") == (name == "bad")
+        assert printed.count("\n") == (name == "bad")
