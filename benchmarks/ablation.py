@@ -27,7 +27,7 @@ class Row(NamedTuple):
     """A trained row of the table."""
 
     method: str
-    matched_by: str
+    backbones: str
     seed: int
 
 
@@ -72,7 +72,7 @@ def train(name: str, row: Row, voc: Path) -> None:
     if not (out / "metrics.json").exists():
         resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
         options = ["--base-learner", str(RUNS / "base_learner"), "--cache", "runs/features"]
-        chosen = ["--method", row.method, "--matched-by", row.matched_by, "--seed", str(row.seed)]
+        chosen = ["--method", row.method, "--backbones", row.backbones, "--seed", str(row.seed)]
         settings = ["--recipe", "lite", "--root", str(voc)]
         run("train", *settings, *options, *chosen, "--out", str(out), *resume)
 

@@ -74,8 +74,8 @@ def compare(
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Segment one episode in each way."""
     supports = [dataset.image_path(name) for name in episode.supports]
-    masks = [dataset.truth(name, episode.class_id) for name in episode.supports]
-    truth = dataset.truth(episode.query, episode.class_id)
+    masks = [dataset.ground_truth(name, episode.class_id) for name in episode.supports]
+    ground_truth = dataset.ground_truth(episode.query, episode.class_id)
     given = {
         way: segmenter.fit(supports, masks).explain(dataset.image_path(episode.query))
         for way, segmenter in segmenters.items()
@@ -83,7 +83,7 @@ def compare(
     plain = given[PLAIN]
     found = {}
     for way, answer in given.items():
-        counts = count_pixels(answer.mask, truth)
+        counts = count_pixels(answer.mask, ground_truth)
         found[way] = {
             "pixels": plain.mask.size,
             "different": int((answer.mask != plain.mask).sum()),

@@ -70,7 +70,7 @@ def measure(root: Path) -> None:
     photographs: Photographs = {}
     for class_id, names in fold.images.items():
         class_name = fold.class_names[class_id]
-        large = [name for name in names if (dataset.truth(name, class_id) == 1).mean() > MIN_SHARE]
+        large = [name for name in names if (dataset.ground_truth(name, class_id) == 1).mean() > MIN_SHARE]
         if len(large) < MIN_IMAGES or class_name in found["cases"]:
             continue
         if not photographs:
@@ -111,7 +111,7 @@ def compare(
     without = [name for name in photographs if class_id not in dataset.classes_in(name)]
     absent = shuffled(without, seed, class_id)
     pool, test = absent[:POOL], absent[POOL : POOL + ABSENT]
-    mask = Frame(size, "squash").support_mask(dataset.truth(labelled, class_id))
+    mask = Frame(size, "squash").support_mask(dataset.ground_truth(labelled, class_id))
     support = Support(photographs[labelled], mask)
 
     def find(name: str, negatives: list[str], answer_size: tuple[int, ...]) -> np.ndarray:
@@ -124,8 +124,11 @@ def compare(
     scores = []
     for number in NEGATIVES:
         chosen = worst[:number]
-        truths = {name: dataset.truth(name, class_id) for name in others[:SHOWING]}
-        counts = [count_pixels(find(name, chosen, truth.shape), truth) for name, truth in truths.items()]
+        ground_truths = {name: dataset.ground_truth(name, class_id) for name in others[:SHOWING]}
+        counts = [
+            count_pixels(find(name, chosen, ground_truth.shape), ground_truth)
+            for name, ground_truth in ground_truths.items()
+        ]
         shares = [find(name, chosen, (GRID, GRID)).mean() for name in test]
         total = np.array(counts).sum(axis=0)
         scores.append({"iou": float(total[0] / max(total[1], 1)), "false": float(np.mean(shares))})

@@ -106,11 +106,11 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
                 if name not in features:
                     features[name] = method.features(reader.image(name))
             shown = Support(features[support], reader.support_mask(support, class_id))
-            truth = dataset.truth(query, class_id)
+            ground_truth = dataset.ground_truth(query, class_id)
             answers = {}
-            for sharpened in (False, True):
-                method.sharpened = sharpened
-                answers[sharpened] = method.segment(features[query], [shown], truth.shape)
+            for sharpen_mask in (False, True):
+                method.sharpen_mask = sharpen_mask
+                answers[sharpen_mask] = method.segment(features[query], [shown], ground_truth.shape)
             probability = found(answers[True].first_pass)
             maps = {
                 "first": probability,
@@ -121,9 +121,9 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
             scores.append(
                 {
                     "class": class_id,
-                    "share": float((truth == 1).mean()),
-                    "precision": float(probability[truth == 1].sum() / probability.sum()),
-                    "iou": {name: iou(one > 0.5, truth) for name, one in maps.items()},
+                    "share": float((ground_truth == 1).mean()),
+                    "precision": float(probability[ground_truth == 1].sum() / probability.sum()),
+                    "iou": {name: iou(one > 0.5, ground_truth) for name, one in maps.items()},
                 }
             )
             if len(features) > 200:  # some 10 MB each
@@ -137,9 +137,9 @@ def found(probability: torch.Tensor | None) -> np.ndarray:
     return probability[0].numpy()
 
 
-def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+def iou(mask: np.ndarray, ground_truth: np.ndarray) -> float:
     """Give a mask's IoU on one picture."""
-    counts = count_pixels(mask, truth)
+    counts = count_pixels(mask, ground_truth)
     return counts.intersection / max(counts.union, 1)
 
 

@@ -22,13 +22,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.evaluation.suite import Mask
 from kshot.methods.tiling import FloatMap
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import load_backbone
 from kshot.transforms import Frame
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 THRESHOLD = 0.5
 
@@ -81,7 +81,7 @@ class LogisticPeer:
             resized = [F.interpolate(tap, size, mode="bilinear", align_corners=False) for tap in taps]
             return torch.cat(resized, dim=1)[0].permute(1, 2, 0).contiguous()
 
-    def fit(self, encoded: Sequence[Tensor], masks: Sequence[Truth]) -> Classifier:
+    def fit(self, encoded: Sequence[Tensor], masks: Sequence[GroundTruth]) -> Classifier:
         """Learn from all positions of the support images whose ground truth is known."""
         samples = [
             grid_samples(features.numpy(), mask) for features, mask in zip(encoded, masks, strict=True)
@@ -134,7 +134,7 @@ class ForestPeer:
         )
         return torch.from_numpy(features.astype(np.float32))
 
-    def fit(self, encoded: Sequence[Tensor], masks: Sequence[Truth]) -> Classifier:
+    def fit(self, encoded: Sequence[Tensor], masks: Sequence[GroundTruth]) -> Classifier:
         """Learn from at most 10,000 pixels of each support image, half of them the object's."""
         random = np.random.default_rng(0)
         samples = []
@@ -165,7 +165,9 @@ class ForestPeer:
         )
 
 
-def grid_samples(features: NDArray[np.float32], mask: Truth) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def grid_samples(
+    features: NDArray[np.float32], mask: GroundTruth
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pair features (h, w, C) with labels from a mask (H, W): (N, C) and (N,), 1 on the object.
 
     A position is the object's if at least half of its known pixels are; positions without a known pixel are
@@ -173,7 +175,7 @@ def grid_samples(features: NDArray[np.float32], mask: Truth) -> tuple[NDArray[np
     of two classes vanishes because the grid is coarse.
     """
     size = features.shape[:2]
-    known = _average(mask != IGNORE, size).ravel()
+    known = _average(mask != IGNORE_INDEX, size).ravel()
     share = _average(mask == 1, size).ravel()[known > 0] / known[known > 0]
     labels = (share >= 0.5).astype(np.int64)
     if not labels.any() and share.max() > 0:

@@ -123,7 +123,7 @@ def config_of(row: str) -> TrainConfig:
         "prior": False,
         "fusion": "paper",
         "base_stride": 16 if row in TWO_PASS else 8,
-        "sharpened": None,
+        "sharpen_mask": None,
         "dice": 0.0,
         "select_on": None,
     }

@@ -63,7 +63,10 @@ def measure(root: Path) -> None:
         segmenter = Segmenter.from_pretrained(model)
         for key, (class_id, name) in list(supports().items())[:SUPPORTS]:
             if key not in done:
-                picture, mask = read_image(dataset.image_path(name)), dataset.truth(name, class_id) == 1
+                picture, mask = (
+                    read_image(dataset.image_path(name)),
+                    dataset.ground_truth(name, class_id) == 1,
+                )
                 done[key] = round(own_iou(segmenter.fit(picture, mask), picture, mask), 4)
                 write_text(json.dumps(found, indent=1) + "\n", RESULT)
 

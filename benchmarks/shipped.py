@@ -51,7 +51,7 @@ ALL_LEARNERS = (
     *LEARNER,
     *(option for learner in OTHER_LEARNERS for option in ("--base-learner", str(learner))),
 )
-BY_CLS = ("--method", "hsnet", "--matched-by", "cls", "--validate-episodes", "100")
+BY_CLS = ("--method", "hsnet", "--backbones", "cls", "--validate-episodes", "100")
 STAGES = {
     COARSE: (*LEARNER, "--stage", "1500@257", "--seed", "2", "--start-from", str(RUNS / "two-pass_seed0")),
     FINAL: (
@@ -75,7 +75,7 @@ STAGES = {
     ),
     PLUS: (
         *ALL_LEARNERS,
-        *("--sharpened", "--stage", "2400@257", "--validate-every", "800", "--validate-episodes", "60"),
+        *("--sharpen-mask", "--stage", "2400@257", "--validate-every", "800", "--validate-episodes", "60"),
         *("--seed", "6", "--start-from", str(CROSS_FITTED)),
     ),
 }

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
@@ -29,7 +29,7 @@ from kshot.io.images import read_image
 from kshot.io.provenance import record_provenance
 from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 RESULT = Path("benchmarks/results/small_objects.json")
 METHODS = ("prototype", "two-pass")
@@ -135,26 +135,26 @@ def run(
 ) -> list[int]:
     """Segment one query with one support by each model, and count."""
     labelled, support_truth = laid_out(dataset, side, class_id, support)
-    picture, truth = laid_out(dataset, side, class_id, query)
+    picture, ground_truth = laid_out(dataset, side, class_id, query)
     masks = [model.fit(labelled, support_truth == 1).predict(picture) for model in models]
-    return [count for mask in masks for count in count_pixels(mask, truth)]
+    return [count for mask in masks for count in count_pixels(mask, ground_truth)]
 
 
-def laid_out(dataset: Dataset, side: int, class_id: int, name: str) -> tuple[Image.Image, Truth]:
+def laid_out(dataset: Dataset, side: int, class_id: int, name: str) -> tuple[Image.Image, GroundTruth]:
     """Lay a photograph among others that do not show the class, at a drawn place; between them is black."""
     if side == 1:
-        return read_image(dataset.image_path(name)), dataset.truth(name, class_id)
+        return read_image(dataset.image_path(name)), dataset.ground_truth(name, class_id)
     all_names = sorted(path.stem for path in dataset.image_path(name).parent.iterdir())
     drawn = shuffled(all_names, 0, class_id, int(name))
     others = islice((n for n in drawn if class_id not in dataset.classes_in(n)), side * side - 1)
     picture = Image.new("RGB", (side * CELL, side * CELL))
-    truth = np.full((side * CELL, side * CELL), IGNORE, np.uint8)
+    ground_truth = np.full((side * CELL, side * CELL), IGNORE_INDEX, np.uint8)
     for place, shown in enumerate(shuffled([name, *others], 1, class_id, int(name))):
         top, left = (CELL * n for n in divmod(place, side))
         picture.paste(read_image(dataset.image_path(shown)), (left, top))
-        part = dataset.truth(shown, class_id)
-        truth[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return picture, truth
+        part = dataset.ground_truth(shown, class_id)
+        ground_truth[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return picture, ground_truth
 
 
 def compared(one: dict[str, Any], method: str) -> dict[str, Any]:

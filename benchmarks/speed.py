@@ -131,7 +131,7 @@ class Inputs(NamedTuple):
     query: Tensor
     supports: Tensor
     masks: Tensor
-    truth: Tensor
+    ground_truth: Tensor
 
 
 class Sides(NamedTuple):
@@ -218,8 +218,8 @@ def prepare(case: Case) -> tuple[TwoPass, Inputs]:
     masks = torch.zeros(case.batch, case.shots, 1, case.size, case.size)
     masks[..., start : start + side, start : start + side] = 1
     images = torch.rand(case.batch, 1 + case.shots, 3, case.size, case.size)
-    truth = (torch.rand(case.batch, case.size, case.size) < case.covered).long()
-    return method, Inputs(images[:, 0], images[:, 1:], masks, truth)
+    ground_truth = (torch.rand(case.batch, case.size, case.size) < case.covered).long()
+    return method, Inputs(images[:, 0], images[:, 1:], masks, ground_truth)
 
 
 def arrange(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
@@ -267,7 +267,7 @@ def arrange_step(case: Case, method: TwoPass, naive: Naive, inputs: Inputs) -> S
     episode_class = torch.arange(case.batch) % BASE_CLASSES
 
     def step(prediction: Prediction) -> list[Prediction]:
-        torch.autograd.grad(sum(losses(prediction, inputs.truth).values()), learned)
+        torch.autograd.grad(sum(losses(prediction, inputs.ground_truth).values()), learned)
         return [prediction]
 
     def plainly() -> list[Prediction]:

@@ -49,7 +49,7 @@ class Photograph(NamedTuple):
     """What is read once: features, and where each class is."""
 
     pyramid: FeaturePyramid
-    truths: dict[int, np.ndarray]
+    ground_truths: dict[int, np.ndarray]
     masks: dict[int, torch.Tensor]
 
 
@@ -104,7 +104,7 @@ def read(
     """Read the photographs of classes that have enough of them, and others."""
     frame, photographs, kept = Frame(SIZE, "squash"), dict[str, Photograph](), dict[int, list[str]]()
     for class_id, names in by_class.items():
-        large = [n for n in names if (dataset.truth(n, class_id) == 1).mean() > MIN_SHARE][:MAX_IMAGES]
+        large = [n for n in names if (dataset.ground_truth(n, class_id) == 1).mean() > MIN_SHARE][:MAX_IMAGES]
         if len(large) >= MIN_IMAGES:
             kept[class_id] = large
     for name in dict.fromkeys([n for names in kept.values() for n in names] + others):
@@ -113,9 +113,9 @@ def read(
         pyramid = FeaturePyramid(tuple((stage[-1],) for stage in pyramid.stages), None)
         photographs[name] = Photograph(pyramid, {}, {})
         for class_id in dataset.classes_in(name):
-            truth = dataset.truth(name, class_id)
-            photographs[name].truths[class_id] = truth
-            photographs[name].masks[class_id] = frame.support_mask(truth)
+            ground_truth = dataset.ground_truth(name, class_id)
+            photographs[name].ground_truths[class_id] = ground_truth
+            photographs[name].masks[class_id] = frame.support_mask(ground_truth)
     return photographs, kept
 
 
@@ -125,7 +125,7 @@ def cases(photographs: dict[str, Photograph], by_class: dict[int, list[str]], ot
         for seed in SEEDS:
             drawn = shuffled(names, seed, class_id)
             pool, test = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-            absent = [name for name in photographs if class_id not in photographs[name].truths]
+            absent = [name for name in photographs if class_id not in photographs[name].ground_truths]
             yield Case(class_id, seed, pool[0], pool[1:] + (absent if others else []), pool[1:], test)
 
 
@@ -145,9 +145,11 @@ def compare(
             answers = [
                 answer(method, photographs, [case.labelled, *showing], name, class_id) for name in case.test
             ]
-            truths = [photographs[name].truths[class_id] for name in case.test]
-            pairs = zip(answers, truths, strict=True)
-            counts = np.array([count_pixels(one.mask[0].numpy(), truth) for one, truth in pairs])
+            ground_truths = [photographs[name].ground_truths[class_id] for name in case.test]
+            pairs = zip(answers, ground_truths, strict=True)
+            counts = np.array(
+                [count_pixels(one.mask[0].numpy(), ground_truth) for one, ground_truth in pairs]
+            )
             ious[way].append(iou(counts.sum(axis=0)))
             hits[way].append(len(showing))
             if way == "one":
@@ -182,10 +184,10 @@ def answer(
 ) -> Segmentation:
     """Segment a photograph, in its own size if it shows the class."""
     shots = [Support(photographs[n].pyramid, photographs[n].masks[class_id]) for n in supports]
-    truth = photographs[name].truths.get(class_id)
+    ground_truth = photographs[name].ground_truths.get(class_id)
     with torch.inference_mode():
         return method.segment(
-            photographs[name].pyramid, shots, (SIZE, SIZE) if truth is None else truth.shape
+            photographs[name].pyramid, shots, (SIZE, SIZE) if ground_truth is None else ground_truth.shape
         )
 
 

@@ -51,7 +51,7 @@ def main(out: Path, voc: Path | None) -> None:
         selected = ["--select-on", "base"]
     learner, model = out / "base_learner", out / "two-pass"
     run("pretrain", "--out", learner, "--crop", "129", *phases, *chosen, *trained_on, *SMALL)
-    options = ["--base-learner", learner, "--sharpened", "--stage", "600@129", *selected]
+    options = ["--base-learner", learner, "--sharpen-mask", "--stage", "600@129", *selected]
     options += ["--cache", out / "features", "--validate-episodes", "60"]
     run("train", "--out", model, *options, *trained_on, *SMALL)
     for name, more in (("prototype", ()), (model, ())):

@@ -32,7 +32,7 @@ TOOLS = (
 )
 
 
-def truths():
+def ground_truths():
     """Give the masks of both classes. In VOC's names they are a bus and a car."""
     _, labels = two_things()
     return {"disc": labels == 1, "square": labels == 2}
@@ -85,7 +85,7 @@ def _write_folders(root, tool, picture, labels):
     (root / images).mkdir(parents=True)
     picture.save(root / images / "table.png")
     if tool == "folder-of-classes":
-        for name, mask in truths().items():
+        for name, mask in ground_truths().items():
             (root / masks / name).mkdir(parents=True)
             Image.fromarray(mask).save(root / masks / name / "table.png")
         return root
@@ -102,7 +102,7 @@ def _write_folders(root, tool, picture, labels):
 
 def coco_content(tool="coco"):
     """Give what CVAT and Roboflow export as COCO; a crowd lies over the whole picture."""
-    masks = truths()
+    masks = ground_truths()
     outlines = {"disc": [np.ravel(circle(DISC)).tolist()], "square": [np.ravel(corners(SQUARE)).tolist()]}
     if tool == "coco-counts":
         counts = {name: run_lengths(mask.T) for name, mask in masks.items()}
@@ -143,7 +143,7 @@ def labelme_content(tool="labelme"):
     ]
     if tool == "labelme-masks":
         shapes = []
-        for (left, top, right, bottom), mask in zip((DISC, SQUARE), truths().values(), strict=True):
+        for (left, top, right, bottom), mask in zip((DISC, SQUARE), ground_truths().values(), strict=True):
             piece = png_text(mask[top : bottom + 1, left : right + 1])
             shapes.append(("mask", [(left, top), (right, bottom)], piece))
     picture = png_text(np.asarray(two_things()[0])) if tool == "labelme-embedded" else None
@@ -189,7 +189,9 @@ def cvat_text(masks=False):
     )
     if masks:
         shapes = ""
-        for (left, top, right, bottom), (name, mask) in zip((DISC, SQUARE), truths().items(), strict=True):
+        for (left, top, right, bottom), (name, mask) in zip(
+            (DISC, SQUARE), ground_truths().items(), strict=True
+        ):
             piece = mask[top : bottom + 1, left : right + 1]
             rle = ", ".join(map(str, run_lengths(piece)))
             shapes += (
@@ -225,7 +227,7 @@ def label_studio_content(tool="label-studio"):
     square = {"x": 110 * x, "y": 25 * y, "width": 41 * x, "height": 41 * y, "rotation": 0}
     values = {"disc": ("ellipselabels", disc), "square": ("rectanglelabels", square)}
     if tool == "label-studio-brush":
-        strokes = {n: packed(np.repeat(mask * np.uint8(255), 4)) for n, mask in truths().items()}
+        strokes = {n: packed(np.repeat(mask * np.uint8(255), 4)) for n, mask in ground_truths().items()}
         values = {n: ("brushlabels", {"format": "rle", "rle": rle}) for n, rle in strokes.items()}
     result = [
         {

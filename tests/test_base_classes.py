@@ -117,8 +117,8 @@ def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
     name = next(name for name in fold.images[11] if NOVEL[0] in voc.classes_in(name))
     assert voc.classes_in(name) == (NOVEL[0], 11)
     labels = base_labels(voc, name, TRAINED, NOVEL)
-    truth, bird = voc.truth(name, 11), voc.truth(name, NOVEL[0])
-    np.testing.assert_array_equal(labels == TRAINED.index(11) + 1, truth == 1)
+    ground_truth, bird = voc.ground_truth(name, 11), voc.ground_truth(name, NOVEL[0])
+    np.testing.assert_array_equal(labels == TRAINED.index(11) + 1, ground_truth == 1)
     assert (labels[bird == 1] == 0).all()
     assert (labels[:, 0] == 255).all()
     ignored = base_labels(voc, name, TRAINED, NOVEL, novel_pixels="ignore", unknown_pixels="background")
@@ -127,7 +127,7 @@ def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
     cat = present(read_fold("pascal", 1, "train"), voc).images[HELD_OUT[0]][0]
     assert set(np.unique(base_labels(voc, cat, TRAINED, NOVEL))) == {0, 255}
     hidden = base_labels(voc, cat, TRAINED, (*NOVEL, *HELD_OUT), novel_pixels="ignore")
-    assert (hidden[voc.truth(cat, HELD_OUT[0]) == 1] == 255).all()
+    assert (hidden[voc.ground_truth(cat, HELD_OUT[0]) == 1] == 255).all()
 
 
 def test_photographs_of_novel_objects_can_be_dropped(voc):
@@ -143,10 +143,10 @@ def test_the_smaller_object_is_on_top_where_two_overlap():
         def classes_in(self, name):
             return (0, 1)
 
-        def truth(self, name, class_id):
-            truth = np.zeros((4, 4), dtype=np.uint8)
-            truth[: 4 if class_id == 0 else 2] = 1
-            return truth
+        def ground_truth(self, name, class_id):
+            ground_truth = np.zeros((4, 4), dtype=np.uint8)
+            ground_truth[: 4 if class_id == 0 else 2] = 1
+            return ground_truth
 
     labels = base_labels(Overlapping(), "both", (0, 1))
     assert (labels[:2] == 2).all()

@@ -54,9 +54,9 @@ def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots
         expected |= {f"{stem}_{kind}" for kind in ("mask.png", "overlay.png", "probability.npy")}
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == expected
     for index, stem in enumerate(["one", "deep/two", "zwölf drei"]):
-        truth = scene(left=20 + 15 * index, seed=10 + index)[1]
-        mask = read_mask(out / f"{stem}_mask.png", truth.shape)
-        assert iou(mask, truth) > 0.6
+        ground_truth = scene(left=20 + 15 * index, seed=10 + index)[1]
+        mask = read_mask(out / f"{stem}_mask.png", ground_truth.shape)
+        assert iou(mask, ground_truth) > 0.6
         probability = np.load(out / f"{stem}_probability.npy")
         assert probability.dtype == np.float16
         if shots == 1:
@@ -92,9 +92,9 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
     picture.save(tmp_path / "support.png")
     label_picture(labels * np.uint8(3)).save(tmp_path / "labels.png")  # 3 is the disc, 6 the square
     (tmp_path / "queries").mkdir()
-    truths = {}
+    ground_truths = {}
     for name, (red, blue) in {"one": (100, 20), "two": (20, 120)}.items():
-        query, truths[name] = two_things(red, blue, seed=red)
+        query, ground_truths[name] = two_things(red, blue, seed=red)
         query.save(tmp_path / "queries" / f"{name}.png")
     out = tmp_path / "out"
     support = [
@@ -107,13 +107,13 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
     options = [tmp_path / "queries", "--out", out, "--also", "probability"]
     assert run("segment", *support, *options) == 0
     assert json.loads((out / "classes.json").read_text()) == {"square": 1, "disc": 2}
-    for name, truth in truths.items():
+    for name, ground_truth in ground_truths.items():
         with Image.open(out / f"{name}_labels.png") as picture:
             found = np.asarray(picture)
-        assert iou(found == 1, truth == 2) > 0.5
-        assert iou(found == 2, truth == 1) > 0.5
+        assert iou(found == 1, ground_truth == 2) > 0.5
+        assert iou(found == 2, ground_truth == 1) > 0.5
         probability = np.load(out / f"{name}_probability.npy")
-        assert probability.shape == (2, *truth.shape)
+        assert probability.shape == (2, *ground_truth.shape)
         assert (out / f"{name}_overlay.png").exists()
     assert (out / "contact_sheet.png").exists()
     assert "% square, " in capsys.readouterr().out

@@ -119,7 +119,7 @@ def test_pascals_own_lists_are_scored(tmp_path, scored_at):
     total = 65 * 65 if scored_at == "network" else 48 * 36
     counts = content["runs"][0]["episodes"]
     sums = np.array(counts["union"]) + np.array(counts["background_intersection"])
-    assert (sums < total).all()  # the left column of the truth is 255
+    assert (sums < total).all()  # the left column of the ground truth is 255
     assert (sums > 0.95 * total).all()
 
 

@@ -105,10 +105,12 @@ def test_a_panels_mask_is_what_the_segmenter_gives(episodes, fit, tmp_path):
     opened = open_episode(dataset, episode)
     segmenter = Segmenter.from_pretrained(image_size=65)
     row = panel_row([segmenter], opened, [Frame(65, fit)], "ant")
-    assert row.predictions[0].shape == opened.truth.shape
+    assert row.predictions[0].shape == opened.ground_truth.shape
     if fit == "squash":
-        pictures, truths = zip(*opened.supports, strict=True)
-        expected = segmenter.fit(pictures, [truth == 1 for truth in truths]).predict(opened.query)
+        pictures, ground_truths = zip(*opened.supports, strict=True)
+        expected = segmenter.fit(pictures, [ground_truth == 1 for ground_truth in ground_truths]).predict(
+            opened.query
+        )
         assert (row.predictions[0] == expected).mean() > 0.97  # masks shrink by another rule of rounding
     with pytest.raises(DataError, match="no episode -1"):
         pick(read_manifest(tmp_path / "m.json"), [-1])

@@ -60,12 +60,12 @@ def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
         0.01,
         "--kappa",
         0.3,
-        "--sharpened",
+        "--sharpen-mask",
     )
     assert run("train", *tiny(voc, model, *options, *quick)) == 0
     recipe = json.loads((model / "recipe.json").read_text())
     assert [stage["image_size"] for stage in recipe["sizes"]] == [65, 97]
-    assert (recipe["lr"], recipe["kappa"], recipe["sharpened"]) == (0.01, 0.3, True)
+    assert (recipe["lr"], recipe["kappa"], recipe["sharpen_mask"]) == (0.01, 0.3, True)
     assert json.loads((model / "config.json").read_text())["image_size"] == 97
     command = json.loads((model / "metrics.json").read_text())["provenance"]["command"]
     assert "--root PLACE" in command

@@ -14,14 +14,14 @@ PAIRS = [("42", 0), ("42", 16), ("429717", 79)]
 def test_truth_is_the_union_of_objects_and_crowds_are_255(tmp_path, split):
     dataset = Coco(write_coco(tmp_path, PAIRS, split))
     _, labels = coloured_scene([0, 16])
-    truth = dataset.truth("42", 0)
-    np.testing.assert_array_equal(truth == 1, labels == 1)  # objects lie above the crowd
-    crowd = np.zeros_like(truth, dtype=bool)
-    crowd[:, : truth.shape[1] // 2] = True
-    np.testing.assert_array_equal(truth == 255, crowd & (labels != 1))
-    np.testing.assert_array_equal(dataset.truth("42", 16), labels == 17)
-    assert dataset.truth("429717", 79).sum() > 0
-    assert not dataset.truth("429717", 0).any()
+    ground_truth = dataset.ground_truth("42", 0)
+    np.testing.assert_array_equal(ground_truth == 1, labels == 1)  # objects lie above the crowd
+    crowd = np.zeros_like(ground_truth, dtype=bool)
+    crowd[:, : ground_truth.shape[1] // 2] = True
+    np.testing.assert_array_equal(ground_truth == 255, crowd & (labels != 1))
+    np.testing.assert_array_equal(dataset.ground_truth("42", 16), labels == 17)
+    assert dataset.ground_truth("429717", 79).sum() > 0
+    assert not dataset.ground_truth("429717", 0).any()
     assert dataset.image_path("429717").exists()
 
 
@@ -31,7 +31,7 @@ def test_overlapping_objects_of_two_classes_are_both_whole(tmp_path):
     content["annotations"][1]["segmentation"] = content["annotations"][0]["segmentation"]
     path.write_text(json.dumps(content))
     dataset = Coco(tmp_path)
-    np.testing.assert_array_equal(dataset.truth("42", 16) == 1, dataset.truth("42", 0) == 1)
+    np.testing.assert_array_equal(dataset.ground_truth("42", 16) == 1, dataset.ground_truth("42", 0) == 1)
 
 
 def test_compressed_run_lengths_are_read(tmp_path):
@@ -44,7 +44,7 @@ def test_compressed_run_lengths_are_read(tmp_path):
     runs = coco_mask.encode(np.asfortranarray(wanted))
     content["annotations"][2]["segmentation"] = {"size": [36, 48], "counts": runs["counts"].decode()}
     path.write_text(json.dumps(content))
-    np.testing.assert_array_equal(Coco(tmp_path).truth("429717", 79), wanted)
+    np.testing.assert_array_equal(Coco(tmp_path).ground_truth("429717", 79), wanted)
 
 
 def test_what_is_missing_or_foreign_is_named(tmp_path):
@@ -52,15 +52,15 @@ def test_what_is_missing_or_foreign_is_named(tmp_path):
         Coco(tmp_path)
     path = write_coco(tmp_path, PAIRS) / "annotations" / "instances_val2014.json"
     with pytest.raises(MaskError, match=r"COCO image 7 is in none of .*instances_val2014"):
-        Coco(tmp_path).truth("7", 0)
+        Coco(tmp_path).ground_truth("7", 0)
     content = json.loads(path.read_text())
     content["categories"].pop()
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="has 79 categories and lacks nothing"):
-        Coco(tmp_path).truth("42", 0)
+        Coco(tmp_path).ground_truth("42", 0)
     path.write_text("{")
     with pytest.raises(DataError, match="is no COCO instances file"):
-        Coco(tmp_path).truth("42", 0)
+        Coco(tmp_path).ground_truth("42", 0)
 
 
 def test_folds_are_interleaved_and_class_first():

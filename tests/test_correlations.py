@@ -3,7 +3,7 @@ import torch
 from make_data import random_pyramid, square_mask
 
 from kshot.errors import DataError
-from kshot.models.hypercorrelation import NORM_EPS, describe
+from kshot.models.hypercorrelation import NORM_EPS, normalize_features
 from kshot.reproduction.correlations import correlation_maps, depth_maps
 
 
@@ -13,7 +13,7 @@ def test_correlation_maps_equal_loops_over_positions():
         random_pyramid(sizes=((6, 4), (3, 2), (2, 2))),
     )
     mask = square_mask(batch=2, size=(24, 24)) * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
-    maps = correlation_maps(describe(query), describe(support), mask)
+    maps = correlation_maps(normalize_features(query), normalize_features(support), mask)
     taps = [
         (q, s)
         for stages in zip(query.stages, support.stages, strict=True)
@@ -37,7 +37,7 @@ def test_correlation_maps_equal_loops_over_positions():
 
 
 def test_an_image_correlates_most_with_its_own_object():
-    pyramid = describe(random_pyramid(batch=1, sizes=((8, 8), (4, 4), (2, 2))))
+    pyramid = normalize_features(random_pyramid(batch=1, sizes=((8, 8), (4, 4), (2, 2))))
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 3, 5] = 1
     first = correlation_maps(pyramid, pyramid, mask)[0][0]
@@ -46,13 +46,13 @@ def test_an_image_correlates_most_with_its_own_object():
 
 
 def test_an_empty_mask_is_an_error():
-    pyramid = describe(random_pyramid(batch=1))
+    pyramid = normalize_features(random_pyramid(batch=1))
     with pytest.raises(DataError, match="mask is empty"):
         correlation_maps(pyramid, pyramid, torch.zeros(1, 1, 32, 32))
 
 
 def test_depth_maps_are_the_last_taps_at_the_query_s_size():
-    pyramid = describe(random_pyramid(batch=1, taps=(2, 3, 1)))
+    pyramid = normalize_features(random_pyramid(batch=1, taps=(2, 3, 1)))
     mask = square_mask()
     maps = correlation_maps(pyramid, pyramid, mask)
     for per_stage, numbers in ((1, [2, 5, 6]), (2, [1, 2, 4, 5, 6])):

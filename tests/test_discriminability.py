@@ -30,29 +30,29 @@ PROVENANCE = Provenance(date="", command="", commit=None, versions={}, machine="
 
 
 class Pictures:
-    """A dataset in memory: photographs are files, truths are arrays."""
+    """A dataset in memory: photographs are files, ground truths are arrays."""
 
     class_names = ("thing", "other thing")
 
-    def __init__(self, folder, truths):
-        self.folder, self.truths = folder, truths
-        for index, name in enumerate(dict.fromkeys(name for name, _ in truths)):
+    def __init__(self, folder, ground_truths):
+        self.folder, self.ground_truths = folder, ground_truths
+        for index, name in enumerate(dict.fromkeys(name for name, _ in ground_truths)):
             pixels = np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(self.image_path(name))
 
     def image_path(self, name):
         return self.folder / f"{name}.png"
 
-    def truth(self, name, class_id):
-        return self.truths[name, class_id]
+    def ground_truth(self, name, class_id):
+        return self.ground_truths[name, class_id]
 
 
 def box(top=8, left=8, bottom=20, right=25, unknown=0):
-    """Draw a truth: a box of 1 with a border of unknown pixels around it."""
-    truth = np.zeros((SIZE, SIZE), np.uint8)
-    truth[top - unknown : bottom + unknown, left - unknown : right + unknown] = 255
-    truth[top:bottom, left:right] = 1
-    return truth
+    """Draw a ground_truth: a box of 1 with a border of unknown pixels around it."""
+    ground_truth = np.zeros((SIZE, SIZE), np.uint8)
+    ground_truth[top - unknown : bottom + unknown, left - unknown : right + unknown] = 255
+    ground_truth[top:bottom, left:right] = 1
+    return ground_truth
 
 
 def manifest_of(*episodes):
@@ -113,8 +113,12 @@ class Counting:
 
 @pytest.mark.parametrize("shots", [1, 2])
 def test_power_equals_loops_over_positions(tmp_path, shots):
-    truths = {("a", 0): box(unknown=2), ("b", 0): box(5, 3, 16, 14, unknown=3), ("c", 0): box(1, 1, 3, 3)}
-    dataset, backbone = Pictures(tmp_path, truths), Counting()
+    ground_truths = {
+        ("a", 0): box(unknown=2),
+        ("b", 0): box(5, 3, 16, 14, unknown=3),
+        ("c", 0): box(1, 1, 3, 3),
+    }
+    dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
     episode = Episode(0, "a", ("b", "c")[:shots])
     reader = EpisodeReader(dataset, (episode,), FRAME)
     foreground, background = measure_power(backbone, reader, CPU)
@@ -124,22 +128,22 @@ def test_power_equals_loops_over_positions(tmp_path, shots):
     for k, (stage, index) in enumerate(taps):
         expected = power_by_loops(
             query.stages[stage][index][0].double().numpy(),
-            truths["a", 0],
+            ground_truths["a", 0],
             [support.stages[stage][index][0].double().numpy() for support in supports],
-            [truths[name, 0] for name in episode.supports],
+            [ground_truths[name, 0] for name in episode.supports],
         )
         np.testing.assert_allclose([foreground[0, k], background[0, k]], expected, atol=1e-5)
 
 
 def test_images_are_computed_once_whatever_the_class_and_the_role(tmp_path):
-    truths = {(name, class_id): box(left=4 + 8 * class_id) for name in "abc" for class_id in (0, 1)}
+    ground_truths = {(name, class_id): box(left=4 + 8 * class_id) for name in "abc" for class_id in (0, 1)}
     episodes = (
         Episode(1, "a", ("b",)),
         Episode(0, "b", ("a",)),
         Episode(0, "a", ("c",)),
         Episode(1, "c", ("a",)),
     )
-    dataset, backbone, seen = Pictures(tmp_path, truths), Counting(), []
+    dataset, backbone, seen = Pictures(tmp_path, ground_truths), Counting(), []
     together = measure_power(backbone, EpisodeReader(dataset, episodes, FRAME), CPU, seen.append)
     assert backbone.calls == 3
     assert seen == [1, 2, 3, 4]
@@ -150,20 +154,20 @@ def test_images_are_computed_once_whatever_the_class_and_the_role(tmp_path):
 
 def test_regions_by_hand():
     """Object (2, 0), background (0.5, 0.87), 60 degrees from it."""
-    truth = box(8, 8, 16, 24)
-    mask = torch.from_numpy(truth == 1)
+    ground_truth = box(8, 8, 16, 24)
+    mask = torch.from_numpy(ground_truth == 1)
     tap = torch.stack([torch.where(mask, 2.0, 0.5), torch.where(mask, 0.0, math.sqrt(0.75))])[None]
-    prototype, foreground, background = summarise(FeaturePyramid(((tap,),), tap), truth)[0]
+    prototype, foreground, background = summarise(FeaturePyramid(((tap,),), tap), ground_truth)[0]
     torch.testing.assert_close(prototype, torch.tensor([2.0, 0.0]))
     torch.testing.assert_close(foreground, torch.tensor([1.0, 0.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(background, torch.tensor([0.5, math.sqrt(0.75)]), atol=1e-4, rtol=0)
 
 
 class ByTruth:
-    """A backbone that sees a truth: object (1, 0), background at 60 degrees to it, whatever the image."""
+    """A backbone that sees the ground truth: object (1, 0), background at 60 degrees, whatever the image."""
 
-    def __init__(self, truth):
-        mask = torch.from_numpy(truth == 1)
+    def __init__(self, ground_truth):
+        mask = torch.from_numpy(ground_truth == 1)
         foreground, background = torch.tensor([1.0, 0.0]), torch.tensor([0.5, math.sqrt(0.75)])
         tap = torch.where(mask, foreground[:, None, None], background[:, None, None])[None]
         self.pyramid = FeaturePyramid(((tap,), (tap,), (tap,)), tap)
@@ -173,10 +177,10 @@ class ByTruth:
 
 
 def measure_two(tmp_path, supports=("b", "a")):
-    truths = {("a", 0): box(), ("b", 0): box(), ("empty", 0): np.zeros((SIZE, SIZE), np.uint8)}
-    truths["full", 0] = np.ones((SIZE, SIZE), np.uint8)
+    ground_truths = {("a", 0): box(), ("b", 0): box(), ("empty", 0): np.zeros((SIZE, SIZE), np.uint8)}
+    ground_truths["full", 0] = np.ones((SIZE, SIZE), np.uint8)
     episodes = Episode(0, "a", (supports[0],)), Episode(0, "b", (supports[1],))
-    reader = EpisodeReader(Pictures(tmp_path, truths), episodes, FRAME)
+    reader = EpisodeReader(Pictures(tmp_path, ground_truths), episodes, FRAME)
     return measure_power(ByTruth(box()), reader, CPU), manifest_of(*episodes)
 
 
@@ -220,8 +224,12 @@ def test_episodes_that_show_nothing_are_left_out(tmp_path):
 
 
 def test_a_support_without_object_takes_no_part_beside_others(tmp_path):
-    truths = {("a", 0): box(), ("b", 0): box(3, 3, 9, 9), ("empty", 0): np.zeros((SIZE, SIZE), np.uint8)}
-    dataset, backbone = Pictures(tmp_path, truths), Counting()
+    ground_truths = {
+        ("a", 0): box(),
+        ("b", 0): box(3, 3, 9, 9),
+        ("empty", 0): np.zeros((SIZE, SIZE), np.uint8),
+    }
+    dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
     two, one = (
         measure_power(backbone, EpisodeReader(dataset, (Episode(0, "a", supports),), FRAME), CPU)
         for supports in (("b", "empty"), ("b",))
@@ -236,9 +244,9 @@ def test_a_support_without_object_takes_no_part_beside_others(tmp_path):
 def test_every_method_gives_its_backbones_and_they_can_be_measured(tmp_path, method, expected):
     backbones = backbones_of(tiny_method(method))
     assert list(backbones) == expected
-    truths = {("a", 0): box(), ("b", 0): box(4, 4, 20, 20)}
+    ground_truths = {("a", 0): box(), ("b", 0): box(4, 4, 20, 20)}
     episode = Episode(0, "a", ("b",))
-    reader = EpisodeReader(Pictures(tmp_path, truths), (episode,), FRAME)
+    reader = EpisodeReader(Pictures(tmp_path, ground_truths), (episode,), FRAME)
     for backbone in backbones.values():
         similarities = measure_power(backbone, reader, CPU)
         power = make_power(backbone, "tiny", *similarities, manifest_of(episode), SIZE, PROVENANCE)

@@ -101,9 +101,9 @@ def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc
                     for tap, one in zip(taps, computed, strict=True):
                         torch.testing.assert_close(tap[index], one[0], rtol=1e-3, atol=1e-2)
             torch.testing.assert_close(features.base_logits[index], logits[0], rtol=1e-3, atol=1e-2)
-        truth = reader.frame.truth(voc.truth(support, class_id)) == 1
+        ground_truth = reader.frame.ground_truth(voc.ground_truth(support, class_id)) == 1
         mask = batch.support.mask[index, 0].numpy() == 1
-        np.testing.assert_array_equal(mask, truth[:, ::-1] if flips[1] else truth)
+        np.testing.assert_array_equal(mask, ground_truth[:, ::-1] if flips[1] else ground_truth)
 
 
 def test_unknown_and_novel_pixels_are_what_the_recipe_says(voc, reader):
@@ -114,8 +114,8 @@ def test_unknown_and_novel_pixels_are_what_the_recipe_says(voc, reader):
 
     ignored, episode = masks(novel_pixels="ignore", unknown_pixels="ignore")
     shown, _ = masks(novel_pixels="background", unknown_pixels="background")
-    bird = torch.from_numpy(reader.frame.truth(voc.truth(episode.query, NOVEL[0])) == 1)
-    dog = torch.from_numpy(reader.frame.truth(voc.truth(episode.query, 11)) == 1)
+    bird = torch.from_numpy(reader.frame.ground_truth(voc.ground_truth(episode.query, NOVEL[0])) == 1)
+    dog = torch.from_numpy(reader.frame.ground_truth(voc.ground_truth(episode.query, 11)) == 1)
     assert (ignored[bird] == 255).all()
     assert (ignored[:, 0] == 255).all()
     assert (shown[bird] == 0).all()
@@ -162,7 +162,7 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
     cls, first = networks
     second = PSPNet(TINY, 2)
     randomise_norms(second)
-    matcher = HSNet(cls, first.backbone, centred=True)
+    matcher = HSNet(cls, first.backbone, center_features=True)
     matcher.sem_means.fill_(0.25)
     reader = FeatureReader(voc, matcher, [first, second], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
     reader.other_means[1] = torch.full_like(matcher.sem_means, 0.5)

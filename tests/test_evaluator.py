@@ -63,11 +63,11 @@ def test_workers_change_nothing(dataset):
 
 
 class NamesOnly:
-    """A dataset whose truth spells the photograph's name, to see what a worker was asked for."""
+    """A dataset whose ground truth spells the photograph's name, to see what a worker was asked for."""
 
     class_names = ()
 
-    def truth(self, name, class_id):
+    def ground_truth(self, name, class_id):
         return np.frombuffer(f"{class_id} {name}".encode(), dtype=np.uint8)[None].copy()
 
 
@@ -79,7 +79,7 @@ def test_hsnets_first_thousand_episodes_are_the_same_for_any_number_of_workers(d
     reader.first_read = [[] for _ in episodes]  # no photographs: names are all that is looked at
     expected = {n: f"{e.class_id} {e.query}" for n, e in enumerate(episodes)}
     for num_workers in (0, 1, 4):
-        read = [(f.episode, bytes(f.truth[0]).decode()) for f in read_ahead(reader, num_workers)]
+        read = [(f.episode, bytes(f.ground_truth[0]).decode()) for f in read_ahead(reader, num_workers)]
         assert [n for n, _ in read] == reader.order
         assert dict(read) == expected
 

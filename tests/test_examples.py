@@ -79,9 +79,9 @@ def test_label_studios_tasks_are_predicted_from_those_that_are_annotated(backend
     annotated = [task | {"annotations": [found]} for task, found in zip(tasks, predictions, strict=True)]
     (tmp_path / "export.json").write_text(json.dumps(annotated))  # as though they had been accepted
     _, masks = read_annotations(tmp_path / "export.json").photographs[1].read()
-    truth = two_things(100, 20, seed=100)[1]
-    assert iou(masks["disc"], truth == 1) > 0.5
-    assert iou(masks["square"], truth == 2) > 0.5
+    ground_truth = two_things(100, 20, seed=100)[1]
+    assert iou(masks["disc"], ground_truth == 1) > 0.5
+    assert iou(masks["square"], ground_truth == 2) > 0.5
 
 
 def test_annotations_are_changed_skipped_and_deleted(backend):
@@ -135,16 +135,16 @@ def napari_kshot():
 
 def test_naparis_other_images_get_the_painted_labels(napari_kshot):
     picture, labels = two_things()
-    query, truth = two_things(100, 20, seed=3)
+    query, ground_truth = two_things(100, 20, seed=3)
     first, painted = layer(picture), layer(np.asarray(labels, np.int32) * 300)  # values beyond a byte's
-    other = layer(np.dstack([query, np.full(truth.shape, 255, np.uint8)]), "other")
+    other = layer(np.dstack([query, np.full(ground_truth.shape, 255, np.uint8)]), "other")
     viewer = SimpleNamespace(layers=[first, other])
     ((found, about, kind),) = napari_kshot.segment_others(viewer, first, painted)
     assert kind == "labels"
     assert about["name"] == "other by kshot"
     assert set(np.unique(found)) == {0, 300, 600}
-    assert iou(found == 300, truth == 1) > 0.5
-    assert iou(found == 600, truth == 2) > 0.5
+    assert iou(found == 300, ground_truth == 1) > 0.5
+    assert iou(found == 600, ground_truth == 2) > 0.5
 
 
 def test_naparis_pixels_are_read_as_they_are_shown(napari_kshot):

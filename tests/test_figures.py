@@ -93,15 +93,15 @@ def maps_of(picture, depths=("Tap 1, stride 8", "Tap 2, stride 16")):
 
 def passes_row(name="cow", **size):
     picture, mask = scene(**size)
-    truth = np.where(mask, 1, 0).astype(np.uint8)
+    ground_truth = np.where(mask, 1, 0).astype(np.uint8)
     soft = np.where(mask, 0.9, 0.2)
-    return PassesRow(picture, mask, picture, truth, soft, soft**2, mask, name)
+    return PassesRow(picture, mask, picture, ground_truth, soft, soft**2, mask, name)
 
 
 def panel_row(number, name="cow", **size):
     picture, mask = scene(**size)
-    truth = np.where(mask, 1, 0).astype(np.uint8)
-    return PanelRow(picture, mask, picture, truth, [mask] * number, name)
+    ground_truth = np.where(mask, 1, 0).astype(np.uint8)
+    return PanelRow(picture, mask, picture, ground_truth, [mask] * number, name)
 
 
 def one_of_each():
@@ -237,9 +237,11 @@ def test_depths_that_differ_head_every_row():
 
 def test_the_inset_hides_as_little_as_it_can():
     picture, _ = scene()
-    truth = np.ones((picture.height, picture.width), np.uint8)
-    truth[:40, 70:] = 255
-    _, inset, *_ = correlation_figure(picture, picture, truth == 255, {"B": maps_of(picture)}, truth).axes
+    ground_truth = np.ones((picture.height, picture.width), np.uint8)
+    ground_truth[:40, 70:] = 255
+    _, inset, *_ = correlation_figure(
+        picture, picture, ground_truth == 255, {"B": maps_of(picture)}, ground_truth
+    ).axes
     query = inset.figure.axes[0].get_position()
     middle = inset.get_position()
     assert middle.x0 > query.x0 + query.width / 2
@@ -277,27 +279,27 @@ def test_passes_are_a_row_an_episode():
 def test_likely_pixels_are_bright_and_the_query_shows():
     row = passes_row()
     first, second = (passes_figure([row]).axes[n].images[0].get_array() for n in (2, 3))
-    inside, outside = (first[m].mean() for m in (row.truth == 1, row.truth == 0))
+    inside, outside = (first[m].mean() for m in (row.ground_truth == 1, row.ground_truth == 0))
     assert inside > outside + 40
-    assert second[row.truth == 0].mean() < outside
-    assert first[row.truth == 0].std(axis=0).max() > 1
+    assert second[row.ground_truth == 0].mean() < outside
+    assert first[row.ground_truth == 0].std(axis=0).max() > 1
 
 
 def test_panels_show_each_method_with_its_iou():
     row = panel_row(2)
     half = row.predictions[0].copy()
     half[:, : half.shape[1] // 2] = False
-    truth = row.truth.copy()
-    truth[:30] = 255
-    row = row._replace(predictions=[row.predictions[0], half], truth=truth)
+    ground_truth = row.ground_truth.copy()
+    ground_truth[:30] = 255
+    row = row._replace(predictions=[row.predictions[0], half], ground_truth=ground_truth)
     figure = panels_figure([row, panel_row(2, name="")], ["prototype", "two-pass"])
-    known = truth != 255
-    expected = 100 * (half & (truth == 1)).sum() / ((half | (truth == 1)) & known).sum()
+    known = ground_truth != 255
+    expected = 100 * (half & (ground_truth == 1)).sum() / ((half | (ground_truth == 1)) & known).sum()
     assert 0 < expected < 100
     strings = strings_of(figure)
     assert strings.count("IoU 100") == 3
     assert f"IoU {expected:.0f}" in strings
-    assert {"Support", "Query and truth", "prototype", "two-pass", "cow"} <= set(strings)
+    assert {"Support", "Query and ground truth", "prototype", "two-pass", "cow"} <= set(strings)
     assert len(figure.axes) == 2 * 4
 
 

@@ -21,7 +21,7 @@ def test_both_layouts_give_the_same_pairs_and_truth(tmp_path, layout):
     assert list(fold.queries) == PAIRS
     assert fold.images == {0: ("a", "c"), 1: ("a", "b")}
     _, labels = coloured_scene([0, 1])
-    np.testing.assert_array_equal(dataset.truth("a", 1), labels == 2)
+    np.testing.assert_array_equal(dataset.ground_truth("a", 1), labels == 2)
     assert dataset.image_path("b").exists()
 
 
@@ -36,13 +36,13 @@ def test_masks_of_0_and_255_show_one_object(tmp_path):
     dataset = Folder(tmp_path)
     assert dataset.class_names == ("object",)
     assert dataset.fold().images == {0: ("a", "b")}
-    assert dataset.truth("a", 0).tolist() == [[0, 1], [0, 0]]
+    assert dataset.ground_truth("a", 0).tolist() == [[0, 1], [0, 0]]
 
 
 def test_255_beside_numbers_is_unknown(tmp_path):
     write_folder(tmp_path, [("a", 0)])
     save(tmp_path / "masks" / "a.png", [[0, 255], [1, 0]])
-    assert Folder(tmp_path).truth("a", 0).tolist() == [[0, 255], [1, 0]]
+    assert Folder(tmp_path).ground_truth("a", 0).tolist() == [[0, 255], [1, 0]]
 
 
 def test_what_is_broken_is_named(tmp_path):

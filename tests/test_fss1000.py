@@ -11,7 +11,7 @@ def test_photographs_and_masks_are_found_by_class_and_number(tmp_path):
         dataset = FSS1000(place)
         assert dataset.image_path(f"{CLASSES[761]}/10").exists()
         _, labels = coloured_scene([1])
-        assert ((dataset.truth(f"{CLASSES[761]}/3", 761) == 1) == (labels > 0)).all()
+        assert ((dataset.ground_truth(f"{CLASSES[761]}/3", 761) == 1) == (labels > 0)).all()
 
 
 def test_splits_have_their_classes_and_sort_files_as_text():

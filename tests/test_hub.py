@@ -23,8 +23,8 @@ from kshot.training.base_learner_files import BaseLearnerConfig, load_base_learn
 CONFIGS = {
     "prototype": {"method": "prototype"},
     "hsnet-cls": {"method": "hsnet"},
-    "hsnet-sem": {"method": "hsnet", "matched_by": "sem"},
-    "hsnet-both": {"method": "hsnet", "matched_by": "both"},
+    "hsnet-sem": {"method": "hsnet", "backbones": "sem"},
+    "hsnet-both": {"method": "hsnet", "backbones": "both"},
     "two-pass": {"method": "two-pass", "base_classes": ("cat", "dog")},
     "two-pass-without-base": {"method": "two-pass", "mask_position": "before"},
 }

@@ -6,12 +6,15 @@ from make_data import random_pyramid
 
 from kshot.errors import ModelError
 from kshot.models.backbones import FeaturePyramid
-from kshot.models.hypercorrelation import NORM_EPS, Box, Correlation, describe, resize, tap_means
+from kshot.models.hypercorrelation import NORM_EPS, Box, Correlation, normalize_features, resize, tap_means
 from kshot.models.hypercorrelation import hypercorrelation as correlations
 
 
 def hypercorrelation(query, support, mask, **options):
-    return [one.volume() for one in correlations(describe(query), describe(support), mask, **options)]
+    return [
+        one.volume()
+        for one in correlations(normalize_features(query), normalize_features(support), mask, **options)
+    ]
 
 
 def correlate_one(query, support):
@@ -34,7 +37,7 @@ def test_correlation_equals_four_loops():
 
 def test_descriptors_give_their_features_back():
     pyramid = random_pyramid()
-    described = describe(pyramid)
+    described = normalize_features(pyramid)
     for directions, features, found in zip(
         described.directions, pyramid.stages, described.stages(), strict=True
     ):
@@ -50,13 +53,15 @@ def test_means_are_taken_from_the_features_first():
     shifted = FeaturePyramid(tuple(tuple(tap + 5 for tap in taps) for taps in pyramid.stages), None)
     means = tap_means(shifted)
     assert means.shape == (sum(tap.shape[1] for taps in pyramid.stages for tap in taps),)
-    centred = describe(shifted, means).stages()
-    flat = torch.cat([tap.mean(dim=(0, 2, 3)) for taps in centred for tap in taps])
+    center_features = normalize_features(shifted, means).stages()
+    flat = torch.cat([tap.mean(dim=(0, 2, 3)) for taps in center_features for tap in taps])
     torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-5)
     by_hand = pyramid.stages[1][1] - pyramid.stages[1][1].mean(dim=(0, 2, 3), keepdim=True)
-    torch.testing.assert_close(centred[1][1], by_hand, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(center_features[1][1], by_hand, rtol=1e-4, atol=1e-4)
     none = torch.zeros_like(means)
-    for bare, found in zip(describe(pyramid).directions, describe(pyramid, none).directions, strict=True):
+    for bare, found in zip(
+        normalize_features(pyramid).directions, normalize_features(pyramid, none).directions, strict=True
+    ):
         assert all(torch.equal(one, other) for one, other in zip(bare, found, strict=True))
 
 

@@ -36,8 +36,8 @@ def add_support(session, picture=SUPPORT, labels=MASK):
 
 
 def add_query(session, left=50):
-    picture, truth = scene(left=left, seed=left)
-    return session.add(f"{left}.png", encoded(picture), "query"), truth
+    picture, ground_truth = scene(left=left, seed=left)
+    return session.add(f"{left}.png", encoded(picture), "query"), ground_truth
 
 
 def settle(worker, session):
@@ -52,26 +52,26 @@ def test_all_queries_are_answered_and_again_when_supports_change(worker, session
     support = add_support(session)
     queries = [add_query(session, left) for left in (20, 40, 60)]
     settle(worker, session)
-    for query, truth in queries:
-        assert iou(session.labels(query) == 1, truth) > 0.8
+    for query, ground_truth in queries:
+        assert iou(session.labels(query) == 1, ground_truth) > 0.8
         assert 0 < query.result.confidence <= 1
     session.draw(support, 1 - MASK.astype(np.uint8))
     settle(worker, session)
-    for query, truth in queries:
-        assert iou(session.labels(query) == 1, ~truth) > 0.8
+    for query, ground_truth in queries:
+        assert iou(session.labels(query) == 1, ~ground_truth) > 0.8
 
 
 def test_several_classes_keep_their_values(worker, session):
     session.set_classes([ObjectClass(value=v, name=str(v), colour="#000000") for v in (7, 2, 9)])
     picture, labels = two_things()
     add_support(session, picture, np.array([0, 7, 2], np.uint8)[labels])
-    query_picture, truth = two_things(red=100, blue=20)
+    query_picture, ground_truth = two_things(red=100, blue=20)
     query = session.add("q", encoded(query_picture), "query")
     settle(worker, session)
     found = session.labels(query)
     assert set(np.unique(found)) == {0, 2, 7}
-    assert iou(found == 7, truth == 1) > 0.7
-    assert iou(found == 2, truth == 2) > 0.7
+    assert iou(found == 7, ground_truth == 1) > 0.7
+    assert iou(found == 2, ground_truth == 2) > 0.7
     assert query.result.values == (7, 2)  # 9 has no support
 
 
@@ -89,7 +89,7 @@ def test_a_support_that_cannot_be_used_says_why_and_others_go_on(worker, session
     speck = np.zeros_like(MASK)
     speck[0, 0] = True
     bad = add_support(session, labels=speck)
-    query, truth = add_query(session)
+    query, ground_truth = add_query(session)
     worker.refresh(session)
     deadline = time.monotonic() + 10
     while query.problem is None:
@@ -100,7 +100,7 @@ def test_a_support_that_cannot_be_used_says_why_and_others_go_on(worker, session
     add_support(session)
     settle(worker, session)
     assert query.problem is None
-    assert iou(session.labels(query) == 1, truth) > 0.8
+    assert iou(session.labels(query) == 1, ground_truth) > 0.8
 
 
 def test_supports_are_read_once_for_each_drawing(session, monkeypatch):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from kshot.models.losses import KAPPA, dice, losses, shannon
-from kshot.types import IGNORE, Prediction
+from kshot.types import IGNORE_INDEX, Prediction
 
 ALL_KNOWN = torch.zeros(1, 4, 4, dtype=torch.long)
 
@@ -73,7 +73,7 @@ def test_a_step_that_is_the_answer_counts_once():
 def test_ignored_pixels_have_no_gradient():
     logits = torch.randn(1, 2, 4, 4, requires_grad=True)
     target = torch.zeros(1, 4, 4, dtype=torch.long)
-    target[0, 1] = IGNORE
+    target[0, 1] = IGNORE_INDEX
     for name, term in losses(Prediction(final=logits * 1, combined=logits), target).items():
         (gradient,) = torch.autograd.grad(term, logits, retain_graph=True)
         assert (gradient[0, :, 1] == 0).all(), name
@@ -83,8 +83,8 @@ def test_ignored_pixels_have_no_gradient():
 def test_an_episode_counts_the_same_however_many_of_its_pixels_are_known():
     """So that it does not matter which episodes share a batch, or a process."""
     logits, masks = torch.randn(3, 2, 8, 8), torch.randint(0, 2, (3, 8, 8))
-    masks[0, :7] = IGNORE
-    masks[2] = IGNORE
+    masks[0, :7] = IGNORE_INDEX
+    masks[2] = IGNORE_INDEX
     for name in ("final", "combined"):
 
         def loss(part, name=name):

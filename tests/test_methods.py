@@ -219,7 +219,7 @@ def test_a_sharpened_mask_by_hand():
 def test_the_second_pass_sharpens_its_mask_where_the_model_says_so():
     method, query, support = two_pass_and_features()
     as_in_the_paper = method.match(query, support)
-    method.sharpened = True
+    method.sharpen_mask = True
     prediction = method.match(query, support)
     torch.testing.assert_close(prediction.combined, as_in_the_paper.combined)
     expected = method.match_query_to_itself(query, [sharpen(prediction.combined.softmax(1)[:, 1:])])[0]

@@ -7,12 +7,12 @@ from kshot.evaluation.metrics import NUM_RESAMPLES, Counts, bootstrap, count_pix
 
 
 def random_case(random):
-    """A prediction and a truth; often empty, full, or full of 255."""
+    """A prediction and a ground truth; often empty, full, or full of 255."""
     height, width = random.integers(1, 12, 2)
     prediction = random.random((height, width)) < random.choice([0, 0.2, 0.5, 1])
-    truth = (random.random((height, width)) < random.choice([0, 0.3, 1])).astype(np.uint8)
-    truth[random.random((height, width)) < random.choice([0, 0.2, 0.9])] = 255
-    return prediction, truth
+    ground_truth = (random.random((height, width)) < random.choice([0, 0.3, 1])).astype(np.uint8)
+    ground_truth[random.random((height, width)) < random.choice([0, 0.2, 0.9])] = 255
+    return prediction, ground_truth
 
 
 def test_iou_is_torchmetrics_on_a_thousand_cases():
@@ -20,15 +20,15 @@ def test_iou_is_torchmetrics_on_a_thousand_cases():
     cases = [random_case(random) for _ in range(1000)]
     assert sum(not p.any() for p, _ in cases) > 100
     assert sum(not (t == 1).any() for _, t in cases) > 100
-    for prediction, truth in cases:
+    for prediction, ground_truth in cases:
         foreground = BinaryJaccardIndex(ignore_index=255, zero_division=0)
         background = BinaryJaccardIndex(ignore_index=255, zero_division=0)
-        flipped = np.where(truth == 255, 255, 1 - truth)
+        flipped = np.where(ground_truth == 255, 255, 1 - ground_truth)
         expected = (
-            foreground(torch.tensor(prediction), torch.tensor(truth, dtype=torch.long)),
+            foreground(torch.tensor(prediction), torch.tensor(ground_truth, dtype=torch.long)),
             background(torch.tensor(~prediction), torch.tensor(flipped, dtype=torch.long)),
         )
-        counts = np.array([count_pixels(prediction, truth)])
+        counts = np.array([count_pixels(prediction, ground_truth)])
         scores = score(counts, np.array([0]), [0])
         assert scores.miou == pytest.approx(float(expected[0]), abs=1e-6)
         assert scores.fb_iou == pytest.approx(float(sum(expected)) / 2, abs=1e-6)
@@ -38,8 +38,8 @@ def test_sums_over_episodes_are_torchmetrics_too():
     random = np.random.default_rng(1)
     cases = [(int(random.integers(0, 3)), *random_case(random)) for _ in range(200)]
     oracles = {c: BinaryJaccardIndex(ignore_index=255, zero_division=0) for c in range(4)}
-    for c, prediction, truth in cases:
-        oracles[c].update(torch.tensor(prediction), torch.tensor(truth, dtype=torch.long))
+    for c, prediction, ground_truth in cases:
+        oracles[c].update(torch.tensor(prediction), torch.tensor(ground_truth, dtype=torch.long))
     counts = np.array([count_pixels(p, t) for _, p, t in cases])
     scores = score(counts, np.array([c for c, _, _ in cases]), range(4))
     for c in range(3):
@@ -50,8 +50,8 @@ def test_sums_over_episodes_are_torchmetrics_too():
 
 def test_a_hand_calculation():
     prediction = np.array([[True, True, False, True]])
-    truth = np.array([[1, 0, 1, 255]], dtype=np.uint8)
-    assert count_pixels(prediction, truth) == Counts(1, 3, 0, 2)
+    ground_truth = np.array([[1, 0, 1, 255]], dtype=np.uint8)
+    assert count_pixels(prediction, ground_truth) == Counts(1, 3, 0, 2)
     two = np.array([[1, 3, 0, 2], [4, 5, 5, 6]])
     scores = score(two, np.array([0, 1]), [0, 1])
     assert scores.miou == pytest.approx((1 / 3 + 4 / 5) / 2)
@@ -78,12 +78,12 @@ def test_the_bootstrap_keeps_classes_and_covers_the_score():
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
-    truth = score(random_counts(200_000, seed=1), np.zeros(200_000, dtype=int), [0]).miou
+    ground_truth = score(random_counts(200_000, seed=1), np.zeros(200_000, dtype=int), [0]).miou
     covered = 0
     for seed in range(200):
         counts = random_counts(100, seed=seed + 2)
         low, high = interval(bootstrap(counts, np.zeros(100, dtype=int), [0], seed=seed)[:, 0])
-        covered += low <= truth <= high
+        covered += low <= ground_truth <= high
     assert 180 <= covered <= 199  # 95 % of 200 is 190
 
 

@@ -115,7 +115,7 @@ def test_gradients_are_the_plain_computations(naive, method):
     torch.manual_seed(1)
     size = (97, 129)
     query, images, masks = draw_episodes(2, 1, size, two_blobs)
-    truth = torch.randint(0, 2, (2, *size))
+    ground_truth = torch.randint(0, 2, (2, *size))
     episode_class = torch.tensor([1, NUM_BASE_CLASSES - 1])
     plain, maps = naive.Naive(method), []
     for backbone in (method.cls_backbone, method.matcher.sem_backbone):
@@ -129,7 +129,7 @@ def test_gradients_are_the_plain_computations(naive, method):
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
     gradients = []
     for prediction in (found, one):
-        total = sum(losses(prediction, truth).values())
+        total = sum(losses(prediction, ground_truth).values())
         gradients.append(torch.autograd.grad(total, list(learned.values())))
     method.eval()
     for name, ours, theirs in zip(learned, *gradients, strict=True):

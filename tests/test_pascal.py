@@ -12,9 +12,9 @@ PAIRS = [("2007_000001", 0), ("2007_000001", 4), ("2007_000002", 4)]
 def test_truth_is_one_class_and_255_where_nobody_knows(tmp_path, below):
     dataset = Pascal(write_pascal(tmp_path, PAIRS) / below)
     _, labels = coloured_scene([0, 4])
-    truth = dataset.truth("2007_000001", 4)
-    assert (truth[:, 0] == 255).all()
-    np.testing.assert_array_equal(truth[:, 1:] == 1, labels[:, 1:] == 5)
+    ground_truth = dataset.ground_truth("2007_000001", 4)
+    assert (ground_truth[:, 0] == 255).all()
+    np.testing.assert_array_equal(ground_truth[:, 1:] == 1, labels[:, 1:] == 5)
     assert dataset.image_path("2007_000002").exists()
 
 

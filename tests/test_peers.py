@@ -9,13 +9,13 @@ from benchmarks.peers import ForestPeer, LogisticPeer, grid_samples
 def disc(left, top, width=120, height=100, seed=0):
     """Draw a bright disc on dark noise; give the image and its ground truth, with an unknown border."""
     pixels = np.random.default_rng(seed).integers(0, 60, (height, width, 3), dtype=np.uint8)
-    image, truth = Image.fromarray(pixels), Image.new("L", (width, height))
+    image, ground_truth = Image.fromarray(pixels), Image.new("L", (width, height))
     box = (left, top, left + 50, top + 50)
     ImageDraw.Draw(image).ellipse(box, fill=(230, 230, 220))
-    ImageDraw.Draw(truth).ellipse(box, fill=1)
-    truth = np.array(truth)
-    truth[:2] = 255
-    return image, truth
+    ImageDraw.Draw(ground_truth).ellipse(box, fill=1)
+    ground_truth = np.array(ground_truth)
+    ground_truth[:2] = 255
+    return image, ground_truth
 
 
 PEERS = {"logistic": lambda: LogisticPeer(tiny_backbone(), 257), "forest": ForestPeer}
@@ -27,11 +27,11 @@ def test_a_bright_disc_is_found(name, shots):
     peer = PEERS[name]()
     supports = [disc(10 + 20 * n, 15, seed=n) for n in range(shots)]
     encoded = [peer.encode(image, as_query=False) for image, _ in supports]
-    fitted = peer.fit(encoded, [truth for _, truth in supports])
-    query, truth = disc(40, 30, width=140, seed=9)
-    mask, probability = peer.predict(fitted, peer.encode(query, as_query=True), truth.shape)
-    assert iou(mask, truth == 1) > 0.8
-    assert (probability.shape, probability.dtype) == (truth.shape, np.float32)
+    fitted = peer.fit(encoded, [ground_truth for _, ground_truth in supports])
+    query, ground_truth = disc(40, 30, width=140, seed=9)
+    mask, probability = peer.predict(fitted, peer.encode(query, as_query=True), ground_truth.shape)
+    assert iou(mask, ground_truth == 1) > 0.8
+    assert (probability.shape, probability.dtype) == (ground_truth.shape, np.float32)
     assert 0 <= probability.min() <= probability.max() <= 1
     np.testing.assert_array_equal(mask, probability > 0.5)
 
@@ -39,9 +39,9 @@ def test_a_bright_disc_is_found(name, shots):
 @pytest.mark.parametrize("name", PEERS)
 def test_a_support_set_of_one_class_gives_that_class(name):
     peer = PEERS[name]()
-    image, truth = disc(10, 10)
+    image, ground_truth = disc(10, 10)
     encoded = peer.encode(image, as_query=True)
-    mask, _ = peer.predict(peer.fit([encoded], [np.ones_like(truth)]), encoded, truth.shape)
+    mask, _ = peer.predict(peer.fit([encoded], [np.ones_like(ground_truth)]), encoded, ground_truth.shape)
     assert mask.all()
 
 

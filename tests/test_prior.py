@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.models.hypercorrelation import describe
+from kshot.models.hypercorrelation import normalize_features
 from kshot.models.prior import NEAREST_FROM, NUM_MAPS, SCALE, support_prior
 from kshot.types import Support
 
@@ -16,7 +16,7 @@ def test_likenesses_are_those_of_loops():
     torch.manual_seed(0)
     query, support = random_pyramid(2, dtype=torch.float64), random_pyramid(2, dtype=torch.float64)
     masks = torch.rand(2, 3, 18, 20, dtype=torch.float64)
-    found = support_prior(describe(query), describe(support), masks, (9, 10))
+    found = support_prior(normalize_features(query), normalize_features(support), masks, (9, 10))
     assert found.shape == (6, NUM_MAPS, 9, 10)
     for image, mask in product(range(2), range(3)):
         expected = []
@@ -50,7 +50,7 @@ def by_nearest(ours, theirs, weights):
 def test_a_mask_that_leaves_nothing_gives_zeros_and_soft_masks_learn():
     query, support = random_pyramid(1), random_pyramid(1)
     masks = torch.zeros(1, 1, 9, 10, requires_grad=True)
-    found = support_prior(describe(query), describe(support), masks, (9, 10))
+    found = support_prior(normalize_features(query), normalize_features(support), masks, (9, 10))
     assert (found[:, [0, 2, 4, 6, 8]] == 0).all()
     found.sum().backward()
     assert masks.grad.isfinite().all()

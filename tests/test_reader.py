@@ -9,9 +9,9 @@ from make_annotations import (
     TOOLS,
     coco_content,
     cvat_text,
+    ground_truths,
     label_studio_content,
     labelme_content,
-    truths,
     write_annotated,
 )
 from make_data import iou, two_things
@@ -32,13 +32,13 @@ def test_every_tools_annotations_are_the_same_masks(tmp_path, tool):
     np.testing.assert_array_equal(np.asarray(read_image(source)), np.asarray(two_things()[0]))
     assert set(masks) == set(order)
     is_drawn = tool in ("coco", "cvat", "label-studio", "labelme", "labelme-embedded")
-    for name, truth in truths().items():
+    for name, ground_truth in ground_truths().items():
         found = masks[names[name]]
-        assert (found.dtype, found.shape) == (bool, truth.shape)
+        assert (found.dtype, found.shape) == (bool, ground_truth.shape)
         if is_drawn and name == "disc":
-            assert iou(found, truth) > 0.97  # PIL's circle and a polygon differ along the edge
+            assert iou(found, ground_truth) > 0.97  # PIL's circle and a polygon differ along the edge
         else:
-            np.testing.assert_array_equal(found, truth)
+            np.testing.assert_array_equal(found, ground_truth)
 
 
 @pytest.mark.parametrize("tool", ["coco", "cvat", "label-studio", "labelme"])

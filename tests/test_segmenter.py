@@ -24,12 +24,12 @@ def pretrained():
 
 def test_the_shipped_model_finds_the_disc_in_another_scene(pretrained):
     support, mask = scene(left=10)
-    query, truth = scene(left=60, seed=1)
+    query, ground_truth = scene(left=60, seed=1)
     fitted = pretrained.fit(support, mask)
-    assert iou(fitted.predict(query), truth) > 0.7
+    assert iou(fitted.predict(query), ground_truth) > 0.7
     probability = fitted.predict_proba(query)
-    assert probability[truth].mean() > 0.8
-    assert probability[~truth].mean() < 0.2
+    assert probability[ground_truth].mean() > 0.8
+    assert probability[~ground_truth].mean() < 0.2
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -150,17 +150,17 @@ def test_devices():
 
 def test_several_classes_are_told_apart(pretrained):
     picture, labels = two_things()
-    query, truth = two_things(red=120, blue=30, seed=1)
+    query, ground_truth = two_things(red=120, blue=30, seed=1)
     fitted = pretrained.fit({"disc": [(picture, labels == 1)], "square": [(picture, labels == 2)]})
     assert isinstance(fitted, LabelSegmenter)
     assert fitted.class_names == ("disc", "square")
     found = fitted.predict(query)
     assert found.dtype == np.uint8
     for label in (1, 2):
-        assert iou(found == label, truth == label) > 0.5
+        assert iou(found == label, ground_truth == label) > 0.5
     probability = fitted.predict_proba(query)
-    assert probability.shape == (2, *truth.shape)
-    assert probability[0][truth == 1].mean() > 0.7 > 0.4 > probability[0][truth == 2].mean()
+    assert probability.shape == (2, *ground_truth.shape)
+    assert probability[0][ground_truth == 1].mean() > 0.7 > 0.4 > probability[0][ground_truth == 2].mean()
     # One class is what it is without the other.
     alone = pretrained.fit(picture, labels == 1).explain(query)
     np.testing.assert_array_equal(fitted.explain(query).classes["disc"].fused, alone.fused)
@@ -242,14 +242,14 @@ def lone_square(seed):
 
 def test_an_empty_mask_beside_another_says_what_is_not_meant(pretrained):
     picture, labels = two_things()
-    query, truth = two_things(red=120, blue=30, seed=1)
+    query, ground_truth = two_things(red=120, blue=30, seed=1)
     negative = lone_square(seed=2)
     alone = pretrained.fit(picture, labels == 1)
     told = pretrained.fit([negative[0], picture], [negative[1], labels == 1])
     assert (len(told.supports), len(told.negatives)) == (1, 1)
     before, after = alone.predict_proba(query), told.predict_proba(query)
-    assert after[truth == 2].mean() < 0.7 * before[truth == 2].mean()
-    assert iou(told.predict(query), truth == 1) > 0.7
+    assert after[ground_truth == 2].mean() < 0.7 * before[ground_truth == 2].mean()
+    assert iou(told.predict(query), ground_truth == 1) > 0.7
     assert (after <= before + 1e-6).all()  # one more background can only take away
     by_name = pretrained.fit({"disc": [(picture, labels == 1), negative]})
     np.testing.assert_array_equal(by_name.explain(query).classes["disc"].fused, after)

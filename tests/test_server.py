@@ -47,8 +47,8 @@ def pixels(answer):
 
 
 def query(left=60):
-    picture, truth = scene(left=left, seed=left)
-    return {"photo": (f"{left}.png", encoded(picture))}, truth
+    picture, ground_truth = scene(left=left, seed=left)
+    return {"photo": (f"{left}.png", encoded(picture))}, ground_truth
 
 
 def settled(client, path):
@@ -63,18 +63,18 @@ def settled(client, path):
 
 def test_three_requests_segment_a_photograph(client, path):
     assert client.post(f"{path}/supports", files=SUPPORT).status_code == 201
-    files, truth = query()
+    files, ground_truth = query()
     answer = client.post(f"{path}/segment", files=files)
     found = pixels(answer)
     assert answer.headers["content-type"] == "image/png"
     assert set(np.unique(found)) == {0, 255}
-    assert iou(found > 0, truth) > 0.8
+    assert iou(found > 0, ground_truth) > 0.8
     assert 0 < float(answer.headers["x-confidence"]) <= 1
     assert [one["name"] for one in client.get(path).json()["photographs"]] == ["cup.png"]  # it is forgotten
 
 
 def test_a_query_is_answered_corrected_and_everything_is_segmented_again(client, path):
-    files, truth = query(60)
+    files, ground_truth = query(60)
     first = client.post(f"{path}/queries", files=files).json()
     assert first["status"] == "waiting"
     support = client.post(f"{path}/supports", files=SUPPORT).json()
@@ -84,11 +84,11 @@ def test_a_query_is_answered_corrected_and_everything_is_segmented_again(client,
     assert (one["status"], one["steps"], one["is_stale"]) == ("done", ["probability"], False)
     assert 0 < one["confidence"] <= 1
     place = f"{path}/photographs/{one['id']}"
-    assert iou(pixels(client.get(f"{place}/labels.png")) == 1, truth) > 0.8
-    drawn = encoded(mask_picture(~truth))
+    assert iou(pixels(client.get(f"{place}/labels.png")) == 1, ground_truth) > 0.8
+    drawn = encoded(mask_picture(~ground_truth))
     corrected = client.put(f"{place}/labels.png", content=drawn).json()
     assert (corrected["status"], corrected["role"]) == ("labelled", "query")
-    np.testing.assert_array_equal(pixels(client.get(f"{place}/mask.png")) > 0, ~truth)
+    np.testing.assert_array_equal(pixels(client.get(f"{place}/mask.png")) > 0, ~ground_truth)
     _, one, again = settled_photographs(client, path)
     assert again["status"] == "done"
     assert again["stamp"] != other["stamp"]
@@ -164,10 +164,10 @@ def test_several_classes(client, path):
     picture, labels = two_things()
     files = {"photo": ("t.png", encoded(picture)), "mask": ("l.png", encoded(label_picture(labels)))}
     assert client.post(f"{path}/supports", files=files).status_code == 201
-    query_picture, truth = two_things(red=100, blue=20)
+    query_picture, ground_truth = two_things(red=100, blue=20)
     found = pixels(client.post(f"{path}/segment", files={"photo": ("q.png", encoded(query_picture))}))
-    assert iou(found == 1, truth == 1) > 0.7
-    assert iou(found == 2, truth == 2) > 0.7
+    assert iou(found == 1, ground_truth == 1) > 0.7
+    assert iou(found == 2, ground_truth == 2) > 0.7
     for bad in ([], [{"value": 0, "name": "a", "colour": "#ffffff"}], [{**classes[0], "colour": "red"}]):
         assert client.put(f"{path}/classes", json=bad).status_code == 422
 

@@ -69,7 +69,7 @@ def test_hidden_classes_are_never_labelled_nor_cut_up(photographs):
     assert len(with_bird) == 1
     assert with_bird[0] not in photographs.names
     dog = next(c for c in voc.classes_in(with_bird[0]) if c != NOVEL[0])
-    bird = voc.truth(with_bird[0], NOVEL[0]) == 1
+    bird = voc.ground_truth(with_bird[0], NOVEL[0]) == 1
     assert (photographs.mask(with_bird[0], dog)[bird] == 255).all()
 
 

@@ -55,10 +55,12 @@ def test_pixels_are_counted_as_by_hand(sets):
     scores = evaluate_suite(Spy(), sets, drawn)
     assert [score.episode for score in scores] == list(drawn.episodes)
     for score in scores:
-        truth = sets[0].dataset.truth(score.episode.episode.query, score.episode.episode.class_id) == 1
-        assert score.counts.intersection == truth[:, :24].sum()
-        assert score.counts.union == 36 * 24 + truth[:, 24:].sum()
-        assert score.share == truth.mean()
+        ground_truth = (
+            sets[0].dataset.ground_truth(score.episode.episode.query, score.episode.episode.class_id) == 1
+        )
+        assert score.counts.intersection == ground_truth[:, :24].sum()
+        assert score.counts.union == 36 * 24 + ground_truth[:, 24:].sum()
+        assert score.share == ground_truth.mean()
 
 
 def test_images_are_encoded_once_a_set_and_draws_fitted_once(sets):
@@ -94,9 +96,11 @@ def test_a_model_gives_mask_and_probability_of_the_image(sets):
     runner, data = SegmenterRunner(colour_segmenter()), sets[0].dataset
     image = read_image(data.image_path("im0"))
     encoded = runner.encode(image, as_query=True)
-    mask, probability = runner.predict(runner.fit([encoded], [data.truth("im0", 0)]), encoded, (36, 48))
+    mask, probability = runner.predict(
+        runner.fit([encoded], [data.ground_truth("im0", 0)]), encoded, (36, 48)
+    )
     assert (mask.shape, mask.dtype, probability.shape, probability.dtype) == ((36, 48), bool, (36, 48), "f4")
-    assert (mask == (data.truth("im0", 0) == 1)).mean() > 0.9
+    assert (mask == (data.ground_truth("im0", 0) == 1)).mean() > 0.9
 
 
 def test_missing_images_and_sets_are_named_before_anything_runs(sets):

@@ -14,13 +14,13 @@ from kshot.io.overlays import label_picture, mask_picture
 @pytest.fixture
 def queries(tmp_path):
     """Two photographs to segment, with the masks of their red discs."""
-    truths = {}
+    ground_truths = {}
     for name, (red, blue) in {"one": (100, 20), "deep/two": (20, 120)}.items():
         picture, labels = two_things(red, blue, seed=red)
         (tmp_path / "queries" / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(tmp_path / "queries" / f"{name}.png")
-        truths[name] = labels
-    return truths
+        ground_truths[name] = labels
+    return ground_truths
 
 
 def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tmp_path, queries, capsys):

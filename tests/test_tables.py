@@ -185,7 +185,7 @@ def test_other_benchmarks_splits_and_shots_stay_outside():
         {"fit": "pad"},
         {"rule": "balanced"},
         {"method": "hsnet"},
-        {"method": "hsnet", "matched_by": "both"},
+        {"method": "hsnet", "backbones": "both"},
         {"method": "two-pass"},
         {"mask_position": "before"},
         {"backbone": "efficientnet_lite0"},
@@ -266,7 +266,7 @@ def test_the_ablation():
         make_result(1, 5, miou=0.61, method="two-pass", base_classes=("cat",)),
         make_result(0, miou=0.1),
         *(
-            make_result(0, miou=m, method="hsnet", matched_by=b)
+            make_result(0, miou=m, method="hsnet", backbones=b)
             for m, b in ((0.2, "cls"), (0.3, "sem"), (0.4, "both"))
         ),
     ]
@@ -382,7 +382,7 @@ def test_methods_stand_side_by_side_with_paired_differences():
     results = [
         scored("two-pass", (base + 12).tolist(), name="a"),
         scored("two-pass", (base + 8).tolist(), name="b"),
-        scored("hsnet", base.tolist(), matched_by="sem"),
+        scored("hsnet", base.tolist(), backbones="sem"),
         scored("hsnet", random.permutation(base).tolist()),
     ]
     table = ablation_table(results)

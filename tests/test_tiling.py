@@ -81,8 +81,10 @@ def models():
 
 def test_small_things_are_found_better_in_tiles(models):
     picture, mask = wide_scene([80])
-    query, truth = wide_scene([30, 200, 370, 470, 660], seed=1)
-    found = {tile: iou(model.fit(picture, mask).predict(query), truth) for tile, model in models.items()}
+    query, ground_truth = wide_scene([30, 200, 370, 470, 660], seed=1)
+    found = {
+        tile: iou(model.fit(picture, mask).predict(query), ground_truth) for tile, model in models.items()
+    }
     assert found[90] > found[None] + 0.2
 
 
@@ -91,8 +93,8 @@ def test_no_seam_is_seen(models):
     model = models[90].fit(*wide_scene([80]))
     probability = {}
     for place in range(200, 290, 6):
-        query, truth = wide_scene([place], seed=2)
-        probability[place] = float(model.predict_proba(query)[truth].mean())
+        query, ground_truth = wide_scene([place], seed=2)
+        probability[place] = float(model.predict_proba(query)[ground_truth].mean())
     assert min(probability.values()) > 0.75
 
 

@@ -154,7 +154,7 @@ def learned_when_scored(look, first, second, files, out, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "matched_by", "losses"),
+    ("method", "backbones", "losses"),
     [
         ("hsnet", "cls", {"final"}),
         ("hsnet", "sem", {"final"}),
@@ -162,11 +162,9 @@ def learned_when_scored(look, first, second, files, out, monkeypatch):
         ("two-pass", "cls", {"cls", "sem", "combined", "second", "final"}),
     ],
 )
-def test_every_method_trains_and_its_run_is_a_model(
-    files, tmp_path, base_learner, method, matched_by, losses
-):
-    config = TRAIN.model_copy(update={"method": method, "matched_by": matched_by})
-    needed = None if (method, matched_by) == ("hsnet", "cls") else base_learner
+def test_every_method_trains_and_its_run_is_a_model(files, tmp_path, base_learner, method, backbones, losses):
+    config = TRAIN.model_copy(update={"method": method, "backbones": backbones})
+    needed = None if (method, backbones) == ("hsnet", "cls") else base_learner
     run = train_tiny(files, tmp_path / "run", config, needed)
     logged = losses_of(run)
     assert set(logged[0]) == losses
@@ -261,7 +259,7 @@ def test_a_training_can_start_from_another_models_meta_learner(files, tmp_path, 
 
 
 def test_an_hsnet_becomes_the_first_part_of_a_two_pass(files, tmp_path, base_learner):
-    short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True, "ema": None}
+    short = {"sizes": (SizeStage(steps=2, image_size=65),), "center_features": True, "ema": None}
     first = train_tiny(files, tmp_path / "first", TRAIN.model_copy(update=short | {"method": "hsnet"}))
     still = TRAIN.model_copy(update=short | {"lr": 0.0, "seed": 5})
     second = train_tiny(files, tmp_path / "second", still, base_learner, start_from=first)
@@ -276,7 +274,7 @@ def test_an_hsnet_becomes_the_first_part_of_a_two_pass(files, tmp_path, base_lea
 
 
 def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(files, tmp_path, base_learner):
-    short = {"sizes": (SizeStage(steps=2, image_size=65),), "centred": True}
+    short = {"sizes": (SizeStage(steps=2, image_size=65),), "center_features": True}
     run = train_tiny(files, tmp_path / "run", TRAIN.model_copy(update=short), base_learner)
     segmenter = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
     matcher = segmenter.method.matcher
@@ -363,16 +361,16 @@ def test_a_base_learner_goes_on_from_another_one(files, tmp_path, base_learner):
 
 def test_a_training_that_starts_from_a_sharpened_model_sharpens(files, tmp_path, base_learner):
     short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),)})
-    sharpened = short.model_copy(update={"sharpened": True})
+    sharpened = short.model_copy(update={"sharpen_mask": True})
     run = train_tiny(files, tmp_path / "run", sharpened, base_learner)
     first = Segmenter.from_pretrained(run, backbone_weights=files[1], device="cpu")
-    assert first.config.sharpened
-    assert first.method.sharpened
+    assert first.config.sharpen_mask
+    assert first.method.sharpen_mask
     assert "soft mask is sharpened" in card_of(run)
     for given, expected in ((None, True), (False, False)):
-        config = short.model_copy(update={"sharpened": given})
+        config = short.model_copy(update={"sharpen_mask": given})
         on = train_tiny(files, tmp_path / str(given), config, base_learner, start_from=run)
-        assert read_config(on / "config.json").sharpened is expected
+        assert read_config(on / "config.json").sharpen_mask is expected
         assert ("soft mask is sharpened" in card_of(on)) is expected
 
 
@@ -384,7 +382,7 @@ def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_l
         pretrain(config, Pascal(files[0]), others[-1], CPU, backbone_weights=files[1])
         about, _ = load_base_learner(others[-1])
         assert set(about.base_classes) == set(known) - set(left_out)
-    short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),), "centred": True})
+    short = TRAIN.model_copy(update={"sizes": (SizeStage(steps=2, image_size=65),), "center_features": True})
     run = train_tiny(files, tmp_path / "run", short, base_learner, others=others)
     recipe = json.loads((run / "recipe.json").read_text())
     digests = [state_sha256(read_state(one / "model.safetensors")) for one in (base_learner, *others)]

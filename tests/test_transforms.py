@@ -25,14 +25,14 @@ def test_pad_keeps_the_aspect_and_fills_with_the_mean():
 
 @pytest.mark.parametrize("fit", ["squash", "pad"])
 def test_truth_is_taken_by_nearest_neighbour_with_the_padding_unknown(fit):
-    truth = np.random.default_rng(0).choice(np.array([0, 1, 255], dtype=np.uint8), (30, 60))
-    framed = Frame(40, fit).truth(truth)
+    ground_truth = np.random.default_rng(0).choice(np.array([0, 1, 255], dtype=np.uint8), (30, 60))
+    framed = Frame(40, fit).ground_truth(ground_truth)
     height = 40 if fit == "squash" else 20
     for y in range(height):
         for x in range(40):
-            assert framed[y, x] == truth[y * 30 // height, x * 60 // 40]
+            assert framed[y, x] == ground_truth[y * 30 // height, x * 60 // 40]
     assert (framed[height:] == 255).all()
-    mask = Frame(40, fit).support_mask(truth)
+    mask = Frame(40, fit).support_mask(ground_truth)
     np.testing.assert_array_equal(mask[0, 0] == 1, framed == 1)
     assert mask.shape == (1, 1, 40, 40)
 

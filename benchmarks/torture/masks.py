@@ -12,7 +12,7 @@ from benchmarks.torture.rows import Found, Row
 from kshot.errors import MaskError
 from kshot.io.images import read_label_map, read_mask
 from kshot.models.losses import losses
-from kshot.types import IGNORE, Prediction
+from kshot.types import IGNORE_INDEX, Prediction
 
 Values = NDArray[Any]
 Size = tuple[int, int]
@@ -87,7 +87,7 @@ def ignored_pixels(folder: Path, count: int = 100) -> Found:
     for _ in range(count):
         target = torch.randint(0, 2, (2, 12, 12))
         ignored = torch.rand(2, 12, 12) < 0.3
-        target[ignored] = IGNORE
+        target[ignored] = IGNORE_INDEX
         steps = {name: torch.randn(2, 2, 12, 12, requires_grad=True) for name in nonzero}
         sum(losses(Prediction(**steps), target).values()).backward()
         for name, logits in steps.items():
@@ -103,7 +103,7 @@ def _expected_mask(drawn: Drawn, size: Size) -> dict[str, Values] | None:
     if drawn.values is None or drawn.values.shape != size:
         return None
     values = set(np.unique(drawn.values).tolist()) - {0}
-    objects = values if values == {IGNORE} else values - {IGNORE}
+    objects = values if values == {IGNORE_INDEX} else values - {IGNORE_INDEX}
     return {"object": drawn.values == objects.pop()} if len(objects) == 1 else None
 
 
@@ -111,7 +111,7 @@ def _expected_labels(drawn: Drawn, size: Size) -> dict[str, Values] | None:
     """Do as the README says of masks of several classes; None is an error."""
     if drawn.values is None or drawn.values.shape != size:
         return None
-    if set(np.unique(drawn.values).tolist()) - {0, IGNORE, *CLASSES.values()}:
+    if set(np.unique(drawn.values).tolist()) - {0, IGNORE_INDEX, *CLASSES.values()}:
         return None
     masks = {name: drawn.values == value for name, value in CLASSES.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}

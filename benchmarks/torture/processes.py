@@ -248,7 +248,7 @@ def no_numbers(folder: Path) -> Found:
     """Train on features that are no numbers: of one photograph, which few steps show; and of all."""
     material = write_material(folder, count=40)
     whole, one, two, all_broken = (folder / name for name in ("whole", "one", "two", "all"))
-    options = ("--method", "hsnet", "--not-centred", "--batch", "2")
+    options = ("--method", "hsnet", "--no-center-features", "--batch", "2")
     commands = {out: material.train(out, *options, steps=12) for out in (whole, one, two, all_broken)}
     _finish([*KSHOT, *commands[whole]], folder)
     shown = _shown(whole)

@@ -26,7 +26,7 @@ from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.hub import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
 from kshot.methods.prototype import Prototype
 from kshot.methods.tiling import Box, FloatMap, Window, around, blend, check_tile, cut, tile_for
-from kshot.types import IGNORE, Method, Segmentation, Support
+from kshot.types import IGNORE_INDEX, Method, Segmentation, Support
 
 LabelMap = NDArray[np.uint8]
 
@@ -36,7 +36,7 @@ LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
 ReadPart = Callable[[Box], tuple[Image.Image, NDArray[np.bool_] | None]]
 """Reads a part of an image: the picture, and where it shows anything, (height, width); None: everywhere."""
 
-MAX_CLASSES = IGNORE - 1
+MAX_CLASSES = IGNORE_INDEX - 1
 """Of a label map, where 0 is the background and 255 means "ignore"."""
 
 

@@ -1,7 +1,7 @@
 """How a protocol brings a photograph into the network's square, and the answer back out.
 
 `squash` (HSNet) ignores the aspect. `pad` (PFENet, BAM) keeps it: the longer side fills the square, and the
-rest below or to the right is ImageNet's mean colour in the image and 255 in the truth.
+rest below or to the right is ImageNet's mean colour in the image and 255 in the ground truth.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_maps import Truth
-from kshot.types import IGNORE
+from kshot.annotations.label_maps import GroundTruth
+from kshot.types import IGNORE_INDEX
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -35,17 +35,17 @@ class Frame:
         canvas[..., :height, :width] = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
         return canvas
 
-    def truth(self, truth: Truth) -> Truth:
-        """Fit a truth (H, W) by nearest neighbour: (size, size), 255 where there is no image."""
-        inner = self._inner(*truth.shape)
-        nearest = F.interpolate(torch.from_numpy(truth)[None, None].float(), inner, mode="nearest")
-        canvas = np.full((self.size, self.size), IGNORE, dtype=np.uint8)
+    def ground_truth(self, ground_truth: GroundTruth) -> GroundTruth:
+        """Fit a ground truth (H, W) by nearest neighbour: (size, size), 255 where there is no image."""
+        inner = self._inner(*ground_truth.shape)
+        nearest = F.interpolate(torch.from_numpy(ground_truth)[None, None].float(), inner, mode="nearest")
+        canvas = np.full((self.size, self.size), IGNORE_INDEX, dtype=np.uint8)
         canvas[: inner[0], : inner[1]] = nearest[0, 0].numpy()
         return canvas
 
-    def support_mask(self, truth: Truth) -> Tensor:
-        """Fit a support's truth: (1, 1, size, size), 1 on the object and 0 elsewhere."""
-        return torch.from_numpy(self.truth(truth) == 1).float()[None, None]
+    def support_mask(self, ground_truth: GroundTruth) -> Tensor:
+        """Fit a support's ground_truth: (1, 1, size, size), 1 on the object and 0 elsewhere."""
+        return torch.from_numpy(self.ground_truth(ground_truth) == 1).float()[None, None]
 
     def answer_size(self, height: int, width: int) -> tuple[int, int]:
         """Say how large a method's answer must be, so that its top left part is the photograph."""

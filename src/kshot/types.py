@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-IGNORE = 255
+IGNORE_INDEX = 255
 """Mask value of pixels that are neither foreground nor background (object borders in VOC)."""
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import Truth, pick_class, read_bright_mask, read_index_mask, values_in
+from kshot.annotations.label_maps import GroundTruth, pick_class, read_bright_mask, read_index_mask, values_in
 from kshot.annotations.labelled_images import Annotations, Photograph, Shape, gather
 from kshot.annotations.rasterize import Mask, Size
 from kshot.annotations.voc import PASCAL_CLASSES
 from kshot.errors import DataError, MaskError
 from kshot.io.image_files import opened
 from kshot.io.images import IMAGE_SUFFIXES
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
 """VOC's photographs, and its masks: with SBD's where they are, else its own."""
@@ -50,7 +50,7 @@ class MaskFolders:
         inside = self.masks / self.class_names[class_id] if self.folders else self.masks
         return inside / f"{name}.png"
 
-    def truth(self, name: str, class_id: int) -> Truth:
+    def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Read where a class is in a photograph."""
         path = self.mask_path(name, class_id)
         if self.folders or self._is_one_object:
@@ -61,16 +61,16 @@ class MaskFolders:
         """Give the ids of the classes in a photograph; none if it has no mask."""
         if self.folders or self._is_one_object:
             shown = [c for c in range(len(self.class_names)) if self.mask_path(name, c).exists()]
-            return tuple(c for c in shown if (self.truth(name, c) == 1).any())
+            return tuple(c for c in shown if (self.ground_truth(name, c) == 1).any())
         path = self.masks / f"{name}.png"
         if not path.exists():
             return ()
         values = values_in(read_index_mask(path, range(len(self.class_names) + 1)))
-        return tuple(value - 1 for value in values if value not in (0, IGNORE))
+        return tuple(value - 1 for value in values if value not in (0, IGNORE_INDEX))
 
     @cached_property
     def _is_one_object(self) -> bool:
-        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE)
+        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE_INDEX)
 
     def _find_class_names(self) -> tuple[str, ...]:
         if self.folders:
@@ -82,7 +82,7 @@ class MaskFolders:
         if listed.exists():
             return read_class_names(listed)
         highest = self._highest
-        if highest in (0, IGNORE):
+        if highest in (0, IGNORE_INDEX):
             return ("object",)
         return tuple(f"class {number}" for number in range(1, highest + 1))
 
@@ -94,7 +94,7 @@ class MaskFolders:
             with opened(path, MaskError) as picture:
                 if picture.mode in ("1", "L", "P"):
                     values.update(values_in(np.array(picture, dtype=np.uint8)))
-        numbers = values - {0, IGNORE}
+        numbers = values - {0, IGNORE_INDEX}
         return max(numbers) if numbers else max(values, default=0)
 
 
@@ -182,10 +182,10 @@ def _holds_masks(folder: Path) -> bool:
 
 
 def _draw(folders: MaskFolders, name: str, class_id: int, size: Size) -> Mask:
-    truth = folders.truth(name, class_id)
-    if truth.shape != size:
+    ground_truth = folders.ground_truth(name, class_id)
+    if ground_truth.shape != size:
         raise MaskError(
-            f"The mask is {truth.shape[1]} x {truth.shape[0]} pixels, but the photograph is {size[1]} x "
-            f"{size[0]}."
+            f"The mask is {ground_truth.shape[1]} x {ground_truth.shape[0]} pixels, but the photograph is "
+            f"{size[1]} x {size[0]}."
         )
-    return np.asarray(truth == 1)
+    return np.asarray(ground_truth == 1)

@@ -11,7 +11,7 @@ from kshot.models.backbones import STRIDES, Backbone
 
 
 def describe(
-    method: str, backbone: str, matched_by: str = "cls", num_base_classes: int = 15
+    method: str, backbone: str, backbones: str = "cls", num_base_classes: int = 15
 ) -> dict[str, Any]:
     """Count a method's parameters and list its taps; nothing is loaded or computed.
 
@@ -21,13 +21,13 @@ def describe(
         config = ModelConfig(
             method=method.replace("_", "-"),  # type: ignore[arg-type]
             backbone=backbone,
-            matched_by=matched_by,  # type: ignore[arg-type]
+            backbones=backbones,  # type: ignore[arg-type]
             base_classes=tuple(f"class {n}" for n in range(num_base_classes)),
         )
     except ValidationError as error:
         problem = error.errors()[0]
         allowed = problem.get("ctx", {}).get("expected", "")
-        raise ModelError(f"'{problem['input']}' is not a {problem['loc'][0]}; use {allowed}.") from error
+        raise ModelError(f"{problem['loc'][0]} is '{problem['input']}'; use {allowed}.") from error
     with torch.device("meta"):
         built = build_method(config)
         parameters = list(built.parameters())

@@ -149,8 +149,10 @@ def draw_correlations(
         for which, network in backbones_of(segmenter.method).items():
             row = correlation_row(network, opened, frame, segmenter.device, taps_per_stage)
             heatmaps[f"B_{which} {name.removeprefix('prototype, ')}"] = row
-    (support, truth), *_ = opened.supports
-    save_figure(correlation_figure(opened.query, support, truth == 1, heatmaps, opened.truth), out)
+    (support, ground_truth), *_ = opened.supports
+    save_figure(
+        correlation_figure(opened.query, support, ground_truth == 1, heatmaps, opened.ground_truth), out
+    )
 
 
 @app.command("passes")
@@ -190,7 +192,7 @@ def draw_panels(
     image_size: ImageSize = None,
     device: Device = "auto",
 ) -> None:
-    """Draw several models' answers beside the truth, an episode a row (Table 4)."""
+    """Draw several models' answers beside the ground truth, an episode a row (Table 4)."""
     from kshot.reproduction.draw import panel_row
     from kshot.reproduction.panels import panels_figure
     from kshot.reproduction.style import save_figure

@@ -247,7 +247,7 @@ def suggest(
 def info(
     method: Annotated[str, typer.Argument(help="prototype, hsnet or two-pass.")],
     backbone: Annotated[str, typer.Option(help="A backbone's name; see the README.")] = "efficientnet_lite0",
-    matched_by: Annotated[str, typer.Option(help="For hsnet: cls, sem or both.")] = "cls",
+    backbones: Annotated[str, typer.Option(help="For hsnet: cls, sem or both.")] = "cls",
     num_base_classes: Annotated[
         int, typer.Option(help="Classes that the base learner knows (15 in PASCAL-5i, 60 in COCO-20i).")
     ] = 15,
@@ -256,7 +256,7 @@ def info(
     """Say how large a method is and where it taps its backbone; needs no weights."""
     from kshot.cli.describe import describe, to_text
 
-    description = describe(method, backbone, matched_by, num_base_classes)
+    description = describe(method, backbone, backbones, num_base_classes)
     if as_json:
         import json
 

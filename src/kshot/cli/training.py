@@ -156,7 +156,7 @@ def train(
     data: Data = None,
     fold: Fold = 0,
     method: Annotated[Literal["hsnet", "two-pass"] | None, typer.Option(help="Default two-pass.")] = None,
-    matched_by: Annotated[
+    backbones: Annotated[
         Literal["cls", "sem", "both"] | None, typer.Option(help="Which backbones hsnet matches with.")
     ] = None,
     base_learner: Annotated[
@@ -204,10 +204,10 @@ def train(
     kappa: Annotated[
         float | None, typer.Option(help="Weight of the Shannon term, which polarises the first pass.", min=0)
     ] = None,
-    sharpened: Annotated[
+    sharpen_mask: Annotated[
         bool | None,
         typer.Option(
-            "--sharpened/--soft",
+            "--sharpen-mask/--no-sharpen-mask",
             help="Sharpen the mask under which the query is its own support, or take the first pass's "
             "probabilities as they are, as the paper does.",
         ),
@@ -220,10 +220,10 @@ def train(
             "base map's sum.",
         ),
     ] = None,
-    centred: Annotated[
+    center_features: Annotated[
         bool | None,
         typer.Option(
-            "--centred/--not-centred",
+            "--center-features/--no-center-features",
             help="Take training photographs' mean features from all features, or match them as they are.",
         ),
     ] = None,
@@ -256,7 +256,7 @@ def train(
     changes: dict[str, Any] = {
         "data": data,
         "method": method,
-        "matched_by": matched_by,
+        "backbones": backbones,
         "novel_pixels": novel_pixels,
         "unknown_pixels": unknown_pixels,
         "batch": batch,
@@ -264,9 +264,9 @@ def train(
         "lr": lr,
         "fusion_lr": fusion_lr,
         "kappa": kappa,
-        "sharpened": sharpened,
+        "sharpen_mask": sharpen_mask,
         "unlearn_own": unlearn_own,
-        "centred": centred,
+        "center_features": center_features,
         "validate_every": validate_every,
         "validate_episodes": validate_episodes,
         "precision": precision,

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Protocol
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 
 
 class Dataset(Protocol):
-    """A benchmark's files: photographs by name, and the truth of one class in each.
+    """A benchmark's files: photographs by name, and the ground truth of one class in each.
 
     class_names: by class id. Both methods raise ImageError, MaskError or DataError that names the file.
     """
@@ -17,7 +17,7 @@ class Dataset(Protocol):
     def image_path(self, name: str) -> Path:
         """Give the place of a photograph, whether it exists or not."""
 
-    def truth(self, name: str, class_id: int) -> Truth:
+    def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Read where a class is in a photograph, in the photograph's size."""
 
     def classes_in(self, name: str) -> tuple[int, ...]:

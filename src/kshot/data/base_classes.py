@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, held_out_classes, novel_classes
 from kshot.data.sampling import Fold, shuffled
 from kshot.errors import DataError
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 NovelPixels = Literal["background", "drop", "ignore"]
 """What becomes of novel and held-out objects in training photographs: background (HSNet), no such photographs
@@ -137,25 +137,25 @@ def base_labels(
     *,
     novel_pixels: NovelPixels = "background",
     unknown_pixels: UnknownPixels = "ignore",
-) -> Truth:
+) -> GroundTruth:
     """Read a photograph's label map (H, W): 0 background, n + 1 for `class_ids[n]`, 255 without a label.
 
     Where objects overlap, the class that covers less of the photograph is on top.
     """
-    truths = {class_id: dataset.truth(name, class_id) for class_id in dataset.classes_in(name)}
-    if not truths:
+    ground_truths = {class_id: dataset.ground_truth(name, class_id) for class_id in dataset.classes_in(name)}
+    if not ground_truths:
         raise DataError(f"Photograph {name} shows no class; it cannot be trained on.")
-    labels = np.zeros(next(iter(truths.values())).shape, dtype=np.uint8)
+    labels = np.zeros(next(iter(ground_truths.values())).shape, dtype=np.uint8)
     if unknown_pixels == "ignore":
-        for truth in truths.values():
-            labels[truth == IGNORE] = IGNORE
-    for class_id, truth in sorted(truths.items(), key=lambda item: -int((item[1] == 1).sum())):
+        for ground_truth in ground_truths.values():
+            labels[ground_truth == IGNORE_INDEX] = IGNORE_INDEX
+    for class_id, ground_truth in sorted(ground_truths.items(), key=lambda item: -int((item[1] == 1).sum())):
         if class_id in class_ids:
-            labels[truth == 1] = class_ids.index(class_id) + 1
+            labels[ground_truth == 1] = class_ids.index(class_id) + 1
         elif class_id in unseen and novel_pixels == "ignore":
-            labels[truth == 1] = IGNORE
+            labels[ground_truth == 1] = IGNORE_INDEX
         else:
-            labels[truth == 1] = 0
+            labels[ground_truth == 1] = 0
     return labels
 
 

@@ -127,19 +127,19 @@ def _inspect_image(dataset: Dataset, name: str, class_ids: set[int]) -> _Finding
         problems.append(str(error))
     for class_id in sorted(class_ids):
         try:
-            truth = dataset.truth(name, class_id)
+            ground_truth = dataset.ground_truth(name, class_id)
         except KshotError as error:
             problems.append(str(error))
             continue
-        if shape is not None and truth.shape != shape:
+        if shape is not None and ground_truth.shape != shape:
             problems.append(
-                f"Mask of {name} is {truth.shape[1]} x {truth.shape[0]} pixels, but its photograph is "
-                f"{shape[1]} x {shape[0]}."
+                f"Mask of {name} is {ground_truth.shape[1]} x {ground_truth.shape[0]} pixels, but its "
+                f"photograph is {shape[1]} x {shape[0]}."
             )
-        elif not (truth == 1).any():
+        elif not (ground_truth == 1).any():
             problems.append(f"Mask of {name} does not show class '{dataset.class_names[class_id]}'.")
         elif shape is not None:
-            sizes[class_id] = int(np.count_nonzero(truth == 1))
+            sizes[class_id] = int(np.count_nonzero(ground_truth == 1))
     return _Finding(name, list(dict.fromkeys(problems)), sizes)
 
 

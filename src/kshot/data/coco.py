@@ -1,8 +1,8 @@
 """COCO-20i, straight from the official instances JSON: no pre-made PNG masks.
 
-A class's truth is the union of its objects' outlines, each rasterised by pycocotools. Where objects of two
-classes overlap, the pixel belongs to both: an episode asks for one class, and both answers are true. Crowd
-regions (`iscrowd`), which COCO's own scoring ignores, are 255 where no object of the class lies on them.
+A class's ground truth is the union of its objects' outlines, each rasterised by pycocotools. Where objects
+of two classes overlap, the pixel belongs to both: an episode asks for one class, and both are
+true. Crowd regions (`iscrowd`), which COCO's own scoring ignores, are 255 where no object of the class is.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.coco import draw_segmentation
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.folds import COCO_CLASSES, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
 from kshot.errors import DataError, MaskError, reason_of
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 LAYOUTS = {
     "2014": ("train2014", "val2014"),
@@ -62,18 +62,20 @@ class Coco:
         paths = [self.root / split / _file_name(split, name) for split in self.splits]
         return next((path for path in paths if path.exists()), paths[-1])
 
-    def truth(self, name: str, class_id: int) -> Truth:
+    def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Rasterise where a class is in a photograph."""
         image = self.index.images.get(int(name))
         if image is None:
             raise MaskError(f"COCO image {name} is in none of {', '.join(map(str, self._files))}.")
         objects = self.index.objects.get((int(name), class_id), [])
-        truth = np.zeros((image["height"], image["width"]), dtype=np.uint8)
+        ground_truth = np.zeros((image["height"], image["width"]), dtype=np.uint8)
         for is_crowd in (1, 0):  # objects last, so that they lie above crowds
             for found in objects:
                 if found["iscrowd"] == is_crowd:
-                    truth[draw_segmentation(found["segmentation"], truth.shape)] = IGNORE if is_crowd else 1
-        return truth
+                    ground_truth[draw_segmentation(found["segmentation"], ground_truth.shape)] = (
+                        IGNORE_INDEX if is_crowd else 1
+                    )
+        return ground_truth
 
     def classes_in(self, name: str) -> tuple[int, ...]:
         """Give the ids of the classes that a photograph has annotations of."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kshot.annotations.label_maps import Truth, read_bright_mask
+from kshot.annotations.label_maps import GroundTruth, read_bright_mask
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -51,7 +51,7 @@ class FSS1000:
         """Give the place of a photograph, `class/number`."""
         return self.folder / f"{name}.jpg"
 
-    def truth(self, name: str, class_id: int) -> Truth:
+    def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Read where the class is: a photograph shows its folder's class and no other."""
         return read_bright_mask(self.folder / f"{name}.png")
 

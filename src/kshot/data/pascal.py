@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import Truth, pick_class, read_index_mask
+from kshot.annotations.label_maps import GroundTruth, pick_class, read_index_mask
 from kshot.data.folds import PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
 
@@ -46,13 +46,13 @@ class Pascal:
         """Give the place of a photograph."""
         return self.folder / IMAGES / f"{name}.jpg"
 
-    def truth(self, name: str, class_id: int) -> Truth:
+    def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Read where a class is; 255 on the borders that VOC leaves open."""
         return pick_class(self._labels(name), class_id + 1)
 
     def classes_in(self, name: str) -> tuple[int, ...]:
         """Give the ids of the classes in a photograph."""
-        return tuple(int(v) - 1 for v in np.unique(self._labels(name)) if v not in (0, IGNORE))
+        return tuple(int(v) - 1 for v in np.unique(self._labels(name)) if v not in (0, IGNORE_INDEX))
 
-    def _labels(self, name: str) -> Truth:
+    def _labels(self, name: str) -> GroundTruth:
         return read_index_mask(self.folder / MASKS / f"{name}.png", range(len(PASCAL_CLASSES) + 1))

@@ -27,7 +27,7 @@ from kshot.data.pascal import IMAGES, MASKS
 from kshot.errors import DataError, reason_of
 from kshot.io.files import encoded, replacing, write_bytes
 from kshot.io.images import first_few
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def _voc_values(contents: bytes) -> NDArray[np.uint8]:
         raise DataError("it is not a PNG that can be read whole") from None
     if mode not in ("P", "L"):
         raise DataError(f"it is a picture in mode {mode}, but a mask is a palette picture (mode P)")
-    return _checked(values, IGNORE)
+    return _checked(values, IGNORE_INDEX)
 
 
 def _sbd_values(contents: bytes) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ class Protocol(BaseModel):
     fit: Literal["squash", "pad"]
     """Whether an image is squashed to the square, or keeps its aspect and is padded."""
     scored_at: Literal["network", "original"]
-    """The size in which prediction and truth are compared: the square, or the photograph's own."""
+    """The size in which prediction and ground truth are compared: the square, or the photograph's own."""
 
 
 PROTOCOLS = ("hsnet", "bam", "pfenet", "balanced")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.loading import read_ahead as read_in_order
 from kshot.data.manifest import Manifest
@@ -52,7 +52,7 @@ class EpisodeFiles(NamedTuple):
 
     episode: int
     images: dict[str, Tensor]
-    truth: Truth
+    ground_truth: GroundTruth
     support_masks: tuple[Tensor, ...]
 
 
@@ -82,7 +82,7 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
         return EpisodeFiles(
             index,
             {name: self.image(name) for name in self.first_read[position]},
-            self.dataset.truth(query, class_id),
+            self.dataset.ground_truth(query, class_id),
             tuple(masks[name] for name in supports),
         )
 
@@ -97,7 +97,7 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
 
     def support_mask(self, name: str, class_id: int) -> Tensor:
         """Read where a class is in a photograph, in the network's square."""
-        return self.frame.support_mask(self.dataset.truth(name, class_id))
+        return self.frame.support_mask(self.dataset.ground_truth(name, class_id))
 
 
 def names_of(episode: Episode) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def evaluate(
     cache_gb: float = CACHE_GB,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Counted]:
-    """Segment every query of manifests with its supports, and count the pixels that agree with the truth.
+    """Segment every query of manifests with its supports, and count pixels against the ground truth.
 
     Features are computed once an image, for all manifests together, while they fit into `cache_gb` GiB. What
     a manifest has as a support only is read as one, which costs less; its counts do not depend on the others.
@@ -153,7 +153,7 @@ def evaluate(
                 for name, mask in zip(episode.supports, files.support_masks, strict=True)
             ]
             counts[files.episode] = _segment_and_count(
-                method, query, supports, files.truth, frame, at_original_size
+                method, query, supports, files.ground_truth, frame, at_original_size
             )
             num_computed[owner[files.episode]] += store.num_computed - computed_before
             num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
@@ -190,23 +190,23 @@ def check_files(dataset: Dataset, manifest: Manifest) -> None:
             "`kshot episodes --root` draws from what is there."
         )
     # What a dataset loads at its first mask (COCO's annotations) is then loaded before processes share it.
-    dataset.truth(manifest.episodes[0].query, manifest.episodes[0].class_id)
+    dataset.ground_truth(manifest.episodes[0].query, manifest.episodes[0].class_id)
 
 
 def _segment_and_count(
     method: Method,
     query: Any,
     supports: list[Support],
-    truth: Truth,
+    ground_truth: GroundTruth,
     frame: Frame,
     at_original_size: bool,
 ) -> Counts:
     if not at_original_size:
         answer = method.segment(query, supports, (frame.size, frame.size))
-        return count_pixels(answer.mask[0].cpu().numpy(), frame.truth(truth))
-    height, width = truth.shape
+        return count_pixels(answer.mask[0].cpu().numpy(), frame.ground_truth(ground_truth))
+    height, width = ground_truth.shape
     answer = method.segment(query, supports, frame.answer_size(height, width))
-    return count_pixels(frame.crop(answer.mask[0].cpu().numpy(), height, width), truth)
+    return count_pixels(frame.crop(answer.mask[0].cpu().numpy(), height, width), ground_truth)
 
 
 def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:

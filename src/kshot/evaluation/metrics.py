@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -21,7 +21,7 @@ Interval = tuple[float, float]
 
 
 class Counts(NamedTuple):
-    """Pixels of one episode, those without truth (255) left out."""
+    """Pixels of one episode, those without ground truth (255) left out."""
 
     intersection: int
     union: int
@@ -37,10 +37,10 @@ class Scores(NamedTuple):
     class_iou: dict[int, float]
 
 
-def count_pixels(prediction: NDArray[np.bool_], truth: NDArray[np.uint8]) -> Counts:
-    """Count agreement between a mask (H, W) and the truth (H, W) of 0, 1 and 255."""
-    known = truth != IGNORE
-    found, real = prediction & known, truth == 1
+def count_pixels(prediction: NDArray[np.bool_], ground_truth: NDArray[np.uint8]) -> Counts:
+    """Count agreement between a mask (H, W) and the ground truth (H, W) of 0, 1 and 255."""
+    known = ground_truth != IGNORE_INDEX
+    found, real = prediction & known, ground_truth == 1
     num_known, num_found, num_real = (int(np.count_nonzero(a)) for a in (known, found, real))
     both = int(np.count_nonzero(found & real))
     either = num_found + num_real - both

@@ -19,7 +19,7 @@ from kshot.evaluation.evaluator import Counted
 from kshot.evaluation.metrics import IntArray, Interval, bootstrap, interval, score
 from kshot.io.files import write_text
 from kshot.io.provenance import Provenance
-from kshot.methods.hub import ModelConfig
+from kshot.methods.hub import ModelConfig, with_new_names
 from kshot.models.backbones import SHORT_NAMES
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.segmenter import Segmenter
@@ -66,7 +66,8 @@ class ModelRecord(_Frozen):
         """Leave out what models had when the file was written, and have no more: scores stay readable."""
         if not isinstance(config, dict):
             return config
-        return {key: value for key, value in config.items() if key in ModelConfig.model_fields}
+        renamed = with_new_names(config)
+        return {key: value for key, value in renamed.items() if key in ModelConfig.model_fields}
 
 
 class EpisodeCounts(_Frozen):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.tasks import SuiteEpisodes, TaskEpisode, TaskSet
 from kshot.errors import DataError
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
@@ -19,7 +19,7 @@ from kshot.io.images import read_image
 from kshot.methods.tiling import FloatMap
 from kshot.segmenter import Segmenter
 from kshot.transforms import Frame
-from kshot.types import IGNORE, Support
+from kshot.types import IGNORE_INDEX, Support
 
 Mask = NDArray[np.bool_]
 
@@ -33,7 +33,7 @@ class Runner(Protocol):
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
         """Compute once what depends on an image alone; as_query: the image is a query of some episode."""
 
-    def fit(self, encoded: Sequence[Any], masks: Sequence[Truth]) -> Any:
+    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> Any:
         """Learn from support images and their ground truths (H, W): 1 object, 0 elsewhere, 255 ignored."""
 
     def predict(self, fitted: Any, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
@@ -54,7 +54,7 @@ class SegmenterRunner:
         with torch.inference_mode():
             return read(self.frame.image(image).to(self.segmenter.device))
 
-    def fit(self, encoded: Sequence[Any], masks: Sequence[Truth]) -> list[Support]:
+    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> list[Support]:
         """Pair features with masks; ignored pixels are not the object."""
         device = self.segmenter.device
         return [
@@ -141,22 +141,22 @@ def _run_set(
     store = FeatureStore(compute, uses, budget)
     for (class_id, _, supports), rows in draws:
         encoded = [store.use(encoding(name))[0] for name in supports]
-        fitted = runner.fit(encoded, [one.dataset.truth(name, class_id) for name in supports])
+        fitted = runner.fit(encoded, [one.dataset.ground_truth(name, class_id) for name in supports])
         for row in rows:
-            truth = one.dataset.truth(row.episode.query, class_id)
-            yield _score(runner, fitted, store.use(encoding(row.episode.query)), row, truth)
+            ground_truth = one.dataset.ground_truth(row.episode.query, class_id)
+            yield _score(runner, fitted, store.use(encoding(row.episode.query)), row, ground_truth)
 
 
 def _score(
-    runner: Runner, fitted: Any, query: tuple[Any, float], episode: TaskEpisode, truth: Truth
+    runner: Runner, fitted: Any, query: tuple[Any, float], episode: TaskEpisode, ground_truth: GroundTruth
 ) -> EpisodeScore:
     encoded, seconds = query
     start = time.process_time()
-    mask, _ = runner.predict(fitted, encoded, (truth.shape[0], truth.shape[1]))
+    mask, _ = runner.predict(fitted, encoded, (ground_truth.shape[0], ground_truth.shape[1]))
     seconds += time.process_time() - start
-    num_known = int(np.count_nonzero(truth != IGNORE))
-    share = int(np.count_nonzero(truth == 1)) / max(num_known, 1)
-    return EpisodeScore(episode, count_pixels(mask, truth), share, seconds)
+    num_known = int(np.count_nonzero(ground_truth != IGNORE_INDEX))
+    share = int(np.count_nonzero(ground_truth == 1)) / max(num_known, 1)
+    return EpisodeScore(episode, count_pixels(mask, ground_truth), share, seconds)
 
 
 def _draw_of(row: TaskEpisode) -> tuple[int, int, tuple[str, ...]]:

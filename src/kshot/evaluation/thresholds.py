@@ -48,9 +48,9 @@ def score_thresholds(
     counts = []
     for done, episode in enumerate(manifest.episodes):
         own = places.get(manifest.classes[episode.class_id], -1)
-        truth = dataset.truth(episode.query, episode.class_id)
-        probability = _probability(segmenter, reader, episode, own, truth.shape)
-        counts.append([count_pixels(probability > threshold, truth) for threshold in THRESHOLDS])
+        ground_truth = dataset.ground_truth(episode.query, episode.class_id)
+        probability = _probability(segmenter, reader, episode, own, ground_truth.shape)
+        counts.append([count_pixels(probability > threshold, ground_truth) for threshold in THRESHOLDS])
         on_progress(done + 1, len(manifest.episodes))
     class_ids = np.array([episode.class_id for episode in manifest.episodes])
     classes = sorted(set(class_ids.tolist()))

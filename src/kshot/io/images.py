@@ -18,7 +18,7 @@ from torch import Tensor
 from kshot.errors import ImageError, MaskError
 from kshot.io.high_bit_depth import choose_lower_bytes, stretched, to_rgb
 from kshot.io.image_files import opened
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A path, a PIL image, a (H, W, 3) or (H, W) uint8 or uint16 array, or a (3, H, W) uint8 or [0, 1] float
@@ -85,8 +85,8 @@ def read_mask(source: MaskSource, size: tuple[int, int], *, may_be_empty: bool =
     name = _name(source)
     values = _sized_values(source, name, size)
     objects = [int(value) for value in np.unique(values) if value != 0]
-    if len(objects) > 1 and IGNORE in objects:
-        objects.remove(IGNORE)
+    if len(objects) > 1 and IGNORE_INDEX in objects:
+        objects.remove(IGNORE_INDEX)
     if not objects and may_be_empty:
         return np.zeros(size, dtype=np.bool_)
     if not objects:
@@ -109,11 +109,11 @@ def read_label_map(
     Raises MaskError for another size, a value that no class has, or colour.
     """
     given = list(classes.values())
-    if len(set(given)) < len(given) or {0, IGNORE} & set(given):
-        raise MaskError(f"Classes have the values {given}; each needs its own, and not 0 or {IGNORE}.")
+    if len(set(given)) < len(given) or {0, IGNORE_INDEX} & set(given):
+        raise MaskError(f"Classes have the values {given}; each needs its own, and not 0 or {IGNORE_INDEX}.")
     name = _name(source)
     values = _sized_values(source, name, size)
-    unknown = sorted(set(np.unique(values).tolist()) - {0, IGNORE, *classes.values()})
+    unknown = sorted(set(np.unique(values).tolist()) - {0, IGNORE_INDEX, *classes.values()})
     if unknown:
         known = ", ".join(f"{value} ({name})" for name, value in classes.items())
         raise MaskError(

@@ -15,7 +15,12 @@ from kshot.methods.voting import segment_by_vote
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.decoder import Decoder
 from kshot.models.encoder import CHANNELS, Encoder
-from kshot.models.hypercorrelation import Descriptors, MaskPosition, describe, hypercorrelation
+from kshot.models.hypercorrelation import (
+    MaskPosition,
+    NormalizedFeatures,
+    hypercorrelation,
+    normalize_features,
+)
 from kshot.models.prior import NUM_MAPS, support_prior
 from kshot.types import Prediction, Segmentation, Support
 
@@ -26,8 +31,8 @@ class BackboneFeatures(NamedTuple):
     base_logits: (B, 1 + base classes, h, w), what H_cls says of the image; None without H_cls.
     """
 
-    cls: Descriptors | None
-    sem: Descriptors | None
+    cls: NormalizedFeatures | None
+    sem: NormalizedFeatures | None
     base_logits: Tensor | None = None
 
     def pick(self, places: Tensor) -> "BackboneFeatures":
@@ -51,8 +56,9 @@ class HSNet(nn.Module):
     mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
     channels: the encoder's width; see `encoder.CHANNELS`. threshold: the probability above which a pixel is
     foreground; 0.5 is the paper's argmax.
-    centred: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps together,), are
-    taken from its features; part of the weights, and 0 until training measures them. Not in the paper.
+    center_features: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps
+    together,), are taken from its features; part of the weights, 0 until training measures
+    them. Not in the paper.
     first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
     prior: whether decoders also see how alike the query is to the object and to the rest of the support; see
     `network.prior`. Not in the paper.
@@ -69,7 +75,7 @@ class HSNet(nn.Module):
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
-        centred: bool = False,
+        center_features: bool = False,
         first_stride: int = STRIDES[0],
         prior: bool = False,
     ) -> None:
@@ -89,7 +95,7 @@ class HSNet(nn.Module):
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
         for name, backbone in zip(("cls_means", "sem_means"), self.backbones, strict=True):
             means = None
-            if centred and backbone is not None:
+            if center_features and backbone is not None:
                 counted = backbone if self.cls_backbone is None else self.cls_backbone
                 means = torch.zeros(counted.num_tap_channels)
             self.register_buffer(name, means)
@@ -118,17 +124,17 @@ class HSNet(nn.Module):
 
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with each backbone."""
-        return self.describe(*(None if b is None else b(images) for b in self.backbones))
+        return self.normalize(*(None if b is None else b(images) for b in self.backbones))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
         """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them."""
-        return self.describe(*(None if b is None else b.support_pyramid(images) for b in self.backbones))
+        return self.normalize(*(None if b is None else b.support_pyramid(images) for b in self.backbones))
 
-    def describe(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
+    def normalize(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
         """Make what the backbones have read ready to be matched."""
         return BackboneFeatures(
-            None if cls is None else describe(cls, self.cls_means),
-            None if sem is None else describe(sem, self.sem_means),
+            None if cls is None else normalize_features(cls, self.cls_means),
+            None if sem is None else normalize_features(sem, self.sem_means),
         )
 
     def match(self, query: BackboneFeatures, support: Support) -> Prediction:
@@ -144,7 +150,7 @@ class HSNet(nn.Module):
         combined = self.joint_decoder(torch.cat(encoded, dim=1))
         return Prediction(final=combined, cls=cls, sem=sem, combined=combined)
 
-    def encode(self, query: Descriptors, support: Descriptors, masks: Tensor) -> Tensor:
+    def encode(self, query: NormalizedFeatures, support: NormalizedFeatures, masks: Tensor) -> Tensor:
         """Correlate and encode, with K masks (B, K, H, W) of the support: (B K, C, h, w) at stride 8."""
         correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
         encoded: Tensor = self.encoder(correlations[: self.num_stages])

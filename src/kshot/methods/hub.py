@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from huggingface_hub import snapshot_download
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
@@ -32,17 +32,30 @@ DEFAULT_MODEL = "prototype"
 AnyMethod = Prototype | HSNet | TwoPass
 
 
+RENAMED = {"matched_by": "backbones", "centred": "center_features", "sharpened": "sharpen_mask"}
+"""Settings by the names that they have in older files."""
+
+
+def with_new_names(settings: Any) -> Any:
+    """Return settings read from a file under their present names."""
+    if not isinstance(settings, dict):
+        return settings
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
 class ModelConfig(BaseModel):
     """Everything but the weights that makes a model what it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _with_new_names = model_validator(mode="before")(with_new_names)
 
     format: Literal[1] = 1
     """Version of this file's layout."""
     method: Literal["prototype", "hsnet", "two-pass"]
     backbone: str
     """Name of B_cls and of B_sem's architecture; see `backbones.timm_name`."""
-    matched_by: Literal["cls", "sem", "both"] = "cls"
+    backbones: Literal["cls", "sem", "both"] = "cls"
     """Which backbones hsnet matches with; the others have no choice."""
     channels: tuple[int, int, int] = CHANNELS
     """Width of the 4-D encoder's three layers a stage (paper: 16, 64, 128)."""
@@ -56,7 +69,7 @@ class ModelConfig(BaseModel):
     """Side in pixels to which images are squashed (paper: 400)."""
     mask_position: MaskPosition = "after"
     """Where the support mask enters the correlation; see `hypercorrelation`."""
-    centred: bool = False
+    center_features: bool = False
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
     taps: TapPlaces = "blocks"
     """Where the backbones are tapped; see `backbones.Backbone`."""
@@ -69,7 +82,7 @@ class ModelConfig(BaseModel):
     coarser, and it takes a fraction of the time."""
     fusion: FusionKind = "paper"
     """What two-pass merges with the base map; see `network.fusion`."""
-    sharpened: bool = False
+    sharpen_mask: bool = False
     """Whether two-pass sharpens the soft mask of its second pass; see `methods.two_pass.sharpen`."""
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
@@ -94,9 +107,9 @@ def build_method(
         case "prototype":
             return Prototype(cls_backbone(config), threshold=config.threshold)
         case "hsnet":
-            cls = cls_backbone(config) if config.matched_by != "sem" else None
+            cls = cls_backbone(config) if config.backbones != "sem" else None
             sem = None
-            if config.matched_by != "cls":
+            if config.backbones != "cls":
                 sem = Backbone(config.backbone, output_stride=config.base_stride, taps=config.taps)
             return HSNet(
                 cls,
@@ -104,7 +117,7 @@ def build_method(
                 mask_position=config.mask_position,
                 channels=config.channels,
                 threshold=config.threshold,
-                centred=config.centred,
+                center_features=config.center_features,
                 first_stride=config.first_stride,
                 prior=config.prior,
             )
@@ -122,10 +135,10 @@ def build_method(
                 mask_position=config.mask_position,
                 channels=config.channels,
                 threshold=config.threshold,
-                centred=config.centred,
+                center_features=config.center_features,
                 first_stride=config.first_stride,
                 prior=config.prior,
-                sharpened=config.sharpened,
+                sharpen_mask=config.sharpen_mask,
                 fusion=config.fusion,
             )
         case _:

@@ -39,7 +39,7 @@ class TwoPass(nn.Module):
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
     to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
-    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpened:
+    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpen_mask:
     whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`. fusion:
     "paper" merges the second pass with the base map, "both-passes" the first one too; see `network.fusion`.
     """
@@ -53,21 +53,21 @@ class TwoPass(nn.Module):
         mask_position: MaskPosition = "after",
         channels: Sequence[int] = CHANNELS,
         threshold: float = 0.5,
-        centred: bool = False,
+        center_features: bool = False,
         first_stride: int = STRIDES[0],
         prior: bool = False,
-        sharpened: bool = False,
+        sharpen_mask: bool = False,
         fusion: FusionKind = "paper",
     ) -> None:
         super().__init__()
         self.threshold = threshold
-        self.sharpened = sharpened
+        self.sharpen_mask = sharpen_mask
         self.matcher = HSNet(
             cls_backbone,
             sem_backbone,
             mask_position=mask_position,
             channels=channels,
-            centred=centred,
+            center_features=center_features,
             first_stride=first_stride,
             prior=prior,
         )
@@ -105,7 +105,7 @@ class TwoPass(nn.Module):
     def features(self, images: Tensor) -> BackboneFeatures:
         """Read images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
         sem: FeaturePyramid = self.sem_backbone(images)
-        features = self.matcher.describe(self.cls_backbone(images), sem)
+        features = self.matcher.normalize(self.cls_backbone(images), sem)
         return features._replace(base_logits=None if self.base_head is None else self.base_head(sem.last))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
@@ -130,7 +130,7 @@ class TwoPass(nn.Module):
     def soft_mask(self, logits: Tensor) -> Tensor:
         """Give the mask (B, 1, h, w) under which the query is its own support, from first logits."""
         probability = foreground(logits)
-        return sharpen(probability) if self.sharpened else probability
+        return sharpen(probability) if self.sharpen_mask else probability
 
     def match_query_to_itself(self, query: BackboneFeatures, soft_masks: Sequence[Tensor]) -> list[Tensor]:
         """Second pass (eqs. 10-12): B_sem only, gradients flow through the masks.

@@ -20,7 +20,7 @@ NORM_EPS = 1e-5
 MaskPosition = Literal["after", "before"]
 
 
-class Descriptors(NamedTuple):
+class NormalizedFeatures(NamedTuple):
     """An image's features, ready to be matched: computed once, used in every match.
 
     directions: for strides 8, 16, 32 the taps in the order of depth, each (B, H, W, C), of norm 1.
@@ -30,13 +30,13 @@ class Descriptors(NamedTuple):
     directions: tuple[tuple[Tensor, ...], ...]
     norms: tuple[tuple[Tensor, ...], ...]
 
-    def pick(self, places: Tensor) -> "Descriptors":
+    def pick(self, places: Tensor) -> "NormalizedFeatures":
         """Give the descriptors of some images of the batch, by their places (N,); one may come twice."""
         directions, norms = (
             tuple(tuple(tap[places] for tap in stage) for stage in one)
             for one in (self.directions, self.norms)
         )
-        return Descriptors(directions, norms)
+        return NormalizedFeatures(directions, norms)
 
     def stages(self) -> tuple[tuple[Tensor, ...], ...]:
         """Give the features back that these are of, each (B, C, H, W), centred if they were."""
@@ -46,7 +46,7 @@ class Descriptors(NamedTuple):
         )
 
 
-def describe(pyramid: FeaturePyramid, means: Tensor | None = None) -> Descriptors:
+def normalize_features(pyramid: FeaturePyramid, means: Tensor | None = None) -> NormalizedFeatures:
     """Divide each feature of a pyramid by its norm.
 
     means: (C of all taps together,), or (B, C) if each image has its own, taken from the features first;
@@ -60,7 +60,7 @@ def describe(pyramid: FeaturePyramid, means: Tensor | None = None) -> Descriptor
         )
         for stage in zip(stages, norms, strict=True)
     )
-    return Descriptors(directions, norms)
+    return NormalizedFeatures(directions, norms)
 
 
 def tap_means(pyramid: FeaturePyramid) -> Tensor:
@@ -129,8 +129,8 @@ class Correlation(NamedTuple):
 
 
 def hypercorrelation(
-    query: Descriptors,
-    support: Descriptors,
+    query: NormalizedFeatures,
+    support: NormalizedFeatures,
     support_mask: Tensor,
     *,
     mask_position: MaskPosition = "after",

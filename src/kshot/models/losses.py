@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.models.hypercorrelation import resize
-from kshot.types import IGNORE, Prediction
+from kshot.types import IGNORE_INDEX, Prediction
 
 KAPPA = 0.1
 """The paper's weight of the Shannon term in the combined loss (below eq. 8)."""
@@ -43,7 +43,7 @@ def losses(
 
 
 def _cross_entropy(logits: Tensor, query_mask: Tensor) -> Tensor:
-    per_pixel = F.cross_entropy(logits, query_mask, ignore_index=IGNORE, reduction="none")
+    per_pixel = F.cross_entropy(logits, query_mask, ignore_index=IGNORE_INDEX, reduction="none")
     return _mean_over_known(per_pixel, query_mask)
 
 
@@ -54,7 +54,7 @@ def shannon(logits: Tensor, query_mask: Tensor) -> Tensor:
     logits: (B, 2, H, W). query_mask: (B, H, W), 255 where nothing is known, nor wanted.
     """
     per_pixel = (logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1)
-    return _mean_over_known(per_pixel * (query_mask != IGNORE), query_mask)
+    return _mean_over_known(per_pixel * (query_mask != IGNORE_INDEX), query_mask)
 
 
 def dice(logits: Tensor, query_mask: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def dice(logits: Tensor, query_mask: Tensor) -> Tensor:
     logits: (B, 2, H, W). query_mask: (B, H, W), 255 where nothing is known. A pixel is added above and below,
     so that an image without the object has a gradient too.
     """
-    known = (query_mask != IGNORE).flatten(1)
+    known = (query_mask != IGNORE_INDEX).flatten(1)
     probability = logits.softmax(dim=1)[:, 1].flatten(1) * known
     target = (query_mask == 1).flatten(1).to(probability.dtype)
     both = (probability * target).sum(dim=1)
@@ -72,5 +72,5 @@ def dice(logits: Tensor, query_mask: Tensor) -> Tensor:
 
 def _mean_over_known(per_pixel: Tensor, query_mask: Tensor) -> Tensor:
     """Average values (B, H, W) that are 0 at ignored pixels over the others, then over the episodes."""
-    known = (query_mask != IGNORE).flatten(1).sum(dim=1).clamp(min=1)
+    known = (query_mask != IGNORE_INDEX).flatten(1).sum(dim=1).clamp(min=1)
     return (per_pixel.flatten(1).sum(dim=1) / known).mean()

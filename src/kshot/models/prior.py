@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.models.backbones import STRIDES
-from kshot.models.hypercorrelation import NORM_EPS, Descriptors, resize
+from kshot.models.hypercorrelation import NORM_EPS, NormalizedFeatures, resize
 
 SCALE = 10.0
 """Factor of all maps: differences of cosines of a few hundredths matter, and a network learns them slowly."""
@@ -25,7 +25,7 @@ NUM_MAPS = 2 * len(STRIDES) + 2 * len(STRIDES[NEAREST_FROM:])
 
 
 def support_prior(
-    query: Descriptors, support: Descriptors, masks: Tensor, size: tuple[int, ...] | torch.Size
+    query: NormalizedFeatures, support: NormalizedFeatures, masks: Tensor, size: tuple[int, ...] | torch.Size
 ) -> Tensor:
     """Compare each query position with the support's object and rest, by the last tap of each stride.
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kshot.errors import DataError
 from kshot.models.backbones import STRIDES
-from kshot.models.hypercorrelation import Correlation, Descriptors, resize
+from kshot.models.hypercorrelation import Correlation, NormalizedFeatures, resize
 
 
 class DepthMap(NamedTuple):
@@ -20,7 +20,9 @@ class DepthMap(NamedTuple):
     values: NDArray[np.float32]
 
 
-def correlation_maps(query: Descriptors, support: Descriptors, support_mask: Tensor) -> list[Tensor]:
+def correlation_maps(
+    query: NormalizedFeatures, support: NormalizedFeatures, support_mask: Tensor
+) -> list[Tensor]:
     """Average each query position's correlation over the support's object: for each tap (B, h, w) in [0, 1].
 
     Correlations are cosines with negative ones cut to 0. support_mask: (B, 1, H, W) in [0, 1]; a support
@@ -40,8 +42,8 @@ def correlation_maps(query: Descriptors, support: Descriptors, support_mask: Ten
 
 
 def depth_maps(
-    query: Descriptors,
-    support: Descriptors,
+    query: NormalizedFeatures,
+    support: NormalizedFeatures,
     support_mask: Tensor,
     size: tuple[int, int],
     *,

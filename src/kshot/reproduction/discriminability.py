@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.manifest import Manifest
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import EpisodeReader, names_of
@@ -94,8 +94,8 @@ def measure_power(
     """Compare each query with the mean of its supports' prototypes: two arrays (N, L) of cosine similarities.
 
     N episodes in the manifest's order, L taps; the query's foreground, then its background. Each position
-    counts by the share of its cell that the foreground or the background covers; pixels of unknown truth
-    (255) are in neither. Rows of episodes that cannot be measured are NaN.
+    counts by the share of its cell that the foreground or the background covers; pixels without
+    ground truth (255) are in neither. Rows of episodes that cannot be measured are NaN.
     Raises ImageError or MaskError for a file that cannot be read; `evaluate.check_files` finds missing ones.
     """
     classes_of = _classes_by_image(reader)
@@ -134,16 +134,18 @@ def _region_store(
 
     def compute(name: str) -> tuple[Regions, ...]:
         pyramid = backbone(reader.image(name).to(device))
-        truths = (reader.frame.truth(reader.dataset.truth(name, c)) for c in classes_of[name])
-        return tuple(summarise(pyramid, truth) for truth in truths)
+        ground_truths = (
+            reader.frame.ground_truth(reader.dataset.ground_truth(name, c)) for c in classes_of[name]
+        )
+        return tuple(summarise(pyramid, ground_truth) for ground_truth in ground_truths)
 
     uses = (name for episode in reader.episodes for name in names_of(episode))
     return FeatureStore(compute, uses, int(CACHE_GB * 2**30))
 
 
-def summarise(pyramid: FeaturePyramid, truth: Truth) -> Regions:
-    """Average one image's features (1, C, h, w) over the foreground and the background of a truth (H, W)."""
-    masks = torch.from_numpy(np.stack([truth == 1, truth == 0])).float()[None]
+def summarise(pyramid: FeaturePyramid, ground_truth: GroundTruth) -> Regions:
+    """Average one image's features (1, C, h, w) over foreground and background of a ground truth (H, W)."""
+    masks = torch.from_numpy(np.stack([ground_truth == 1, ground_truth == 0])).float()[None]
     return tuple(_summarise_tap(tap[0], masks) for stage in pyramid.stages for tap in stage)
 
 

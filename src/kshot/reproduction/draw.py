@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
 from kshot.errors import DataError
 from kshot.io.images import read_image
 from kshot.models.backbones import Backbone
-from kshot.models.hypercorrelation import describe
+from kshot.models.hypercorrelation import normalize_features
 from kshot.reproduction.correlations import DepthMap, depth_maps
 from kshot.reproduction.panels import PanelRow, PassesRow
 from kshot.segmenter import Segmenter
@@ -24,11 +24,11 @@ from kshot.types import Method, Segmentation, Support
 
 
 class Opened(NamedTuple):
-    """An episode's files: upright photographs, and the truth of its class in each; supports first."""
+    """An episode's files: upright photographs, and the ground truth of its class in each; supports first."""
 
     query: Image.Image
-    truth: Truth
-    supports: list[tuple[Image.Image, Truth]]
+    ground_truth: GroundTruth
+    supports: list[tuple[Image.Image, GroundTruth]]
 
 
 def pick(manifest: Manifest, indices: Sequence[int]) -> list[Episode]:
@@ -41,10 +41,10 @@ def pick(manifest: Manifest, indices: Sequence[int]) -> list[Episode]:
 
 
 def open_episode(dataset: Dataset, episode: Episode) -> Opened:
-    """Read an episode's photographs and truths."""
+    """Read an episode's photographs and ground truths."""
 
-    def read(name: str) -> tuple[Image.Image, Truth]:
-        return read_image(dataset.image_path(name)), dataset.truth(name, episode.class_id)
+    def read(name: str) -> tuple[Image.Image, GroundTruth]:
+        return read_image(dataset.image_path(name)), dataset.ground_truth(name, episode.class_id)
 
     return Opened(*read(episode.query), [read(name) for name in episode.supports])
 
@@ -56,7 +56,7 @@ def passes_row(segmenter: Segmenter, opened: Opened, frame: Frame, name: str) ->
         raise DataError(f"Method {segmenter.config.method} has no two passes to draw. Give a two-pass model.")
     first, second = (_cropped(maps, opened) for maps in (answer.first_pass, answer.second_pass))
     mask = _cropped(answer.mask, opened)
-    return PassesRow(*_first_support(opened), opened.query, opened.truth, first, second, mask, name)
+    return PassesRow(*_first_support(opened), opened.query, opened.ground_truth, first, second, mask, name)
 
 
 def panel_row(
@@ -67,7 +67,7 @@ def panel_row(
         _cropped(_segment(segmenter, opened, frame).mask, opened)
         for segmenter, frame in zip(segmenters, frames, strict=True)
     ]
-    return PanelRow(*_first_support(opened), opened.query, opened.truth, predictions, name)
+    return PanelRow(*_first_support(opened), opened.query, opened.ground_truth, predictions, name)
 
 
 @torch.inference_mode()
@@ -75,13 +75,15 @@ def correlation_row(
     backbone: Backbone, opened: Opened, frame: Frame, device: torch.device, taps_per_stage: int = 1
 ) -> list[DepthMap]:
     """Correlate an episode's query with its first support, by one backbone."""
-    (picture, truth), *_ = opened.supports
-    query, support = (describe(backbone(frame.image(one).to(device))) for one in (opened.query, picture))
-    height, width = opened.truth.shape
+    (picture, ground_truth), *_ = opened.supports
+    query, support = (
+        normalize_features(backbone(frame.image(one).to(device))) for one in (opened.query, picture)
+    )
+    height, width = opened.ground_truth.shape
     maps = depth_maps(
         query,
         support,
-        frame.support_mask(truth).to(device),
+        frame.support_mask(ground_truth).to(device),
         frame.answer_size(height, width),
         taps_per_stage=taps_per_stage,
     )
@@ -96,18 +98,20 @@ def _segment(segmenter: Segmenter, opened: Opened, frame: Frame) -> Segmentation
         return frame.image(picture).to(segmenter.device)
 
     supports = [
-        Support(method.support_features(image(picture)), frame.support_mask(truth).to(segmenter.device))
-        for picture, truth in opened.supports
+        Support(
+            method.support_features(image(picture)), frame.support_mask(ground_truth).to(segmenter.device)
+        )
+        for picture, ground_truth in opened.supports
     ]
     query = method.features(image(opened.query))
-    return method.segment(query, supports, frame.answer_size(*opened.truth.shape))
+    return method.segment(query, supports, frame.answer_size(*opened.ground_truth.shape))
 
 
 def _cropped(maps: torch.Tensor, opened: Opened) -> NDArray[Any]:
-    height, width = opened.truth.shape
+    height, width = opened.ground_truth.shape
     return np.asarray(maps[0, :height, :width].cpu().numpy())
 
 
 def _first_support(opened: Opened) -> tuple[Image.Image, NDArray[np.bool_]]:
-    (picture, truth), *_ = opened.supports
-    return picture, truth == 1
+    (picture, ground_truth), *_ = opened.supports
+    return picture, ground_truth == 1

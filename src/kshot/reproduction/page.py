@@ -156,7 +156,7 @@ def badge(axes: Axes, text: str) -> None:
     )
 
 
-def iou_text(prediction: BoolMap, truth: TruthMap) -> str:
+def iou_text(prediction: BoolMap, ground_truth: TruthMap) -> str:
     """Say the IoU of a prediction in percent."""
-    counts = count_pixels(prediction, np.asarray(truth, dtype=np.uint8))
+    counts = count_pixels(prediction, np.asarray(ground_truth, dtype=np.uint8))
     return f"IoU {100 * counts.intersection / max(counts.union, 1):.0f}"

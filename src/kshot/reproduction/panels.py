@@ -42,13 +42,13 @@ from kshot.reproduction.style import (
 class PassesRow(NamedTuple):
     """One episode of `passes_figure`. Masks and maps have their picture's size (H, W).
 
-    truth: 1 on the object, 0 elsewhere, 255 unknown. first_pass, second_pass: probabilities in [0, 1].
+    ground_truth: 1 on the object, 0 elsewhere, 255 unknown. first_pass, second_pass: probabilities in [0, 1].
     """
 
     support: Image.Image
     support_mask: BoolMap
     query: Image.Image
-    truth: TruthMap
+    ground_truth: TruthMap
     first_pass: FloatMap
     second_pass: FloatMap
     result: BoolMap
@@ -58,13 +58,13 @@ class PassesRow(NamedTuple):
 class PanelRow(NamedTuple):
     """One episode of `panels_figure`. Masks have their picture's size (H, W); one prediction a method.
 
-    truth: 1 on the object, 0 elsewhere, 255 unknown.
+    ground_truth: 1 on the object, 0 elsewhere, 255 unknown.
     """
 
     support: Image.Image
     support_mask: BoolMap
     query: Image.Image
-    truth: TruthMap
+    ground_truth: TruthMap
     predictions: Sequence[BoolMap]
     name: str = ""
 
@@ -124,9 +124,9 @@ def _check_heatmaps(heatmaps: Mapping[str, Sequence[DepthMap]]) -> None:
         )
 
 
-def _draw_map(page: Page, box: Box, values: FloatMap, truth: TruthMap | None) -> None:
+def _draw_map(page: Page, box: Box, values: FloatMap, ground_truth: TruthMap | None) -> None:
     axes = page.picture(heat(values, float(values.max())), *box)
-    outline(axes, truth)
+    outline(axes, ground_truth)
     badge(axes, f"max {values.max():.2f}")
 
 
@@ -146,24 +146,24 @@ def _draw_inset(
     axes.add_patch(whole)
 
 
-def _emptiest_corner(truth: TruthMap | None, x_share: float, y_share: float) -> tuple[bool, bool]:
+def _emptiest_corner(ground_truth: TruthMap | None, x_share: float, y_share: float) -> tuple[bool, bool]:
     """Choose the corner, (at the right?, at the bottom?), where a box of these shares covers least object."""
     corners = [(True, True), (False, True), (True, False), (False, False)]
-    if truth is None:
+    if ground_truth is None:
         return corners[0]
-    height, width = math.ceil(y_share * truth.shape[0]), math.ceil(x_share * truth.shape[1])
+    height, width = math.ceil(y_share * ground_truth.shape[0]), math.ceil(x_share * ground_truth.shape[1])
 
     def covered(corner: tuple[bool, bool]) -> int:
         columns = slice(-width, None) if corner[0] else slice(width)
         rows = slice(-height, None) if corner[1] else slice(height)
-        return int(np.count_nonzero(truth[rows, columns] == 1))
+        return int(np.count_nonzero(ground_truth[rows, columns] == 1))
 
     return min(corners, key=covered)
 
 
 @styled
 def passes_figure(rows: Sequence[PassesRow]) -> Figure:
-    """Draw an episode a row: support, query with its truth's outline, both passes, result with its IoU.
+    """Draw an episode a row: support, query with its ground truth, both passes, result with its IoU.
 
     The passes are foreground probabilities, as colours over the query. Raises DataError without episodes.
     """
@@ -178,14 +178,14 @@ def passes_figure(rows: Sequence[PassesRow]) -> Figure:
         ]
         for row in rows
     ]
-    headings = ("Support", "Query and truth", "1st pass (S → Q)", "2nd pass (Q → Q)", "Result")
+    headings = ("Support", "Query and ground truth", "1st pass (S → Q)", "2nd pass (Q → Q)", "Result")
     sheet = Sheet(pictures, headings, [row.name for row in rows], footer=2 * LINE + 3 * GAP)
     for row, axes in zip(rows, sheet.axes, strict=True):
         outline(axes[0], row.support_mask)
         for one in axes[1:4]:
-            outline(one, row.truth)
+            outline(one, row.ground_truth)
         outline(axes[4], row.result)
-        badge(axes[4], iou_text(row.result, row.truth))
+        badge(axes[4], iou_text(row.result, row.ground_truth))
     top, width = sheet.page.height - 2 * LINE - 3 * GAP, sheet.lefts[4] - GAP - sheet.lefts[2]
     colour_bar(sheet.page, (sheet.lefts[2], top, width, 0.06), "Foreground probability", ("0", "0.5", "1"))
     return sheet.page.figure
@@ -193,7 +193,7 @@ def passes_figure(rows: Sequence[PassesRow]) -> Figure:
 
 @styled
 def panels_figure(rows: Sequence[PanelRow], method_names: Sequence[str]) -> Figure:
-    """Draw an episode a row: support and query with the truth in red, each method's answer with its IoU.
+    """Draw an episode a row: support, query with the ground truth in red, each method's mask with its IoU.
 
     Raises DataError without episodes or methods, or if a row has another number of predictions.
     """
@@ -207,15 +207,15 @@ def panels_figure(rows: Sequence[PanelRow], method_names: Sequence[str]) -> Figu
             )
     shown = [_masked_pictures(row) for row in rows]
     pictures = [[overlay(picture, mask) for picture, mask in pairs] for pairs in shown]
-    sheet = Sheet(pictures, ("Support", "Query and truth", *method_names), [row.name for row in rows])
+    sheet = Sheet(pictures, ("Support", "Query and ground truth", *method_names), [row.name for row in rows])
     for row, pairs, axes in zip(rows, shown, sheet.axes, strict=True):
         for one, (_, mask) in zip(axes, pairs, strict=True):
             outline(one, mask)
         for one, prediction in zip(axes[2:], row.predictions, strict=True):
-            badge(one, iou_text(prediction, row.truth))
+            badge(one, iou_text(prediction, row.ground_truth))
     return sheet.page.figure
 
 
 def _masked_pictures(row: PanelRow) -> list[tuple[Image.Image, BoolMap]]:
-    masks = (np.asarray(row.truth == 1), *row.predictions)
+    masks = (np.asarray(row.ground_truth == 1), *row.predictions)
     return [(row.support, row.support_mask), *((row.query, mask) for mask in masks)]

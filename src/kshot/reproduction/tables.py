@@ -218,7 +218,7 @@ def _method(result: Result) -> str:
     config = result.model.config
     if config.method != "hsnet":
         return config.method
-    return f"hsnet by {'both' if config.matched_by == 'both' else f'B_{config.matched_by}'}"
+    return f"hsnet by {'both' if config.backbones == 'both' else f'B_{config.backbones}'}"
 
 
 def _fits(result: Result, number: Number, benchmark: str) -> bool:
@@ -240,7 +240,7 @@ def _fill(results: Iterable[Result], label: Callable[[Result], str]) -> _Filled:
 def _order(placed: tuple[_Row, _Column, Result]) -> tuple[str, int, str, _Row, _Column]:
     row, column, result = placed
     config = result.model.config
-    return row.backbone, METHODS.index(config.method), config.matched_by, row, column
+    return row.backbone, METHODS.index(config.method), config.backbones, row, column
 
 
 def _check_fits(row: _Row, column: _Column, result: Result, cells: dict[_Column, Result]) -> None:
@@ -294,14 +294,14 @@ def _backbones(published: PublishedTable, filled: _Filled) -> list[str]:
 
 def _method_label(result: Result) -> str:
     config = result.model.config
-    has_choice = config.method == "hsnet" and config.matched_by != "cls"
-    matched = f" matched by {config.matched_by}" if has_choice else ""
+    has_choice = config.method == "hsnet" and config.backbones != "cls"
+    matched = f" matched by {config.backbones}" if has_choice else ""
     return f"{config.method}{matched}{_condition(result)}"
 
 
 def _ablation_label(result: Result) -> str:
     config = result.model.config
-    name = "two-pass" if config.method == "two-pass" else config.matched_by
+    name = "two-pass" if config.method == "two-pass" else config.backbones
     return f"{ABLATION[name]}{_condition(result)}"
 
 
@@ -318,7 +318,7 @@ def _condition(result: Result) -> str:
     standard = preset(protocol.name, result.benchmark)
     words = [f"{protocol.name} protocol", f"{result.image_size} px"]
     words += ["mask before"] if config.mask_position == "before" else []
-    words += ["sharpened"] if config.sharpened else []
+    words += ["sharpened"] if config.sharpen_mask else []
     words += ["no base map"] if config.method == "two-pass" and not config.base_classes else []
     words += [f"drawn by {protocol.rule}"] if protocol.rule != standard.rule else []
     words += [f"fit by {protocol.fit}"] if protocol.fit != standard.fit else []

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from kshot.annotations.label_maps import Truth
-from kshot.types import IGNORE
+from kshot.annotations.label_maps import GroundTruth
+from kshot.types import IGNORE_INDEX
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which fills what lies outside a photograph."""
@@ -137,7 +137,9 @@ def draw_colours(random: np.random.Generator, strength: float) -> Colours:
     )
 
 
-def apply_view(image: Image.Image, labels: Truth, view: View, size: int) -> tuple[Image.Image, Truth]:
+def apply_view(
+    image: Image.Image, labels: GroundTruth, view: View, size: int
+) -> tuple[Image.Image, GroundTruth]:
     """Show an image and its labels (H, W) in a view: the network's square of `size` pixels, and its labels.
 
     A view without changes is the squashed image, as the model sees it in use. What lies outside the image has
@@ -149,12 +151,12 @@ def apply_view(image: Image.Image, labels: Truth, view: View, size: int) -> tupl
     mask = Image.fromarray(labels).resize(sides, Image.Resampling.NEAREST)
     if view.degrees:
         small = small.rotate(view.degrees, Image.Resampling.BILINEAR, fillcolor=MEAN_COLOUR)
-        mask = mask.rotate(view.degrees, Image.Resampling.NEAREST, fillcolor=IGNORE)
+        mask = mask.rotate(view.degrees, Image.Resampling.NEAREST, fillcolor=IGNORE_INDEX)
     if view.flip:
         small, mask = ImageOps.mirror(small), ImageOps.mirror(mask)
     box = _crop_box(sides, view.left, view.top, size)
     seen = _cut(small, box, MEAN_COLOUR)
-    return apply_colours(seen, view.colours), np.array(_cut(mask, box, IGNORE))
+    return apply_colours(seen, view.colours), np.array(_cut(mask, box, IGNORE_INDEX))
 
 
 def apply_colours(image: Image.Image, colours: Colours) -> Image.Image:
@@ -202,7 +204,9 @@ def draw_changes(
     )
 
 
-def apply_changes(picture: Image.Image, labels: Truth, changes: Changes, crop: int) -> tuple[Tensor, Tensor]:
+def apply_changes(
+    picture: Image.Image, labels: GroundTruth, changes: Changes, crop: int
+) -> tuple[Tensor, Tensor]:
     """Scale, turn, blur, flip and crop: image (3, crop, crop) in [0, 1] and labels (crop, crop) long.
 
     What lies outside the photograph has ImageNet's mean colour, and no label (255).
@@ -213,16 +217,16 @@ def apply_changes(picture: Image.Image, labels: Truth, changes: Changes, crop: i
     picture = picture.resize(size, Image.Resampling.BILINEAR)
     mask = mask.resize(size, Image.Resampling.NEAREST)
     picture = picture.rotate(changes.degrees, Image.Resampling.BILINEAR, fillcolor=MEAN_COLOUR)
-    mask = mask.rotate(changes.degrees, Image.Resampling.NEAREST, fillcolor=IGNORE)
+    mask = mask.rotate(changes.degrees, Image.Resampling.NEAREST, fillcolor=IGNORE_INDEX)
     if changes.blur > 0:
         picture = picture.filter(ImageFilter.GaussianBlur(changes.blur))
     if changes.flip:
         picture, mask = ImageOps.mirror(picture), ImageOps.mirror(mask)
     box = _crop_box(size, changes.left, changes.top, crop)
-    return to_tensor(_cut(picture, box, MEAN_COLOUR)), _to_labels(_cut(mask, box, IGNORE))
+    return to_tensor(_cut(picture, box, MEAN_COLOUR)), _to_labels(_cut(mask, box, IGNORE_INDEX))
 
 
-def squash(picture: Image.Image, labels: Truth, size: int) -> tuple[Tensor, Tensor]:
+def squash(picture: Image.Image, labels: GroundTruth, size: int) -> tuple[Tensor, Tensor]:
     """Squash a photograph and its label map to a square, unchanged otherwise; types as `apply_changes`."""
     small = picture.resize((size, size), Image.Resampling.BILINEAR)
     return to_tensor(small), _to_labels(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset as Photographs
 from kshot.data.base_classes import (
     base_labels,
@@ -32,7 +32,7 @@ from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import resize
 from kshot.training.augment import apply_changes, draw_changes, squash
 from kshot.training.recipes import PretrainConfig
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 
 class BaseData:
@@ -61,7 +61,7 @@ class BaseData:
         """Name the photographs of an epoch, in their order."""
         return draw_photographs(self.fold, self.config.seed, epoch, self.config.class_cap)
 
-    def labels(self, name: str) -> Truth:
+    def labels(self, name: str) -> GroundTruth:
         """Read a photograph's label map; see `base_labels`."""
         return base_labels(
             self.dataset,
@@ -176,8 +176,10 @@ def _named_classes(fold: Fold, names: Sequence[str]) -> tuple[int, ...]:
     return tuple(ids[name] for name in names)
 
 
-def _intersections_and_unions(answer: Truth, labels: Truth, num_classes: int) -> NDArray[np.int64]:
-    known = labels != IGNORE
+def _intersections_and_unions(
+    answer: GroundTruth, labels: GroundTruth, num_classes: int
+) -> NDArray[np.int64]:
+    known = labels != IGNORE_INDEX
     pairs = np.bincount(
         labels[known].astype(np.int64) * num_classes + answer[known], minlength=num_classes**2
     ).reshape(num_classes, num_classes)

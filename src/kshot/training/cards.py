@@ -38,7 +38,7 @@ def model_card(
     """Write a model's card, in Markdown."""
     steps = sum(stage.steps for stage in config.sizes)
     sizes = ", ".join(f"{stage.steps} steps at {stage.image_size} px" for stage in config.sizes)
-    matched = f" matched by {model.matched_by}" if model.method == "hsnet" else ""
+    matched = f" matched by {model.backbones}" if model.method == "hsnet" else ""
     chosen = NOTES[model.selected_on] if model.selected_on else "nothing chosen: the last weights"
     base = ", ".join(model.base_classes) or "none"
     data = NAMES.get(config.data, config.data)
@@ -49,7 +49,7 @@ def model_card(
             f" Training episodes were read by {count} base learners, each by one without its class."
         )
     second = ""
-    if model.sharpened:
+    if model.sharpen_mask:
         second = "\n- The second pass's soft mask is sharpened, which the paper does not do."
     start = "random weights"
     if config.start_from_sha256 is not None:

@@ -20,7 +20,7 @@ from kshot.io.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet, merge_classes, unlearn
-from kshot.models.hypercorrelation import describe
+from kshot.models.hypercorrelation import normalize_features
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.training.feature_cache import (
     Budget,
@@ -31,7 +31,7 @@ from kshot.training.feature_cache import (
 )
 from kshot.training.recipes import TrainConfig
 from kshot.transforms import Frame
-from kshot.types import IGNORE, Support
+from kshot.types import IGNORE_INDEX, Support
 
 MASKS_KEPT = 4096
 """Truths that stay in memory, at the network's size: some 66 kB each at 257 px."""
@@ -117,10 +117,10 @@ class FeatureReader:
     def join(self, photographs: Sequence[Stored]) -> BackboneFeatures:
         """Make photographs' features one batch, ready to be matched, on the device."""
         cls, sem = ([one.cls for one in photographs], [one.sem for one in photographs])
-        features = self.matcher.describe(self._batch(cls), None)
+        features = self.matcher.normalize(self._batch(cls), None)
         together = self._batch(sem)
         if together is not None:
-            features = features._replace(sem=describe(together, self._means(photographs)))
+            features = features._replace(sem=normalize_features(together, self._means(photographs)))
         logits = [one.base_logits for one in photographs if one.base_logits is not None]
         if len(self.sem) > 1:
             logits = [merge_classes(one.float()) for one in logits]
@@ -197,8 +197,8 @@ class TrainingEpisodes:
             queries.append(reader.read(query, query_flipped, learner))
             supports.append(reader.read(support, support_flipped, learner))
             query_masks.append(_flip(self._query_mask(query, class_id, reader.frame), query_flipped))
-            truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
-            support_masks.append((truth == 1).float()[None])
+            ground_truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
+            support_masks.append((ground_truth == 1).float()[None])
             places.append(self.places[class_id])
         to = partial(torch.Tensor.to, device=reader.device)
         query_features = reader.join(queries)
@@ -215,18 +215,18 @@ class TrainingEpisodes:
 
     @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019  one object a run
     def _truth(self, name: str, class_id: int, frame: Frame) -> Tensor:
-        return torch.from_numpy(frame.truth(self.dataset.truth(name, class_id)))
+        return torch.from_numpy(frame.ground_truth(self.dataset.ground_truth(name, class_id)))
 
     @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019
     def _query_mask(self, name: str, class_id: int, frame: Frame) -> Tensor:
         """Read what is to be found, with unknown and novel pixels treated as the recipe says."""
-        truth = self.dataset.truth(name, class_id).copy()
+        ground_truth = self.dataset.ground_truth(name, class_id).copy()
         if self.config.unknown_pixels == "background":
-            truth[truth == IGNORE] = 0
+            ground_truth[ground_truth == IGNORE_INDEX] = 0
         if self.config.novel_pixels == "ignore":
             for unseen in set(self.dataset.classes_in(name)) & set(self.unseen):
-                truth[self.dataset.truth(name, unseen) == 1] = IGNORE
-        return torch.from_numpy(frame.truth(truth))
+                ground_truth[self.dataset.ground_truth(name, unseen) == 1] = IGNORE_INDEX
+        return torch.from_numpy(frame.ground_truth(ground_truth))
 
 
 def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> int:

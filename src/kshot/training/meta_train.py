@@ -95,9 +95,9 @@ def train(
     }
     if folder is not None:
         start = read_config(folder / CONFIG_FILE)
-        known["centred"] = start.centred
-        if config.sharpened is None:
-            known["sharpened"] = start.sharpened
+        known["center_features"] = start.center_features
+        if config.sharpen_mask is None:
+            known["sharpen_mask"] = start.sharpen_mask
     if config.mix is not None:
         known["extra_data"] = tuple(extra or ())
         if len(learner_folders) > 1:
@@ -211,10 +211,10 @@ def build(
     model = ModelConfig(
         method=config.method,
         backbone=config.backbone,
-        matched_by=config.matched_by,
+        backbones=config.backbones,
         channels=config.channels,
-        centred=config.centred,
-        sharpened=bool(config.sharpened),
+        center_features=config.center_features,
+        sharpen_mask=bool(config.sharpen_mask),
         taps=config.taps,
         first_stride=config.first_stride,
         prior=config.prior,

@@ -27,7 +27,7 @@ from kshot.training.base_learner_files import (
 from kshot.training.cards import base_learner_card
 from kshot.training.recipes import PretrainConfig
 from kshot.training.trainer import Machine, Phase, Training, fit, set_up
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 POLY_POWER = 0.9
 LOOK = 8
@@ -123,7 +123,7 @@ class BaseLearning(nn.Module):
         """Give the loss of images (B, 3, H, W) and labels (B, H, W)."""
         images, labels = batch
         logits = resize(self.network(images).float(), labels.shape[-2:])
-        return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE)}
+        return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)}
 
 
 def poly(steps: int) -> Callable[[int], float]:

@@ -107,7 +107,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["hsnet", "two-pass"] = "two-pass"
-    matched_by: Literal["cls", "sem", "both"] = "cls"
+    backbones: Literal["cls", "sem", "both"] = "cls"
     """Which backbones hsnet matches with."""
     backbone: str
     channels: tuple[int, int, int] = CHANNELS
@@ -118,7 +118,7 @@ class TrainConfig(BaseModel):
     unknown_pixels: UnknownPixels = "background"
     class_cap: int | None = None
     """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
-    centred: bool = False
+    center_features: bool = False
     """Whether the mean features of training photographs are taken from all features; not in the paper. Where
     a backbone's features all point one way, cosines tell little apart. A training that starts from a model
     does as that one did."""
@@ -148,7 +148,7 @@ class TrainConfig(BaseModel):
     have far to go: in a short training they would not arrive."""
     kappa: float = Field(default=KAPPA, ge=0)
     """Weight of the Shannon term, which polarises the first pass; see `losses`."""
-    sharpened: bool | None = None
+    sharpen_mask: bool | None = None
     """Whether the second pass's soft mask is sharpened (`methods.two_pass.sharpen`); not in the paper. None:
     as in the model that it starts from; without one, it is not."""
     unlearn_own: bool = False
@@ -183,7 +183,7 @@ class TrainConfig(BaseModel):
     @property
     def needs_base_learner(self) -> bool:
         """Whether it matches with B_sem."""
-        return self.method == "two-pass" or self.matched_by != "cls"
+        return self.method == "two-pass" or self.backbones != "cls"
 
 
 class Recipe(NamedTuple):
@@ -267,7 +267,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             novel_pixels="ignore",
             unknown_pixels="ignore",
             class_cap=60,
-            centred=True,
+            center_features=True,
             flip=True,
             fusion_lr=2e-2,
             unlearn_own=True,
@@ -298,7 +298,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
             "base_stride": 16,
             "fusion": "both-passes",
             "dice": 2.0,
-            "sharpened": True,
+            "sharpen_mask": True,
             "sizes": (SizeStage(steps=1600, image_size=257), SizeStage(steps=400, image_size=321)),
             "lr": 5e-4,
             "fusion_lr": 5e-3,

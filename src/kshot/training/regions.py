@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 
 LONG_SIDE = 192
 """Pixels of the longer side at which images are cut: details below that are nobody's region."""
@@ -95,7 +95,7 @@ def draw_region(
     return region if SHARES[0] <= share <= SHARES[1] else None
 
 
-def enlarge(region: NDArray[np.bool_], size: tuple[int, int]) -> Truth:
+def enlarge(region: NDArray[np.bool_], size: tuple[int, int]) -> GroundTruth:
     """Bring a region to an image's size (height, width): 1 in it, 0 elsewhere."""
     large = Image.fromarray(region).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(large).astype(np.uint8)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -40,7 +40,7 @@ from kshot.training.synthetic import (
     patch,
     round_item,
 )
-from kshot.types import IGNORE
+from kshot.types import IGNORE_INDEX
 
 KEPT = 2048
 """Decoded images in memory, some 0.6 MB each; as many masks, and superpixels."""
@@ -94,13 +94,13 @@ class Photographs:
         self.mask = lru_cache(maxsize=KEPT)(self._mask)
         self.superpixels = lru_cache(maxsize=KEPT)(self._superpixels)
 
-    def _mask(self, name: str, class_id: int) -> Truth:
+    def _mask(self, name: str, class_id: int) -> GroundTruth:
         """Read where a class is, in `image`'s size: 1, 0, and 255 where it is not known or hidden."""
-        mask = self.dataset.truth(name, class_id).copy()
+        mask = self.dataset.ground_truth(name, class_id).copy()
         if not self.keep_unknown:
-            mask[mask == IGNORE] = 0
+            mask[mask == IGNORE_INDEX] = 0
         for other in self.hidden & set(self.dataset.classes_in(name)):
-            mask[self.dataset.truth(name, other) == 1] = IGNORE
+            mask[self.dataset.ground_truth(name, other) == 1] = IGNORE_INDEX
         small = _smaller((mask.shape[1], mask.shape[0]))
         return np.array(Image.fromarray(mask).resize(small, Image.Resampling.NEAREST))
 
@@ -250,7 +250,7 @@ def any_image(sets: Sequence[Photographs], random: Random) -> Image.Image:
     return photographs.image(photographs.names[int(random.integers(len(photographs.names)))])
 
 
-def look(image: Image.Image, mask: Truth, random: Random, ranges: ViewRanges, size: int) -> Shown:
+def look(image: Image.Image, mask: GroundTruth, random: Random, ranges: ViewRanges, size: int) -> Shown:
     """Show an image in a random view in which enough of the object is seen; if none is found, as it is."""
     share = float((mask == 1).mean())
     for _ in range(TRIES):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from kshot.annotations.label_maps import Truth
+from kshot.annotations.label_maps import GroundTruth
 
 Mask = NDArray[np.bool_]
 Random = np.random.Generator
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
     """An image of an episode. mask: 1 on the class, 0 elsewhere, 255 where it is not known."""
 
     image: Image.Image
-    mask: Truth
+    mask: GroundTruth
 
 
 class Pair(NamedTuple):

@@ -56,13 +56,13 @@ class Validation:
         episodes = self.manifest.episodes[:limit]
         counts: dict[str, list[Any]] = {}
         for class_id, query, (support,) in episodes:
-            truth = self.dataset.truth(query, class_id)
-            mask = self.reader.frame.support_mask(self.dataset.truth(support, class_id))
+            ground_truth = self.dataset.ground_truth(query, class_id)
+            mask = self.reader.frame.support_mask(self.dataset.ground_truth(support, class_id))
             shown = Support(read(support), mask.to(self.reader.device))
             with torch.inference_mode():
-                answer = method.segment(read(query), [shown], truth.shape)
+                answer = method.segment(read(query), [shown], ground_truth.shape)
             for name, found in _masks(answer).items():
-                counts.setdefault(name, []).append(count_pixels(found, truth))
+                counts.setdefault(name, []).append(count_pixels(found, ground_truth))
         class_ids = np.array([episode.class_id for episode in episodes])
         classes = sorted(set(class_ids.tolist()))
         return {name: score(np.array(found), class_ids, classes).miou for name, found in counts.items()}
