@@ -28,7 +28,7 @@ from kshot.methods.prototype import Prototype
 from kshot.models.backbones import FeaturePyramid
 from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 from kshot.types import Support
 
 RESULT = Path("benchmarks/results/negatives.json")
@@ -74,7 +74,7 @@ def measure(root: Path) -> None:
         if len(large) < MIN_IMAGES or class_name in found["cases"]:
             continue
         if not photographs:
-            photographs = read(method, dataset, Frame(size, "squash"), root)
+            photographs = read(method, dataset, Resize(size), root)
         found["cases"][class_name] = [
             compare(method, dataset, photographs, class_id, large, seed, size) for seed in SEEDS
         ]
@@ -87,12 +87,12 @@ def begin(size: int) -> dict[str, Any]:
     return {"provenance": provenance, "image_size": size, "negatives": NEGATIVES, "cases": {}}
 
 
-def read(method: Prototype, dataset: Dataset, frame: Frame, root: Path) -> Photographs:
+def read(method: Prototype, dataset: Dataset, transform: Resize, root: Path) -> Photographs:
     """Read the features of all photographs that prototypes need."""
     photographs: Photographs = {}
     for name in sorted(path.stem for path in (root / "images").iterdir()):
         with torch.inference_mode():
-            pyramid = method.features(frame.image(read_image(dataset.image_path(name))))
+            pyramid = method.features(transform.image(read_image(dataset.image_path(name))))
         photographs[name] = FeaturePyramid(tuple((stage[-1],) for stage in pyramid.stages), None)
     return photographs
 
@@ -111,7 +111,7 @@ def compare(
     without = [name for name in photographs if class_id not in dataset.classes_in(name)]
     absent = shuffled(without, seed, class_id)
     pool, test = absent[:POOL], absent[POOL : POOL + ABSENT]
-    mask = Frame(size, "squash").support_mask(dataset.ground_truth(labelled, class_id))
+    mask = Resize(size).support_mask(dataset.ground_truth(labelled, class_id))
     support = Support(photographs[labelled], mask)
 
     def find(name: str, negatives: list[str], answer_size: tuple[int, ...]) -> np.ndarray:

@@ -33,7 +33,7 @@ from kshot.io.provenance import record_provenance
 from kshot.methods.two_pass import TwoPass
 from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 from kshot.types import Support
 
 RESULT = Path("benchmarks/results/passes.json")
@@ -94,9 +94,9 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
     """Give each episode's class, the object's share of the picture, each pass's IoU, and the soft mask's
     precision: how much of the first pass's probability lies on the object.
     """
-    method, frame = segmenter.method, Frame(segmenter.config.image_size, "squash")
+    method, transform = segmenter.method, Resize(segmenter.config.image_size)
     assert isinstance(method, TwoPass)
-    reader = EpisodeReader(dataset, episodes, frame)
+    reader = EpisodeReader(dataset, episodes, transform)
     features: dict[str, Any] = {}
     scores = []
     with torch.inference_mode():

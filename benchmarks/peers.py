@@ -22,13 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.evaluation.suite import Mask
 from kshot.methods.tiling import FloatMap
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import load_backbone
-from kshot.transforms import Frame
-from kshot.types import IGNORE_INDEX
+from kshot.transforms import Resize
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 THRESHOLD = 0.5
 
@@ -63,7 +62,7 @@ class LogisticPeer:
 
     def __init__(self, backbone: Backbone | None = None, image_size: int = 257) -> None:
         self.backbone = load_backbone("efficientnet_lite2") if backbone is None else backbone
-        self.frame = Frame(image_size, "squash")
+        self.transform = Resize(image_size)
         self.settings = {
             "stands for": "linear probe",
             "backbone": self.backbone.name,
@@ -76,7 +75,7 @@ class LogisticPeer:
     def encode(self, image: Image.Image, *, as_query: bool) -> Tensor:
         """Compute the features of each position: (h, w, C)."""
         with torch.inference_mode():
-            taps = [stage[-1] for stage in self.backbone(self.frame.image(image)).stages]
+            taps = [stage[-1] for stage in self.backbone(self.transform.image(image)).stages]
             size = taps[0].shape[-2:]
             resized = [F.interpolate(tap, size, mode="bilinear", align_corners=False) for tap in taps]
             return torch.cat(resized, dim=1)[0].permute(1, 2, 0).contiguous()

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
@@ -29,7 +28,7 @@ from kshot.io.images import read_image
 from kshot.io.provenance import record_provenance
 from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 RESULT = Path("benchmarks/results/small_objects.json")
 METHODS = ("prototype", "two-pass")

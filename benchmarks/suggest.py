@@ -32,7 +32,7 @@ from kshot.models.backbones import FeaturePyramid
 from kshot.predict.suggest import Appearance, choose, summarise
 from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 from kshot.types import Segmentation, Support
 
 RESULT = Path("benchmarks/results/suggest.json")
@@ -102,20 +102,20 @@ def read(
     method: Prototype, dataset: Dataset, by_class: dict[int, list[str]], others: list[str]
 ) -> tuple[dict[str, Photograph], dict[int, list[str]]]:
     """Read the photographs of classes that have enough of them, and others."""
-    frame, photographs, kept = Frame(SIZE, "squash"), dict[str, Photograph](), dict[int, list[str]]()
+    transform, photographs, kept = Resize(SIZE), dict[str, Photograph](), dict[int, list[str]]()
     for class_id, names in by_class.items():
         large = [n for n in names if (dataset.ground_truth(n, class_id) == 1).mean() > MIN_SHARE][:MAX_IMAGES]
         if len(large) >= MIN_IMAGES:
             kept[class_id] = large
     for name in dict.fromkeys([n for names in kept.values() for n in names] + others):
         with torch.inference_mode():
-            pyramid = method.features(frame.image(read_image(dataset.image_path(name))))
+            pyramid = method.features(transform.image(read_image(dataset.image_path(name))))
         pyramid = FeaturePyramid(tuple((stage[-1],) for stage in pyramid.stages), None)
         photographs[name] = Photograph(pyramid, {}, {})
         for class_id in dataset.classes_in(name):
             ground_truth = dataset.ground_truth(name, class_id)
             photographs[name].ground_truths[class_id] = ground_truth
-            photographs[name].masks[class_id] = frame.support_mask(ground_truth)
+            photographs[name].masks[class_id] = transform.support_mask(ground_truth)
     return photographs, kept
 
 

@@ -14,7 +14,7 @@ from kshot.evaluation.results import write_result
 from kshot.methods.hub import ModelConfig, save_model
 from kshot.reproduction.draw import open_episode, panel_row, pick
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 SIZE = ["--image-size", 65]
 
@@ -104,7 +104,7 @@ def test_a_panels_mask_is_what_the_segmenter_gives(episodes, fit, tmp_path):
     (episode,) = pick(read_manifest(tmp_path / "m.json"), [0])
     opened = open_episode(dataset, episode)
     segmenter = Segmenter.from_pretrained(image_size=65)
-    row = panel_row([segmenter], opened, [Frame(65, fit)], "ant")
+    row = panel_row([segmenter], opened, [Resize(65, fit)], "ant")
     assert row.predictions[0].shape == opened.ground_truth.shape
     if fit == "squash":
         pictures, ground_truths = zip(*opened.supports, strict=True)

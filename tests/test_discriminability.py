@@ -21,11 +21,11 @@ from kshot.reproduction.discriminability import (
     read_power,
     summarise,
 )
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 SIZE = 32
 CPU = torch.device("cpu")
-FRAME = Frame(SIZE, "squash")
+TRANSFORM = Resize(SIZE)
 PROVENANCE = Provenance(date="", command="", commit=None, versions={}, machine="", seconds=0)
 
 
@@ -120,7 +120,7 @@ def test_power_equals_loops_over_positions(tmp_path, shots):
     }
     dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
     episode = Episode(0, "a", ("b", "c")[:shots])
-    reader = EpisodeReader(dataset, (episode,), FRAME)
+    reader = EpisodeReader(dataset, (episode,), TRANSFORM)
     foreground, background = measure_power(backbone, reader, CPU)
     query, *supports = (backbone(reader.image(name)) for name in ("a", *episode.supports))
     taps = [(stage, index) for stage, taps in enumerate(query.stages) for index in range(len(taps))]
@@ -144,11 +144,11 @@ def test_images_are_computed_once_whatever_the_class_and_the_role(tmp_path):
         Episode(1, "c", ("a",)),
     )
     dataset, backbone, seen = Pictures(tmp_path, ground_truths), Counting(), []
-    together = measure_power(backbone, EpisodeReader(dataset, episodes, FRAME), CPU, seen.append)
+    together = measure_power(backbone, EpisodeReader(dataset, episodes, TRANSFORM), CPU, seen.append)
     assert backbone.calls == 3
     assert seen == [1, 2, 3, 4]
     for index, episode in enumerate(episodes):  # in the manifest's order, though read class by class
-        alone = measure_power(backbone, EpisodeReader(dataset, (episode,), FRAME), CPU)
+        alone = measure_power(backbone, EpisodeReader(dataset, (episode,), TRANSFORM), CPU)
         np.testing.assert_array_equal(np.stack(together)[:, index], np.stack(alone)[:, 0])
 
 
@@ -180,7 +180,7 @@ def measure_two(tmp_path, supports=("b", "a")):
     ground_truths = {("a", 0): box(), ("b", 0): box(), ("empty", 0): np.zeros((SIZE, SIZE), np.uint8)}
     ground_truths["full", 0] = np.ones((SIZE, SIZE), np.uint8)
     episodes = Episode(0, "a", (supports[0],)), Episode(0, "b", (supports[1],))
-    reader = EpisodeReader(Pictures(tmp_path, ground_truths), episodes, FRAME)
+    reader = EpisodeReader(Pictures(tmp_path, ground_truths), episodes, TRANSFORM)
     return measure_power(ByTruth(box()), reader, CPU), manifest_of(*episodes)
 
 
@@ -231,7 +231,7 @@ def test_a_support_without_object_takes_no_part_beside_others(tmp_path):
     }
     dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
     two, one = (
-        measure_power(backbone, EpisodeReader(dataset, (Episode(0, "a", supports),), FRAME), CPU)
+        measure_power(backbone, EpisodeReader(dataset, (Episode(0, "a", supports),), TRANSFORM), CPU)
         for supports in (("b", "empty"), ("b",))
     )
     np.testing.assert_array_equal(two, one)
@@ -246,7 +246,7 @@ def test_every_method_gives_its_backbones_and_they_can_be_measured(tmp_path, met
     assert list(backbones) == expected
     ground_truths = {("a", 0): box(), ("b", 0): box(4, 4, 20, 20)}
     episode = Episode(0, "a", ("b",))
-    reader = EpisodeReader(Pictures(tmp_path, ground_truths), (episode,), FRAME)
+    reader = EpisodeReader(Pictures(tmp_path, ground_truths), (episode,), TRANSFORM)
     for backbone in backbones.values():
         similarities = measure_power(backbone, reader, CPU)
         power = make_power(backbone, "tiny", *similarities, manifest_of(episode), SIZE, PROVENANCE)

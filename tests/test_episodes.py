@@ -17,12 +17,13 @@ from make_data import (
 
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
-from kshot.io.images import image_tensor, read_image
+from kshot.io.images import read_image
 from kshot.methods.hsnet import HSNet
 from kshot.models.base_learner import PSPNet, base_map
 from kshot.training.episodes import FeatureReader, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.recipes import SizeStage, TrainConfig
+from kshot.transforms import Resize
 
 SIZE = 65
 CONFIG = TrainConfig(
@@ -91,7 +92,7 @@ def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc
         for name, flipped, features in zip(
             (query, support), flips, (batch.query, batch.support.features), strict=True
         ):
-            image = image_tensor(read_image(voc.image_path(name)), SIZE)[None]
+            image = Resize(SIZE).image(read_image(voc.image_path(name)))
             image = image.flip(-1) if flipped else image
             with torch.no_grad():
                 cls, sem = cls_backbone(image), base_learner.backbone(image)
@@ -101,7 +102,7 @@ def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc
                     for tap, one in zip(taps, computed, strict=True):
                         torch.testing.assert_close(tap[index], one[0], rtol=1e-3, atol=1e-2)
             torch.testing.assert_close(features.base_logits[index], logits[0], rtol=1e-3, atol=1e-2)
-        ground_truth = reader.frame.ground_truth(voc.ground_truth(support, class_id)) == 1
+        ground_truth = reader.transform.mask(voc.ground_truth(support, class_id)) == 1
         mask = batch.support.mask[index, 0].numpy() == 1
         np.testing.assert_array_equal(mask, ground_truth[:, ::-1] if flips[1] else ground_truth)
 
@@ -114,8 +115,8 @@ def test_unknown_and_novel_pixels_are_what_the_recipe_says(voc, reader):
 
     ignored, episode = masks(novel_pixels="ignore", unknown_pixels="ignore")
     shown, _ = masks(novel_pixels="background", unknown_pixels="background")
-    bird = torch.from_numpy(reader.frame.ground_truth(voc.ground_truth(episode.query, NOVEL[0])) == 1)
-    dog = torch.from_numpy(reader.frame.ground_truth(voc.ground_truth(episode.query, 11)) == 1)
+    bird = torch.from_numpy(reader.transform.mask(voc.ground_truth(episode.query, NOVEL[0])) == 1)
+    dog = torch.from_numpy(reader.transform.mask(voc.ground_truth(episode.query, 11)) == 1)
     assert (ignored[bird] == 255).all()
     assert (ignored[:, 0] == 255).all()
     assert (shown[bird] == 0).all()
@@ -178,7 +179,7 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
         number = int(voc.class_names[class_id] in ("bus", "chair", "dog"))
         used.add(number)
         learner, mean = ((first, 0.25), (second, 0.5))[number]
-        image = image_tensor(read_image(voc.image_path(query)), SIZE)[None]
+        image = Resize(SIZE).image(read_image(voc.image_path(query)))
         with torch.no_grad():
             sem = learner.backbone(image.flip(-1) if flipped else image)
             logits = learner.head(sem.last)

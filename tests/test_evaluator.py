@@ -12,7 +12,7 @@ from kshot.data.sampling import Episode, draw_episodes
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import EpisodeReader, check_files, evaluate, read_ahead
 from kshot.evaluation.metrics import score
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 MORE_WORKERS_THAN_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -39,8 +39,10 @@ def scores_of(counted, manifest):
 @pytest.mark.parametrize("shots", [1, 3])
 def test_a_method_that_knows_the_answer_scores_high(dataset, fit, at_original_size, shots):
     manifest = manifest_of(dataset, shots)
-    frame = Frame(48, fit)
-    (counted,) = evaluate(colour_segmenter(), dataset, [manifest], frame, at_original_size=at_original_size)
+    transform = Resize(48, fit)
+    (counted,) = evaluate(
+        colour_segmenter(), dataset, [manifest], transform, at_original_size=at_original_size
+    )
     assert scores_of(counted, manifest).miou > 0.9
     assert counted.num_images == counted.num_computed == 13
     assert counted.num_empty_supports == 0
@@ -52,9 +54,7 @@ def test_a_method_that_knows_the_answer_scores_high(dataset, fit, at_original_si
 def test_workers_change_nothing(dataset):
     manifest = manifest_of(dataset, rule="hsnet")
     results = [
-        evaluate(
-            colour_segmenter(), dataset, [manifest], Frame(48, "squash"), at_original_size=True, num_workers=n
-        )[0]
+        evaluate(colour_segmenter(), dataset, [manifest], Resize(48), at_original_size=True, num_workers=n)[0]
         for n in (0, 1, 4)
     ]
     for other in results[1:]:
@@ -75,7 +75,7 @@ class NamesOnly:
 @pytest.mark.parametrize(("data", "fold"), [(d, f) for d in ("pascal", "coco") for f in range(4)])
 def test_hsnets_first_thousand_episodes_are_the_same_for_any_number_of_workers(data, fold):
     episodes = tuple(draw_episodes(read_fold(data, fold), "hsnet", 1, 1000, 0))
-    reader = EpisodeReader(NamesOnly(), episodes, Frame(2, "squash"))
+    reader = EpisodeReader(NamesOnly(), episodes, Resize(2))
     reader.first_read = [[] for _ in episodes]  # no photographs: names are all that is looked at
     expected = {n: f"{e.class_id} {e.query}" for n, e in enumerate(episodes)}
     for num_workers in (0, 1, 4):
@@ -88,9 +88,9 @@ def test_a_small_cache_costs_time_and_nothing_else(dataset):
     manifest = manifest_of(dataset)
     segmenter = colour_segmenter()
     segmenter = type(segmenter)(segmenter.config, tiny_method("prototype"), segmenter.device)
-    frame = Frame(64, "squash")
-    (whole,) = evaluate(segmenter, dataset, [manifest], frame, at_original_size=True)
-    (none,) = evaluate(segmenter, dataset, [manifest], frame, at_original_size=True, cache_gb=0)
+    transform = Resize(64)
+    (whole,) = evaluate(segmenter, dataset, [manifest], transform, at_original_size=True)
+    (none,) = evaluate(segmenter, dataset, [manifest], transform, at_original_size=True, cache_gb=0)
     np.testing.assert_array_equal(whole.counts, none.counts)
     assert whole.num_computed == 13
     assert none.num_computed == 60
@@ -98,12 +98,12 @@ def test_a_small_cache_costs_time_and_nothing_else(dataset):
 
 def test_manifests_that_are_run_together_share_features_and_count_apart(dataset):
     first, second = manifest_of(dataset), manifest_of(dataset, shots=2, count=17, rule="hsnet")
-    frame = Frame(48, "squash")
+    transform = Resize(48)
     apart = [
-        evaluate(colour_segmenter(), dataset, [manifest], frame, at_original_size=True)[0]
+        evaluate(colour_segmenter(), dataset, [manifest], transform, at_original_size=True)[0]
         for manifest in (first, second)
     ]
-    together = evaluate(colour_segmenter(), dataset, [first, second], frame, at_original_size=True)
+    together = evaluate(colour_segmenter(), dataset, [first, second], transform, at_original_size=True)
     for one, other in zip(apart, together, strict=True):
         np.testing.assert_array_equal(one.counts, other.counts)
         assert one.num_images == other.num_images
@@ -127,7 +127,7 @@ def test_what_is_never_a_query_is_read_as_a_support(dataset):
             return getattr(segmenter.method, name)
 
     watched = replace(segmenter, accelerated=Watched())
-    evaluate(watched, dataset, [manifest], Frame(48, "squash"), at_original_size=True)
+    evaluate(watched, dataset, [manifest], Resize(48), at_original_size=True)
     assert read == {"features": len(queries), "support_features": len(supports)}
 
 
@@ -145,7 +145,7 @@ def test_unknown_pixels_do_not_count(tmp_path):
         sha256=episodes_sha256(episodes),
         episodes=episodes,
     )
-    (counted,) = evaluate(colour_segmenter(), dataset, [manifest], Frame(48, "squash"), at_original_size=True)
+    (counted,) = evaluate(colour_segmenter(), dataset, [manifest], Resize(48), at_original_size=True)
     assert counted.counts[0, 1] + counted.counts[0, 2] == 36 * 48 - 36  # the left column is 255
 
 
@@ -155,12 +155,12 @@ def test_progress_counts_episodes_class_by_class(dataset):
         colour_segmenter(),
         dataset,
         [manifest],
-        Frame(48, "squash"),
+        Resize(48),
         at_original_size=True,
         on_progress=lambda done, total: seen.append(done),
     )
     assert seen == list(range(1, 31))
-    reader = EpisodeReader(dataset, manifest.episodes, Frame(48, "squash"))
+    reader = EpisodeReader(dataset, manifest.episodes, Resize(48))
     classes = [manifest.episodes[reader[n].episode].class_id for n in range(30)]
     assert classes == sorted(classes)
 
@@ -180,6 +180,6 @@ def test_missing_photographs_and_another_dataset_are_named_before_anything_runs(
 
 def test_a_support_that_vanishes_is_counted(dataset):
     (counted,) = evaluate(
-        colour_segmenter(), dataset, [manifest_of(dataset)], Frame(1, "squash"), at_original_size=True
+        colour_segmenter(), dataset, [manifest_of(dataset)], Resize(1), at_original_size=True
     )
     assert counted.num_empty_supports > 0

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from skimage import data
 
 from kshot.errors import WeightsError
-from kshot.io.images import image_tensor
 from kshot.models import imagenet_weights as weights_module
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import convert_efficientnet, load_backbone, read_state, weights_sha256
 from kshot.models.kernels.onednn import use_onednn
+from kshot.transforms import Resize
 
 # Indices of ImageNet's classes.
 CATS = {281, 282, 283, 284, 285}
@@ -29,8 +29,8 @@ def test_converted_embedded_weights_name_real_things(name):
     state = read_state(weights_module._find_weights(backbone.name))
     network.load_state_dict(convert_efficientnet(state, network), strict=True)
     network.eval()
-    photographs = torch.stack(
-        [image_tensor(Image.fromarray(photograph), 300) for photograph in (data.chelsea(), data.coffee())]
+    photographs = torch.cat(
+        [Resize(300).image(Image.fromarray(photograph)) for photograph in (data.chelsea(), data.coffee())]
     )
     normalised = (photographs - backbone.mean) / backbone.std
     cat, coffee = network(normalised).argmax(dim=1).tolist()

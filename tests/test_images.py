@@ -5,7 +5,7 @@ from PIL import Image
 
 from benchmarks.torture.kinds import ORIENTATION, UNDO
 from kshot.errors import ImageError, MaskError
-from kshot.io.images import image_tensor, list_images, mask_tensor, read_image, read_mask
+from kshot.io.images import list_images, read_image, read_mask
 
 
 def gradient(width=30, height=20):
@@ -150,16 +150,6 @@ def test_255_beside_an_object_is_ignored():
 def test_masks_that_are_ambiguous_are_refused(mask, reason):
     with pytest.raises(MaskError, match=reason):
         read_mask(mask, (20, 30))
-
-
-def test_squashed_tensors():
-    picture = Image.fromarray(np.full((40, 90, 3), (255, 0, 51), dtype=np.uint8))
-    tensor = image_tensor(picture, 16)
-    assert tensor.shape == (3, 16, 16)
-    assert tensor[:, 3, 3].tolist() == pytest.approx([1, 0, 0.2])
-    mask = mask_tensor(np.ones((40, 90), bool), 16)
-    assert mask.shape == (1, 16, 16)
-    assert (mask == 1).all()
 
 
 def test_folders_are_listed_in_order_with_their_structure(tmp_path):

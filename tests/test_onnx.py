@@ -13,8 +13,8 @@ from kshot import KshotError, Segmenter, __version__
 from kshot.cli.main import main
 from kshot.export import onnx as export_module
 from kshot.export.onnx import Graph, _example, export
-from kshot.io.images import image_tensor
 from kshot.methods.hub import ModelConfig
+from kshot.transforms import Resize
 from kshot.types import Support
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -181,7 +181,7 @@ def test_the_default_model_on_photographs(side, tmp_path):
     segmenter = Segmenter.from_pretrained(image_size=side, device="cpu")
     assert export(segmenter, "prototype", tmp_path / "model.onnx") < 1e-4
     pictures = [data.chelsea(), data.astronaut(), data.coffee(), data.rocket()]
-    images = torch.stack([image_tensor(Image.fromarray(picture), side) for picture in pictures])
+    images = torch.cat([Resize(side).image(Image.fromarray(picture)) for picture in pictures])
     for shots, queries in [(1, images[3:]), (3, images[2:])]:
         masks = episode(1, shots, side)[2]
         probability, _ = run_graph(tmp_path / "model.onnx", queries, images[:shots], masks)

@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 from rasterio.transform import from_origin
 
 from kshot.io.geotiff import opened_map
-from kshot.io.images import image_tensor, mask_tensor
 from kshot.io.raster_options import View
 from kshot.methods.hub import ModelConfig
 from kshot.methods.two_pass import TwoPass
@@ -25,6 +24,7 @@ from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import load_backbone
 from kshot.models.losses import losses
 from kshot.segmenter import Segmenter, explain_strips
+from kshot.transforms import Resize
 from kshot.types import Support
 
 pytestmark = pytest.mark.slow
@@ -38,11 +38,9 @@ def test_two_pass_learns_a_real_episode_in_every_step(demo):
     cls = load_backbone("efficientnet_lite0")
     sem = load_backbone("efficientnet_lite0", output_stride=8)
     method = TwoPass(cls, sem, None)
-    target = mask_tensor(query_mask, size).long()
-    query_features = method.features(image_tensor(query, size)[None])
-    one_shot = Support(
-        method.features(image_tensor(support, size)[None]), mask_tensor(support_mask, size)[None]
-    )
+    target = Resize(size).support_mask(query_mask)[0].long()
+    query_features = method.features(Resize(size).image(query))
+    one_shot = Support(method.features(Resize(size).image(support)), Resize(size).support_mask(support_mask))
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
     history = []
     for _ in range(40):

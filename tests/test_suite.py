@@ -12,7 +12,7 @@ from kshot.errors import DataError
 from kshot.evaluation.evaluator import evaluate
 from kshot.evaluation.suite import SegmenterRunner, evaluate_suite
 from kshot.io.images import read_image
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 PAIRS = [(f"im{n}", n % 2) for n in range(16)]
 
@@ -88,7 +88,7 @@ def test_a_model_scores_as_in_evaluate(sets, shots, method):
     scores = evaluate_suite(SegmenterRunner(segmenter), sets, drawn)
     fold = sets[0].dataset.fold()
     manifest = make_manifest(fold, [row.episode for row in drawn.episodes], "balanced", 0, {})
-    (counted,) = evaluate(segmenter, sets[0].dataset, [manifest], Frame(64, "squash"), at_original_size=True)
+    (counted,) = evaluate(segmenter, sets[0].dataset, [manifest], Resize(64), at_original_size=True)
     np.testing.assert_array_equal([score.counts for score in scores], counted.counts)
 
 

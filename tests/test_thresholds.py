@@ -15,7 +15,7 @@ from kshot.evaluation.selection import selection_manifest
 from kshot.evaluation.thresholds import THRESHOLDS, score_thresholds
 from kshot.methods.hub import ModelConfig, read_config, save_model
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 CLASSES = ("cat", "dog", "horse", "sofa")
 
@@ -47,7 +47,7 @@ def test_each_threshold_scores_what_evaluate_says_of_a_model_with_it(voc, thresh
     assert tuple(found) == THRESHOLDS
     manifest, _ = selection_manifest(train_fold("pascal", 0, hold_out=False), 6, dataset)
     segmenter = make_segmenter("prototype", threshold)
-    counted = evaluate(segmenter, dataset, [manifest], Frame(65, "squash"), at_original_size=True)[0]
+    counted = evaluate(segmenter, dataset, [manifest], Resize(65), at_original_size=True)[0]
     ids = np.array([episode.class_id for episode in manifest.episodes])
     assert found[threshold] == score(counted.counts, ids, (7, 11)).miou
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from kshot import DataError, ModelError, Segmenter
 from kshot.data.pascal import Pascal
-from kshot.io.images import image_tensor, read_image
+from kshot.io.images import read_image
 from kshot.io.provenance import record_provenance
 from kshot.methods.hub import read_config
 from kshot.models.hypercorrelation import tap_means
@@ -32,6 +32,7 @@ from kshot.training.pretrain import poly, pretrain
 from kshot.training.recipes import EpisodeMix, PretrainConfig, PretrainPhase, SizeStage, TrainConfig
 from kshot.training.run_folder import RunFolder
 from kshot.training.trainer import Machine
+from kshot.transforms import Resize
 
 CPU = Machine(device="cpu", draw_curves=save_curves)
 PRETRAIN = PretrainConfig(
@@ -280,7 +281,7 @@ def test_a_centred_matcher_knows_the_mean_features_of_what_it_was_trained_on(fil
     matcher = segmenter.method.matcher
     dataset = Pascal(files[0])
     shown = TrainingEpisodes(TRAIN, dataset).photographs
-    pictures = [image_tensor(read_image(dataset.image_path(name)), 65)[None] for name in shown]
+    pictures = [Resize(65).image(read_image(dataset.image_path(name))) for name in shown]
     for means, backbone in zip((matcher.cls_means, matcher.sem_means), matcher.backbones, strict=True):
         expected = torch.stack([tap_means(backbone(picture)) for picture in pictures]).mean(dim=0)
         assert expected.abs().max() > 0.1

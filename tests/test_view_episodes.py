@@ -15,11 +15,11 @@ from make_data import (
 from kshot.data.folder import Folder
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
-from kshot.io.images import image_tensor
 from kshot.methods.two_pass import TwoPass
 from kshot.models.base_learner import PSPNet
 from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig
 from kshot.training.view_episodes import ViewEpisodes
+from kshot.transforms import Resize
 
 SIZE = 65
 CONFIG = TrainConfig(
@@ -86,7 +86,7 @@ def test_a_batch_holds_what_its_episodes_show(voc, other_set, networks):
         drawn = episodes.draw(index, SIZE)
         np.testing.assert_array_equal(batch.query_mask[place], drawn.query.mask)
         np.testing.assert_array_equal(batch.support.mask[place, 0], drawn.support.mask == 1)
-        alone = method.features(image_tensor(drawn.query.image, SIZE)[None])
+        alone = method.features(Resize(SIZE).image(drawn.query.image))
         torch.testing.assert_close(batch.query.cls.directions[1][0][place], alone.cls.directions[1][0][0])
         own = BASE_CLASSES.index(drawn.class_name) if drawn.class_name in BASE_CLASSES else -1
         assert batch.episode_class[place] == own

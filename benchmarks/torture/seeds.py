@@ -14,7 +14,7 @@ from kshot.data.protocols import preset
 from kshot.evaluation.evaluator import EpisodeReader, read_ahead
 from kshot.evaluation.score import draw_manifest, score_model
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 WORKERS = (0, 1, 2)
 IMAGE_SIZE = 97
@@ -49,7 +49,7 @@ def workers(folder: Path, count: int = 60) -> Found:
     read, scores, manifests = [], [], []
     for number in WORKERS:
         manifest = draw_manifest(dataset.fold(), protocol, 1, 7)
-        reader = EpisodeReader(dataset, manifest.episodes, Frame(IMAGE_SIZE, protocol.fit))
+        reader = EpisodeReader(dataset, manifest.episodes, Resize(IMAGE_SIZE, protocol.fit))
         read.append([(files.episode, *files.images) for files in read_ahead(reader, number)])
         result = score_model(segmenter, "prototype", dataset, [manifest], protocol, num_workers=number)
         manifests.append(manifest.sha256)

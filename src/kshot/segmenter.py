@@ -16,8 +16,6 @@ from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reas
 from kshot.io.images import (
     ImageSource,
     MaskSource,
-    image_tensor,
-    mask_tensor,
     read_image,
     read_label_map,
     read_mask,
@@ -26,6 +24,7 @@ from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.hub import DEFAULT_MODEL, AnyMethod, ModelConfig, load_model, save_model
 from kshot.methods.prototype import Prototype
 from kshot.methods.tiling import Box, FloatMap, Window, around, blend, check_tile, cut, tile_for
+from kshot.transforms import Resize
 from kshot.types import IGNORE_INDEX, Method, Segmentation, Support
 
 LabelMap = NDArray[np.uint8]
@@ -103,6 +102,11 @@ class Segmenter:
     """Pixels that the longer side of a large image has when it is cut into windows; None: its own."""
     accelerated: Method | None = None
     """What computes in the method's place, if anything."""
+
+    @property
+    def transform(self) -> Resize:
+        """How images and masks are resized to the network's square."""
+        return Resize(self.config.image_size)
 
     @property
     def runner(self) -> Method:
@@ -271,15 +275,15 @@ class Segmenter:
         left, top, right, bottom = box = around(foreground, self.tile_for((picture.height, picture.width)))
         if box != (0, 0, picture.width, picture.height):  # a copy of all would cost much
             picture, foreground = picture.crop(box), foreground[top:bottom, left:right]
-        squashed = mask_tensor(foreground, self.config.image_size)
-        if not squashed.any():
+        mask = self.transform.support_mask(foreground)
+        if not mask.any():
             of_which = f" of '{image}'" if isinstance(image, str | os.PathLike) else ""
             raise MaskError(
                 f"The object in the support mask{of_which} is too small: its {int(foreground.sum())} pixels "
                 f"of {picture.width} x {picture.height} vanish at {self.config.image_size} x "
                 f"{self.config.image_size}. Raise image_size (--image-size), or crop around the object."
             )
-        return Support(self._support_features(picture), squashed.unsqueeze(0).to(self.device))
+        return Support(self._support_features(picture), mask.to(self.device))
 
     @property
     def takes_negatives(self) -> bool:
@@ -310,7 +314,7 @@ class Segmenter:
         return tile_for(size, self.tile, self.long_side)
 
     def _to_batch(self, picture: Image.Image) -> Tensor:
-        return image_tensor(picture, self.config.image_size).unsqueeze(0).to(self.device)
+        return self.transform.image(picture).to(self.device)
 
 
 @dataclass(frozen=True, eq=False)

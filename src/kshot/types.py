@@ -7,10 +7,16 @@ Masks are 1 on the foreground and 0 elsewhere; logits have two channels, backgro
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE_INDEX = 255
 """Mask value of pixels that are neither foreground nor background (object borders in VOC)."""
+
+
+GroundTruth = NDArray[np.uint8]
+"""A mask (H, W) to compare with: 1 on the object, 0 elsewhere, 255 where nobody knows."""
 
 
 class Support(NamedTuple):

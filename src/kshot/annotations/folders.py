@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import GroundTruth, pick_class, read_bright_mask, read_index_mask, values_in
+from kshot.annotations.label_maps import pick_class, read_bright_mask, read_index_mask, values_in
 from kshot.annotations.labelled_images import Annotations, Photograph, Shape, gather
 from kshot.annotations.rasterize import Mask, Size
 from kshot.annotations.voc import PASCAL_CLASSES
 from kshot.errors import DataError, MaskError
 from kshot.io.image_files import opened
 from kshot.io.images import IMAGE_SUFFIXES
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
 """VOC's photographs, and its masks: with SBD's where they are, else its own."""

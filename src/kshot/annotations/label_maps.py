@@ -4,15 +4,11 @@ from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kshot.errors import MaskError
 from kshot.io.image_files import opened
 from kshot.io.images import first_few
-from kshot.types import IGNORE_INDEX
-
-GroundTruth = NDArray[np.uint8]
-"""(H, W): 1 on the class, 0 elsewhere, 255 where nobody knows."""
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 BRIGHT = 128
 """Grey level from which a pixel of a black and white mask is the object (FSS-1000)."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kshot.data.sampling import Episode
     from kshot.reproduction.draw import Opened
     from kshot.segmenter import Segmenter
-    from kshot.transforms import Frame
+    from kshot.transforms import Resize
 
 app = typer.Typer(help="Draw the paper's figures (PNG, PDF or SVG).", no_args_is_help=True)
 
@@ -77,8 +77,8 @@ def power(
     found = backbones_of(segmenter.method)
     if which not in found:
         raise DataError(f"Model {model} has no {which} backbone, only {', '.join(found)}.")
-    frame = _frame(segmenter, drawn, image_size)
-    reader = EpisodeReader(dataset, drawn.episodes, frame)
+    transform = _resize(segmenter, drawn, image_size)
+    reader = EpisodeReader(dataset, drawn.episodes, transform)
     with progress("Measuring", "episodes") as on_progress:
         measured = measure_power(
             found[which], reader, segmenter.device, lambda done: on_progress(done, len(reader))
@@ -88,7 +88,7 @@ def power(
         label or f"B_{which} {printed_name(segmenter.config.backbone)}",
         *measured,
         drawn,
-        frame.size,
+        transform.size,
         provenance.after(time.monotonic() - start),
     )
     write_result(made, json_file)
@@ -145,9 +145,9 @@ def draw_correlations(
     drawn, ((_, opened),) = _open(data, root, manifest, [episode])
     heatmaps = {}
     for name, segmenter in _segmenters(model, backbone, backbone_weights, device).items():
-        frame = _frame(segmenter, drawn, image_size)
+        transform = _resize(segmenter, drawn, image_size)
         for which, network in backbones_of(segmenter.method).items():
-            row = correlation_row(network, opened, frame, segmenter.device, taps_per_stage)
+            row = correlation_row(network, opened, transform, segmenter.device, taps_per_stage)
             heatmaps[f"B_{which} {name.removeprefix('prototype, ')}"] = row
     (support, ground_truth), *_ = opened.supports
     save_figure(
@@ -174,8 +174,8 @@ def draw_passes(
 
     drawn, found = _open(data, root, manifest, episode)
     (segmenter,) = _segmenters([model], None, backbone_weights, device).values()
-    frame = _frame(segmenter, drawn, image_size)
-    rows = [passes_row(segmenter, opened, frame, drawn.classes[e.class_id]) for e, opened in found]
+    transform = _resize(segmenter, drawn, image_size)
+    rows = [passes_row(segmenter, opened, transform, drawn.classes[e.class_id]) for e, opened in found]
     save_figure(passes_figure(rows), out)
 
 
@@ -199,9 +199,10 @@ def draw_panels(
 
     drawn, found = _open(data, root, manifest, episode)
     segmenters = _segmenters(model, backbone, backbone_weights, device)
-    frames = [_frame(segmenter, drawn, image_size) for segmenter in segmenters.values()]
+    transforms = [_resize(segmenter, drawn, image_size) for segmenter in segmenters.values()]
     rows = [
-        panel_row(list(segmenters.values()), opened, frames, drawn.classes[e.class_id]) for e, opened in found
+        panel_row(list(segmenters.values()), opened, transforms, drawn.classes[e.class_id])
+        for e, opened in found
     ]
     save_figure(panels_figure(rows, list(segmenters)), out)
 
@@ -239,9 +240,9 @@ def _segmenters(
     return segmenters
 
 
-def _frame(segmenter: "Segmenter", manifest: "Manifest", image_size: int | None) -> "Frame":
+def _resize(segmenter: "Segmenter", manifest: "Manifest", image_size: int | None) -> "Resize":
     from kshot.data.protocols import preset
-    from kshot.transforms import Frame
+    from kshot.transforms import Resize
 
     protocol = preset(manifest.protocol, manifest.benchmark)
-    return Frame(image_size or protocol.image_size or segmenter.config.image_size, protocol.fit)
+    return Resize(image_size or protocol.image_size or segmenter.config.image_size, protocol.fit)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from kshot.annotations.label_maps import GroundTruth
+from kshot.types import GroundTruth
 
 
 class Dataset(Protocol):

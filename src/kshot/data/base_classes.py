@@ -11,13 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, held_out_classes, novel_classes
 from kshot.data.sampling import Fold, shuffled
 from kshot.errors import DataError
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 NovelPixels = Literal["background", "drop", "ignore"]
 """What becomes of novel and held-out objects in training photographs: background (HSNet), no such photographs

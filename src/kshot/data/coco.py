@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.coco import draw_segmentation
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.folds import COCO_CLASSES, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
 from kshot.errors import DataError, MaskError, reason_of
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 LAYOUTS = {
     "2014": ("train2014", "val2014"),

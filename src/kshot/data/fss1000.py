@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from kshot.annotations.label_maps import GroundTruth, read_bright_mask
+from kshot.annotations.label_maps import read_bright_mask
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
+from kshot.types import GroundTruth
 
 SPLITS = ("train", "val", "test")
 IMAGES_PER_CLASS = 10

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import GroundTruth, pick_class, read_index_mask
+from kshot.annotations.label_maps import pick_class, read_index_mask
 from kshot.data.folds import PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.loading import read_ahead as read_in_order
 from kshot.data.manifest import Manifest
@@ -18,8 +17,8 @@ from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, IntArray, count_pixels
 from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
-from kshot.types import Method, Support
+from kshot.transforms import Resize
+from kshot.types import GroundTruth, Method, Support
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +61,8 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
     Episodes come class by class: a class's images are then all that has to be kept at a time.
     """
 
-    def __init__(self, dataset: Dataset, episodes: tuple[Episode, ...], frame: Frame) -> None:
-        self.dataset, self.episodes, self.frame = dataset, episodes, frame
+    def __init__(self, dataset: Dataset, episodes: tuple[Episode, ...], transform: Resize) -> None:
+        self.dataset, self.episodes, self.transform = dataset, episodes, transform
         self.order = sorted(range(len(episodes)), key=lambda index: episodes[index].class_id)
         seen: set[str] = set()
         self.first_read: list[list[str]] = []
@@ -93,11 +92,11 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
 
     def image(self, name: str) -> Tensor:
         """Read a photograph into the network's square."""
-        return self.frame.image(read_image(self.dataset.image_path(name)))
+        return self.transform.image(read_image(self.dataset.image_path(name)))
 
     def support_mask(self, name: str, class_id: int) -> Tensor:
         """Read where a class is in a photograph, in the network's square."""
-        return self.frame.support_mask(self.dataset.ground_truth(name, class_id))
+        return self.transform.support_mask(self.dataset.ground_truth(name, class_id))
 
 
 def names_of(episode: Episode) -> tuple[str, ...]:
@@ -109,7 +108,7 @@ def evaluate(
     segmenter: Segmenter,
     dataset: Dataset,
     manifests: Sequence[Manifest],
-    frame: Frame,
+    transform: Resize,
     *,
     at_original_size: bool,
     num_workers: int = 0,
@@ -126,7 +125,7 @@ def evaluate(
         check_files(dataset, manifest)
     episodes = tuple(episode for manifest in manifests for episode in manifest.episodes)
     owner = np.repeat(np.arange(len(manifests)), [len(manifest.episodes) for manifest in manifests])
-    reader = EpisodeReader(dataset, episodes, frame)
+    reader = EpisodeReader(dataset, episodes, transform)
     method = segmenter.runner
     fresh: dict[str, Tensor] = {}
     queries = [{episode.query for episode in manifest.episodes} for manifest in manifests]
@@ -153,7 +152,7 @@ def evaluate(
                 for name, mask in zip(episode.supports, files.support_masks, strict=True)
             ]
             counts[files.episode] = _segment_and_count(
-                method, query, supports, files.ground_truth, frame, at_original_size
+                method, query, supports, files.ground_truth, transform, at_original_size
             )
             num_computed[owner[files.episode]] += store.num_computed - computed_before
             num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
@@ -198,15 +197,15 @@ def _segment_and_count(
     query: Any,
     supports: list[Support],
     ground_truth: GroundTruth,
-    frame: Frame,
+    transform: Resize,
     at_original_size: bool,
 ) -> Counts:
     if not at_original_size:
-        answer = method.segment(query, supports, (frame.size, frame.size))
-        return count_pixels(answer.mask[0].cpu().numpy(), frame.ground_truth(ground_truth))
+        answer = method.segment(query, supports, (transform.size, transform.size))
+        return count_pixels(answer.mask[0].cpu().numpy(), transform.mask(ground_truth))
     height, width = ground_truth.shape
-    answer = method.segment(query, supports, frame.answer_size(height, width))
-    return count_pixels(frame.crop(answer.mask[0].cpu().numpy(), height, width), ground_truth)
+    answer = method.segment(query, supports, transform.output_size(height, width))
+    return count_pixels(transform.crop(answer.mask[0].cpu().numpy(), height, width), ground_truth)
 
 
 def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:

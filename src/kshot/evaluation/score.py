@@ -14,7 +14,7 @@ from kshot.evaluation.feature_store import CACHE_GB
 from kshot.evaluation.results import Result, make_result, make_run, record_model
 from kshot.io.provenance import record_provenance
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 
 
 def draw_manifest(
@@ -113,7 +113,7 @@ def score_model(
         segmenter,
         dataset,
         manifests,
-        Frame(size, protocol.fit),
+        Resize(size, protocol.fit),
         at_original_size=protocol.scored_at == "original",
         num_workers=num_workers,
         cache_gb=cache_gb,

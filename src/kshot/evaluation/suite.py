@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.tasks import SuiteEpisodes, TaskEpisode, TaskSet
 from kshot.errors import DataError
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
@@ -18,8 +17,8 @@ from kshot.evaluation.metrics import Counts, count_pixels
 from kshot.io.images import read_image
 from kshot.methods.tiling import FloatMap
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
-from kshot.types import IGNORE_INDEX, Support
+from kshot.transforms import Resize
+from kshot.types import IGNORE_INDEX, GroundTruth, Support
 
 Mask = NDArray[np.bool_]
 
@@ -45,20 +44,20 @@ class SegmenterRunner:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self.frame = Frame(segmenter.config.image_size, "squash")
+        self.transform = Resize(segmenter.config.image_size)
 
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
         """Compute an image's features; those of a support image alone may cost less."""
         method = self.segmenter.runner
         read = method.features if as_query else method.support_features
         with torch.inference_mode():
-            return read(self.frame.image(image).to(self.segmenter.device))
+            return read(self.transform.image(image).to(self.segmenter.device))
 
     def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> list[Support]:
         """Pair features with masks; ignored pixels are not the object."""
         device = self.segmenter.device
         return [
-            Support(features, self.frame.support_mask(mask).to(device))
+            Support(features, self.transform.support_mask(mask).to(device))
             for features, mask in zip(encoded, masks, strict=True)
         ]
 

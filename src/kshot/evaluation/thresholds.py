@@ -21,7 +21,7 @@ from kshot.methods.hsnet import BackboneFeatures
 from kshot.methods.tiling import FloatMap
 from kshot.models.base_learner import unlearn
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 from kshot.types import Method, Support
 
 THRESHOLDS = tuple(n / 20 for n in range(1, 20))
@@ -44,7 +44,7 @@ def score_thresholds(
     trained_on = train_fold(data, fold, hold_out=segmenter.config.selected_on == "base")
     manifest, _ = selection_manifest(trained_on, num_episodes, dataset)
     places = {name: place for place, name in enumerate(segmenter.config.base_classes)}
-    reader = EpisodeReader(dataset, manifest.episodes, Frame(segmenter.config.image_size, "squash"))
+    reader = EpisodeReader(dataset, manifest.episodes, Resize(segmenter.config.image_size))
     counts = []
     for done, episode in enumerate(manifest.episodes):
         own = places.get(manifest.classes[episode.class_id], -1)

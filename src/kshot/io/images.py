@@ -125,18 +125,6 @@ def read_label_map(
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def image_tensor(picture: Image.Image, size: int) -> Tensor:
-    """Squash a picture to a square: (3, size, size) float in [0, 1]."""
-    squashed = picture.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float() / 255
-
-
-def mask_tensor(mask: NDArray[np.bool_], size: int) -> Tensor:
-    """Squash a mask to a square by nearest neighbour: (1, size, size) float, 0 or 1."""
-    squashed = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(squashed)).float().unsqueeze(0)
-
-
 def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Path, Path]]:
     """Expand files and folders to pairs of an image and its path relative to what was given.
 

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.manifest import Manifest
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import EpisodeReader, names_of
@@ -32,6 +31,7 @@ from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS
 from kshot.models.imagenet_weights import weights_sha256
+from kshot.types import GroundTruth
 
 FloatArray = NDArray[np.float64]
 
@@ -135,7 +135,7 @@ def _region_store(
     def compute(name: str) -> tuple[Regions, ...]:
         pyramid = backbone(reader.image(name).to(device))
         ground_truths = (
-            reader.frame.ground_truth(reader.dataset.ground_truth(name, c)) for c in classes_of[name]
+            reader.transform.mask(reader.dataset.ground_truth(name, c)) for c in classes_of[name]
         )
         return tuple(summarise(pyramid, ground_truth) for ground_truth in ground_truths)
 

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
@@ -19,8 +18,8 @@ from kshot.models.hypercorrelation import normalize_features
 from kshot.reproduction.correlations import DepthMap, depth_maps
 from kshot.reproduction.panels import PanelRow, PassesRow
 from kshot.segmenter import Segmenter
-from kshot.transforms import Frame
-from kshot.types import Method, Segmentation, Support
+from kshot.transforms import Resize
+from kshot.types import GroundTruth, Method, Segmentation, Support
 
 
 class Opened(NamedTuple):
@@ -49,9 +48,9 @@ def open_episode(dataset: Dataset, episode: Episode) -> Opened:
     return Opened(*read(episode.query), [read(name) for name in episode.supports])
 
 
-def passes_row(segmenter: Segmenter, opened: Opened, frame: Frame, name: str) -> PassesRow:
+def passes_row(segmenter: Segmenter, opened: Opened, transform: Resize, name: str) -> PassesRow:
     """Segment an episode with a two-pass model. Raises DataError for a model that has no second pass."""
-    answer = _segment(segmenter, opened, frame)
+    answer = _segment(segmenter, opened, transform)
     if answer.first_pass is None or answer.second_pass is None:
         raise DataError(f"Method {segmenter.config.method} has no two passes to draw. Give a two-pass model.")
     first, second = (_cropped(maps, opened) for maps in (answer.first_pass, answer.second_pass))
@@ -60,51 +59,51 @@ def passes_row(segmenter: Segmenter, opened: Opened, frame: Frame, name: str) ->
 
 
 def panel_row(
-    segmenters: Sequence[Segmenter], opened: Opened, frames: Sequence[Frame], name: str
+    segmenters: Sequence[Segmenter], opened: Opened, transforms: Sequence[Resize], name: str
 ) -> PanelRow:
     """Segment an episode with several models."""
     predictions = [
-        _cropped(_segment(segmenter, opened, frame).mask, opened)
-        for segmenter, frame in zip(segmenters, frames, strict=True)
+        _cropped(_segment(segmenter, opened, transform).mask, opened)
+        for segmenter, transform in zip(segmenters, transforms, strict=True)
     ]
     return PanelRow(*_first_support(opened), opened.query, opened.ground_truth, predictions, name)
 
 
 @torch.inference_mode()
 def correlation_row(
-    backbone: Backbone, opened: Opened, frame: Frame, device: torch.device, taps_per_stage: int = 1
+    backbone: Backbone, opened: Opened, transform: Resize, device: torch.device, taps_per_stage: int = 1
 ) -> list[DepthMap]:
     """Correlate an episode's query with its first support, by one backbone."""
     (picture, ground_truth), *_ = opened.supports
     query, support = (
-        normalize_features(backbone(frame.image(one).to(device))) for one in (opened.query, picture)
+        normalize_features(backbone(transform.image(one).to(device))) for one in (opened.query, picture)
     )
     height, width = opened.ground_truth.shape
     maps = depth_maps(
         query,
         support,
-        frame.support_mask(ground_truth).to(device),
-        frame.answer_size(height, width),
+        transform.support_mask(ground_truth).to(device),
+        transform.output_size(height, width),
         taps_per_stage=taps_per_stage,
     )
     return [one._replace(values=one.values[:height, :width]) for one in maps]
 
 
 @torch.inference_mode()
-def _segment(segmenter: Segmenter, opened: Opened, frame: Frame) -> Segmentation:
+def _segment(segmenter: Segmenter, opened: Opened, transform: Resize) -> Segmentation:
     method = cast(Method, segmenter.method)
 
     def image(picture: Image.Image) -> torch.Tensor:
-        return frame.image(picture).to(segmenter.device)
+        return transform.image(picture).to(segmenter.device)
 
     supports = [
         Support(
-            method.support_features(image(picture)), frame.support_mask(ground_truth).to(segmenter.device)
+            method.support_features(image(picture)), transform.support_mask(ground_truth).to(segmenter.device)
         )
         for picture, ground_truth in opened.supports
     ]
     query = method.features(image(opened.query))
-    return method.segment(query, supports, frame.answer_size(*opened.ground_truth.shape))
+    return method.segment(query, supports, transform.output_size(*opened.ground_truth.shape))
 
 
 def _cropped(maps: torch.Tensor, opened: Opened) -> NDArray[Any]:

@@ -12,8 +12,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from kshot.annotations.label_maps import GroundTruth
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which fills what lies outside a photograph."""

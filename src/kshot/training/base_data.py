@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset as Photographs
 from kshot.data.base_classes import (
     base_labels,
@@ -32,7 +31,7 @@ from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import resize
 from kshot.training.augment import apply_changes, draw_changes, squash
 from kshot.training.recipes import PretrainConfig
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 
 class BaseData:

@@ -30,7 +30,7 @@ from kshot.training.feature_cache import (
     pyramid_to_features,
 )
 from kshot.training.recipes import TrainConfig
-from kshot.transforms import Frame
+from kshot.transforms import Resize
 from kshot.types import IGNORE_INDEX, Support
 
 MASKS_KEPT = 4096
@@ -80,7 +80,7 @@ class FeatureReader:
         budget: Budget,
         device: torch.device,
     ) -> None:
-        self.dataset, self.frame, self.device = dataset, Frame(size, "squash"), device
+        self.dataset, self.transform, self.device = dataset, Resize(size), device
         self.matcher = matcher
         self.cls = None
         if matcher.cls_backbone is not None:
@@ -146,7 +146,7 @@ class FeatureReader:
         return torch.cat([tensor.to(self.device).float() for tensor in tensors])
 
     def _image(self, path: Path) -> Tensor:
-        return self.frame.image(read_image(path)).to(self.device)
+        return self.transform.image(read_image(path)).to(self.device)
 
 
 class TrainingEpisodes:
@@ -196,8 +196,8 @@ class TrainingEpisodes:
             learner = self.learners[class_id]
             queries.append(reader.read(query, query_flipped, learner))
             supports.append(reader.read(support, support_flipped, learner))
-            query_masks.append(_flip(self._query_mask(query, class_id, reader.frame), query_flipped))
-            ground_truth = _flip(self._truth(support, class_id, reader.frame), support_flipped)
+            query_masks.append(_flip(self._query_mask(query, class_id, reader.transform), query_flipped))
+            ground_truth = _flip(self._truth(support, class_id, reader.transform), support_flipped)
             support_masks.append((ground_truth == 1).float()[None])
             places.append(self.places[class_id])
         to = partial(torch.Tensor.to, device=reader.device)
@@ -214,11 +214,11 @@ class TrainingEpisodes:
         )
 
     @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019  one object a run
-    def _truth(self, name: str, class_id: int, frame: Frame) -> Tensor:
-        return torch.from_numpy(frame.ground_truth(self.dataset.ground_truth(name, class_id)))
+    def _truth(self, name: str, class_id: int, transform: Resize) -> Tensor:
+        return torch.from_numpy(transform.mask(self.dataset.ground_truth(name, class_id)))
 
     @lru_cache(maxsize=MASKS_KEPT)  # noqa: B019
-    def _query_mask(self, name: str, class_id: int, frame: Frame) -> Tensor:
+    def _query_mask(self, name: str, class_id: int, transform: Resize) -> Tensor:
         """Read what is to be found, with unknown and novel pixels treated as the recipe says."""
         ground_truth = self.dataset.ground_truth(name, class_id).copy()
         if self.config.unknown_pixels == "background":
@@ -226,7 +226,7 @@ class TrainingEpisodes:
         if self.config.novel_pixels == "ignore":
             for unseen in set(self.dataset.classes_in(name)) & set(self.unseen):
                 ground_truth[self.dataset.ground_truth(name, unseen) == 1] = IGNORE_INDEX
-        return torch.from_numpy(frame.ground_truth(ground_truth))
+        return torch.from_numpy(transform.mask(ground_truth))
 
 
 def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> int:

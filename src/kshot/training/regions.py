@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 
-from kshot.annotations.label_maps import GroundTruth
+from kshot.types import GroundTruth
 
 LONG_SIDE = 192
 """Pixels of the longer side at which images are cut: details below that are nobody's region."""

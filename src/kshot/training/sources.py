@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.label_maps import GroundTruth
 from kshot.data.base import Dataset
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -40,7 +39,7 @@ from kshot.training.synthetic import (
     patch,
     round_item,
 )
-from kshot.types import IGNORE_INDEX
+from kshot.types import IGNORE_INDEX, GroundTruth
 
 KEPT = 2048
 """Decoded images in memory, some 0.6 MB each; as many masks, and superpixels."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from kshot.annotations.label_maps import GroundTruth
+from kshot.types import GroundTruth
 
 Mask = NDArray[np.bool_]
 Random = np.random.Generator

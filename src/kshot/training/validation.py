@@ -57,7 +57,7 @@ class Validation:
         counts: dict[str, list[Any]] = {}
         for class_id, query, (support,) in episodes:
             ground_truth = self.dataset.ground_truth(query, class_id)
-            mask = self.reader.frame.support_mask(self.dataset.ground_truth(support, class_id))
+            mask = self.reader.transform.support_mask(self.dataset.ground_truth(support, class_id))
             shown = Support(read(support), mask.to(self.reader.device))
             with torch.inference_mode():
                 answer = method.segment(read(query), [shown], ground_truth.shape)
