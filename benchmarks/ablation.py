@@ -81,7 +81,7 @@ def write_prototype() -> None:
     """Write a prototype model of the same backbone and size."""
     out = RUNS / "prototype"
     if not (out / CONFIG_FILE).exists():
-        Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE).save(out)
+        Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE).save_pretrained(out)
 
 
 def score(name: str, places: argparse.Namespace) -> None:

@@ -77,7 +77,7 @@ def compare(
     masks = [dataset.ground_truth(name, episode.class_id) for name in episode.supports]
     ground_truth = dataset.ground_truth(episode.query, episode.class_id)
     given = {
-        way: segmenter.fit(supports, masks).explain(dataset.image_path(episode.query))
+        way: segmenter.fit(supports, masks).predict(dataset.image_path(episode.query))
         for way, segmenter in segmenters.items()
     }
     plain = given[PLAIN]
@@ -87,7 +87,7 @@ def compare(
         found[way] = {
             "pixels": plain.mask.size,
             "different": int((answer.mask != plain.mask).sum()),
-            "largest_difference": float(np.abs(answer.fused - plain.fused).max()),
+            "largest_difference": float(np.abs(answer.probability - plain.probability).max()),
             "iou": counts.intersection / max(counts.union, 1),
         }
     print(episode.query, json.dumps({" ".join(way): one for way, one in found.items()}), flush=True)

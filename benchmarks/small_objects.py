@@ -135,7 +135,7 @@ def run(
     """Segment one query with one support by each model, and count."""
     labelled, support_truth = laid_out(dataset, side, class_id, support)
     picture, ground_truth = laid_out(dataset, side, class_id, query)
-    masks = [model.fit(labelled, support_truth == 1).predict(picture) for model in models]
+    masks = [model.fit(labelled, support_truth == 1).predict(picture).mask for model in models]
     return [count for mask in masks for count in count_pixels(mask, ground_truth)]
 
 

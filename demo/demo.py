@@ -19,7 +19,7 @@ from kshot import Segmenter
 from kshot.io.files import save_picture
 from kshot.io.overlays import Row, contact_sheet, mask_picture, overlay
 from kshot.predict.runner import sheet_row
-from kshot.segmenter import Explanation
+from kshot.results import SegmentationResult
 
 HERE = Path(__file__).parent
 
@@ -54,20 +54,20 @@ def main(names: list[str], picture: Path) -> None:
     for name in names:
         query_name, model, image_size = EPISODES[name]
         query = photograph(query_name)
-        explanation, row = segmented(load(model, image_size=image_size), name, query)
-        save_picture(mask_picture(explanation.mask), picture.parent / f"{name}_mask.png")
-        save_picture(overlay(query, explanation.mask), picture.parent / f"{name}_overlay.png")
+        result, row = segmented(load(model, image_size=image_size), name, query)
+        save_picture(mask_picture(result.mask), picture.parent / f"{name}_mask.png")
+        save_picture(overlay(query, result.mask), picture.parent / f"{name}_overlay.png")
         rows.setdefault(model, []).append(row)
-        print(f"{name}: {100 * explanation.mask.mean():.1f} % of {query_name} is foreground, by {model}")
+        print(f"{name}: {100 * result.mask.mean():.1f} % of {query_name} is foreground, by {model}")
     save_picture(stacked([contact_sheet(found) for found in rows.values()]), picture)
     print(f"Look at {picture}")
 
 
-def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[Explanation, Row]:
+def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, Row]:
     """Segment a photograph from an annotation; give the answer, and its row in a sheet."""
     support, mask = annotated(name)
-    explanation = segmenter.fit(support, mask).explain(query)
-    return explanation, sheet_row(overlay(support, mask), query, explanation)
+    result = segmenter.fit(support, mask).predict(query)
+    return result, sheet_row(overlay(support, mask), query, result)
 
 
 def stacked(sheets: list[Image.Image]) -> Image.Image:

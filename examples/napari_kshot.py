@@ -31,7 +31,7 @@ def segment_others(
     others = [layer for layer in viewer.layers if type(layer) is type(image) and layer is not image]
     return [
         (
-            values[segmenter.predict(to_uint8(other))],
+            values[segmenter.predict(to_uint8(other)).labels],
             {"name": f"{other.name} by kshot", "scale": other.scale, "translate": other.translate},
             "labels",
         )
@@ -45,7 +45,7 @@ def fit(pixels, labels, image_size):
     numbers = np.searchsorted(painted, labels) + 1
     numbers[labels <= 0] = 0
     classes = {str(value): number for number, value in enumerate(painted.tolist(), 1)}
-    segmenter = load_model(image_size=image_size).fit_label_maps(pixels, numbers, classes)
+    segmenter = load_model(image_size=image_size).clone().fit(pixels, numbers, classes=classes)
     return segmenter, np.concatenate([[0], painted])
 
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from kshot.methods.base import Method
+from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
-from kshot.methods.hub import ModelConfig
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone, FeaturePyramid
@@ -227,32 +228,31 @@ def write_folder(root, pairs, layout="numbers", class_names=()):
     return root
 
 
-class ColourMethod(nn.Module):
-    """A method whose answers can be reckoned: pixels are foreground if they have the support's colour."""
+class ColourMethod(Method):
+    """A method whose results can be calculated: pixels are foreground if they have the support's colour."""
 
+    needs_training = False
+    supports_negatives = True
     threshold = 0.7
 
     def features(self, images):
         return images
 
-    def support_features(self, images):
-        return images
-
-    def segment(self, query_features, supports, size):
+    def segment(self, query, supports, size, negatives=()):
         colour = torch.stack(
             [
                 (s.features * s.mask).sum(dim=(-2, -1)) / s.mask.sum(dim=(-2, -1)).clamp(min=1)
                 for s in supports
             ]
         ).mean(dim=0)
-        resized = nn.functional.interpolate(query_features, size, mode="bilinear", align_corners=False)
+        resized = nn.functional.interpolate(query, size, mode="bilinear", align_corners=False)
         distance = (resized - colour[..., None, None]).abs().amax(dim=1)
         return Segmentation(mask=distance < 0.3, probability=(1 - distance).clamp(0, 1))
 
 
-def colour_segmenter(image_size=48):
+def colour_segmenter(image_size=48, **options):
     config = ModelConfig(method="prototype", backbone=TINY, image_size=image_size)
-    return Segmenter(config, ColourMethod(), torch.device("cpu"))
+    return Segmenter(config, ColourMethod(), torch.device("cpu"), **options)
 
 
 def result_of(

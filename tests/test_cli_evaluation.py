@@ -11,7 +11,8 @@ from kshot.data.benchmarks import read_fold
 from kshot.data.fss1000 import CLASSES
 from kshot.evaluation.results import write_result
 from kshot.evaluation.selection import selection_fold
-from kshot.methods.hub import ModelConfig, save_model
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import save_model
 
 PAIRS = [(f"im{n}", n % 2) for n in range(8)]
 

@@ -11,7 +11,8 @@ from kshot.data.folder import Folder
 from kshot.data.manifest import read_manifest
 from kshot.errors import DataError
 from kshot.evaluation.results import write_result
-from kshot.methods.hub import ModelConfig, save_model
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import save_model
 from kshot.reproduction.draw import open_episode, panel_row, pick
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize

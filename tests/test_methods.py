@@ -196,7 +196,7 @@ def test_the_second_pass_depends_on_the_first_and_its_gradient_reaches_dec2():
     for parameter in method.matcher.joint_decoder.parameters():
         assert parameter.grad.abs().sum() > 0
     ones = torch.ones(2, 1, 24, 24)
-    bright, dark = method.match_query_to_itself(query, [ones, 0.01 * ones])
+    bright, dark = method.second_pass(query, [ones, 0.01 * ones])
     assert differ(bright, dark) > 1e-3
 
 
@@ -222,7 +222,7 @@ def test_the_second_pass_sharpens_its_mask_where_the_model_says_so():
     method.sharpen_mask = True
     prediction = method.match(query, support)
     torch.testing.assert_close(prediction.combined, as_in_the_paper.combined)
-    expected = method.match_query_to_itself(query, [sharpen(prediction.combined.softmax(1)[:, 1:])])[0]
+    expected = method.second_pass(query, [sharpen(prediction.combined.softmax(1)[:, 1:])])[0]
     torch.testing.assert_close(prediction.second, expected)
     assert differ(prediction.second, as_in_the_paper.second) > 1e-4
 
@@ -270,7 +270,7 @@ def test_prototypes_by_hand():
     method = tiny_method("prototype")
     (support,) = read_supports(method)
     query = method.features(query_images())
-    logits = method(query, [support])
+    logits = method.logits(query, [support])
     expected = 0
     for stage in (1, 2):
         features, compared = support.features.stages[stage][-1][0], query.stages[stage][-1][0]
@@ -286,7 +286,7 @@ def test_a_negative_is_one_more_background_by_hand():
     method = tiny_method("prototype")
     query, (support, *others) = method.features(query_images()), read_supports(method, 3)
     negatives = [Support(one.features, torch.zeros_like(one.mask)) for one in others]
-    background, foreground = method(query, [support])[0]
+    background, foreground = method.logits(query, [support])[0]
     logits = [background]
     for negative in negatives:
         maps = []
@@ -298,7 +298,7 @@ def test_a_negative_is_one_more_background_by_hand():
             size = query.stages[1][-1].shape[-2:]
             maps.append(F.interpolate(cosine[None, None], size, mode="bilinear", align_corners=True)[0, 0])
         logits.append(20 * (maps[0] + maps[1]) / 2)
-    found = method(query, [support], negatives)[0]
+    found = method.logits(query, [support], negatives)[0]
     torch.testing.assert_close(found[0], torch.stack(logits).amax(dim=0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[1], foreground)
     assert (found[0] > background).any()

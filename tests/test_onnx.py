@@ -13,7 +13,7 @@ from kshot import KshotError, Segmenter, __version__
 from kshot.cli.main import main
 from kshot.export import onnx as export_module
 from kshot.export.onnx import Graph, _example, export
-from kshot.methods.hub import ModelConfig
+from kshot.methods.config import ModelConfig
 from kshot.transforms import Resize
 from kshot.types import Support
 
@@ -76,7 +76,7 @@ def exported(tmp_path_factory):
     """A tiny prototype, exported by the command, and the segmenter that it was."""
     folder = tmp_path_factory.mktemp("export")
     weights = write_tiny_backbone(folder / "backbone.safetensors")
-    segmenter_of("prototype").save(folder / "model")
+    segmenter_of("prototype").save_pretrained(folder / "model")
     out = folder / "new" / "prototype.onnx"
     options = ["--format", "onnx", "--backbone-weights", str(weights), "--out", str(out)]
     with pytest.raises(SystemExit) as caught:
@@ -132,9 +132,9 @@ def test_the_documents_python_runs_without_kshot_and_torch(exported, tmp_path, m
         scene(150, 90, left=60)[0].resize(size).save("table.jpg", quality=95)
         names = {}
         exec(block, names)
-        expected = segmenter.explain("table.jpg")
+        expected = segmenter.predict("table.jpg")
         atol = 1e-4 if size == (SIDE, SIDE) else 0.1
-        np.testing.assert_allclose(names["probability"], expected.fused, atol=atol)
+        np.testing.assert_allclose(names["probability"], expected.probability, atol=atol)
         with Image.open("table_mask.png") as written:
             assert iou(np.asarray(written), expected.mask) > 0.95
 

@@ -1,76 +1,87 @@
-import json
+"""The result of a segmentation, by hand-made arrays."""
 
 import numpy as np
 import pytest
-from make_data import colour_segmenter, result_of, write_folder
+from PIL import Image
 
-from kshot.data.folder import Folder
-from kshot.data.protocols import preset
-from kshot.errors import DataError
-from kshot.evaluation import results
-from kshot.evaluation.results import read_result, summary, write_result
-from kshot.evaluation.score import draw_manifests, score_model
+from kshot.io.images import read_mask
+from kshot.results import SegmentationResult
 
 
-@pytest.fixture
-def result(tmp_path):
-    folder = write_folder(
-        tmp_path / "data", [(f"im{n}", n % 2) for n in range(6)], class_names=("ant", "bee")
+def one_class(mask, probability, name="object"):
+    return SegmentationResult.of_one_class(
+        np.array(mask, dtype=bool), np.array(probability, dtype=np.float32), name
     )
-    protocol = preset("balanced", "folder").model_copy(update={"num_episodes": 4, "seeds": (0, 1)})
-    manifests = draw_manifests(str(folder), 0, None, protocol, 1)
-    return score_model(colour_segmenter(), "colour", Folder(folder), manifests, protocol)
 
 
-def test_a_result_comes_back_as_it_was(result, tmp_path):
-    write_result(result, tmp_path / "r.json")
-    assert read_result(tmp_path / "r.json") == result
-    text = (tmp_path / "r.json").read_text()
-    content = json.loads(text)
-    assert {"miou", "fb_iou", "class_iou"} <= content.keys()
-    assert 0 <= content["miou"] <= 1
-    assert content["class_iou"].keys() == {"ant", "bee"}
-    columns = content["runs"][0]["episodes"]
-    assert all(len(column) == 4 for column in columns.values())
-    assert max(map(len, text.splitlines())) < 200  # lists of numbers take one line, dictionaries do not
-    assert str(tmp_path) not in text
+def test_the_likeliest_class_has_the_pixel_and_no_mask_none():
+    first = one_class([[1, 1, 1, 0, 0]], [[0.6, 0.9, 0.7, 0.45, 0.0]])
+    second = one_class([[1, 1, 0, 0, 1]], [[0.8, 0.9, 0.9, 0.40, 0.0]])
+    # 2 is likelier; equal, so the first; only 1 is in a mask; none; a vote without any probability.
+    merged = SegmentationResult.merge({"a": first, "b": second})
+    assert merged.labels.tolist() == [[2, 1, 1, 0, 2]]
+    assert merged.mask.tolist() == [[True, True, True, False, True]]
+    assert merged.of_class("b").mask.tolist() == [[True, False, False, False, True]]
+    np.testing.assert_array_equal(merged.of_class("b").probability, second.probability)
+    assert merged.shares == {"a": 0.4, "b": 0.4}
+    with pytest.raises(KeyError, match="no class 'c', but a, b"):
+        merged.of_class("c")
 
 
-def test_a_setting_that_models_have_no_more_does_not_hide_a_score(result, tmp_path):
-    content = json.loads(result.model_dump_json())
-    content["model"]["config"]["number_of_heads"] = 3
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    assert read_result(tmp_path / "old.json").miou == result.miou
+def test_probabilities_of_several_classes_sum_to_1_with_the_background():
+    random = np.random.default_rng(0)
+    each = {name: one_class(p > 0.5, p) for name in "abc" for p in [random.random((5, 6))]}
+    merged = SegmentationResult.merge(each)
+    assert merged.probability.shape == (4, 5, 6)
+    np.testing.assert_allclose(merged.probability.sum(axis=0), 1, rtol=1e-5)
+    np.testing.assert_array_equal(merged.probability.argmax(axis=0), merged.labels)
+    # Beside a class that is out of the question the other one keeps its probability.
+    p = random.random((5, 6))
+    alone = SegmentationResult.merge({"a": one_class(p > 0.5, p), "b": one_class(p > 2, 0 * p)})
+    np.testing.assert_allclose(alone.probability[1], p, atol=1e-4)
 
 
-def test_counters_give_the_score_again(result):
-    run = result.runs[0]
-    class_ids = np.array(run.episodes.class_id)
-    for class_id, name in result.classes.items():
-        sums = run.episodes.counts[class_ids == class_id].sum(axis=0)
-        assert run.class_iou[name] == pytest.approx(sums[0] / max(sums[1], 1))
+def test_confidence_is_the_mean_probability_of_the_mask():
+    probability = [[0.9, 0.7], [0.2, 0.6]]
+    assert one_class([[1, 1], [0, 0]], probability).confidence == pytest.approx(0.8)
+    assert one_class([[0, 0], [0, 0]], probability).confidence == 0
 
 
-def test_what_is_no_result_is_an_error(tmp_path, result):
-    with pytest.raises(DataError, match=r"no result file .*gone"):
-        read_result(tmp_path / "gone.json")
-    content = result.model_dump(mode="json")
-    content["miou"] = "good"
-    (tmp_path / "r.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"is no result of kshot evaluate: miou"):
-        read_result(tmp_path / "r.json")
+def test_confidence_of_several_classes_is_that_of_each_pixels_own_class():
+    labels = np.array([[1, 1], [2, 0]], dtype=np.uint8)
+    levels = np.stack([np.full((2, 2), value, dtype=np.float32) for value in (0.9, 0.6)])
+    assert SegmentationResult(labels, levels, ("a", "b")).confidence == pytest.approx((0.9 + 0.9 + 0.6) / 3)
+    assert SegmentationResult(labels * 0, levels, ("a", "b")).confidence == 0
 
 
-def test_the_summary_says_what_a_number_depends_on():
-    made = result_of(selected_on="novel", class_iou={"ant": 0.5, "bee": 0.25, "cow": 0.0})
-    lines = "\n".join(summary(made))
-    assert "pascal fold 0 (val), 1-shot, protocol hsnet (400 px squash, scored at network size)" in lines
-    assert "mIoU    25.0 %" in lines
-    assert "chosen on the novel classes themselves, the field's habit" in lines
-    assert "cow" in lines
-    assert "too narrow" not in lines  # 30 episodes of each class that was drawn
-    few = made.model_copy(update={"class_episodes": {"ant": 1, "bee": 9, "cow": 10}})
-    assert "1 episode\n" in "\n".join(summary(few))
-    assert "Note: 2 classes have fewer than 10 episodes" in "\n".join(summary(few))
-    assert "never drawn: counts as 0" in lines
-    assert results.NOTES.keys() == {"base", "novel"}
+def test_instances_are_connected_parts_with_box_area_score_and_outline():
+    mask = np.zeros((40, 50), dtype=bool)
+    mask[2:10, 3:13] = mask[20:35, 30:34] = mask[0, 49] = True
+    result = one_class(mask, np.where(mask, 0.75, 0.25), "cell")
+    first, second = result.instances()
+    assert (first.class_name, first.box, first.area) == ("cell", (3, 2, 13, 10), 80)
+    assert first.score == pytest.approx(0.75)
+    assert first.mask.shape == (8, 10)
+    assert len(first.polygon) == 4
+    assert second.box == (30, 20, 34, 35)
+    assert len(result.instances(min_area=1)) == 3
+
+
+def test_a_result_is_an_array_a_picture_and_a_file(tmp_path):
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:9, 5:9] = True
+    image = Image.new("RGB", (30, 20), "green")
+    result = one_class(mask, mask * 0.9).with_source(image)
+    np.testing.assert_array_equal(np.asarray(result), mask)
+    result.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (20, 30)), mask)
+    drawn = np.asarray(result.plot())
+    assert (drawn != np.asarray(image)).any(axis=-1).sum() == 16
+    assert "30 x 20: object 2.7 %; confidence 0.90" in repr(result)
+    with pytest.raises(ValueError, match="does not know its image"):
+        one_class(mask, mask).plot()
+    both = SegmentationResult.merge({"a": result, "b": one_class(~mask, ~mask)})
+    both.save(tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), both.labels)
+    np.testing.assert_array_equal(np.asarray(both), both.labels)

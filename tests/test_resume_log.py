@@ -207,8 +207,7 @@ def test_another_image_of_the_same_name_is_done(command):
     ],
 )
 def test_results_of_other_settings_are_refused(command, monkeypatch, capsys, options, setting):
-    monkeypatch.setattr(Segmenter, "takes_negatives", True)
-    monkeypatch.setattr(Segmenter, "read_negative", lambda self, picture: [])
+    monkeypatch.setattr(Segmenter, "encode_negative", lambda self, image: ())
     Image.fromarray(scene(left=25)[1]).save("other_mask.png")
     Path("queries/broken.jpg").write_bytes(b"nothing")
     assert run(*command, "out") == 1

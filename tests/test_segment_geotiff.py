@@ -13,7 +13,7 @@ from test_cli import run
 from kshot.io.geotiff import opened_map
 from kshot.io.raster_options import View
 from kshot.predict.segment_geotiff import segment_map
-from kshot.segmenter import Segmenter, explain_strips
+from kshot.segmenter import Segmenter
 
 SIZE = (230, 170)
 MASK = discs(SIZE, [(40, 40), (100, 120), (200, 60)])
@@ -41,14 +41,14 @@ def maps(tmp_path):
 
 @pytest.mark.parametrize("tile", [33, 64, 300])
 def test_strips_are_what_the_whole_gives(maps, tile):
-    fitted = replace(colour_segmenter(), tile=tile).fit(scene()[0], scene()[1])
+    fitted = colour_segmenter(tile=tile).fit(scene()[0], scene()[1])
     with opened_map(maps / "big.tif", View()) as source:
         picture, valid = source.read((0, 0, SIZE[1], SIZE[0]))
-        strips = list(explain_strips(fitted, SIZE, source.read))
-    whole = fitted.explain(picture)
-    fused = np.concatenate([strip.fused for strip in strips])
+        strips = list(fitted.predict_strips(SIZE, source.read))
+    whole = fitted.predict(picture)
+    fused = np.concatenate([strip.probability for strip in strips])
     np.testing.assert_array_equal(np.isnan(fused), ~valid)
-    np.testing.assert_array_equal(fused[valid], whole.fused[valid])
+    np.testing.assert_array_equal(fused[valid], whole.probability[valid])
     np.testing.assert_array_equal(np.concatenate([strip.mask for strip in strips]), whole.mask & valid)
     assert all(len(strip.mask) <= tile for strip in strips)
 
@@ -78,7 +78,7 @@ def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
     (line,) = csv.DictReader((out / "confidence.csv").read_text().splitlines())
     assert 0.7 < float(line["confidence"]) <= 1
     share = 100 * (found == 1).mean()
-    assert f"{share:.1f} % foreground" in capsys.readouterr().out
+    assert f"{share:.1f} % object" in capsys.readouterr().out
     with Image.open(out / "big_overlay.png") as overlay:
         assert overlay.size == SIZE[::-1]
     assert run("segment", *support, maps / "big.tif", *options) == 0
@@ -126,8 +126,8 @@ def test_a_map_that_cannot_be_read_stops_nothing(maps, capsys):
 
 def test_nothing_is_found_where_a_map_has_no_data(tmp_path):
     path = write_map(tmp_path / "map.tif", np.zeros((3, 50, 90), np.uint8), nodata=0)
-    fitted = replace(colour_segmenter(), tile=40).fit(scene()[0], ~scene()[1])
+    fitted = colour_segmenter(tile=40).fit(scene()[0], ~scene()[1])
     answer = segment_map(fitted, path, tmp_path / "map", ["thing"], View())
-    assert answer.shares == {"foreground": 0}
+    assert answer.shares == {"object": 0}
     with rasterio.open(tmp_path / "map_mask.tif") as mask:
         assert (mask.read(1) == 255).all()

@@ -46,7 +46,7 @@ def test_a_volume_becomes_a_volume_of_the_same_voxels(tmp_path, support, capsys,
     assert set(np.unique(found)) == {0, 1}
     assert iou(found == 1, THING) > 0.8
     np.testing.assert_array_equal(probability.get_fdata() > 0.7, found == 1)
-    assert f"{100 * found.mean():.1f} % foreground" in capsys.readouterr().out
+    assert f"{100 * found.mean():.1f} % object" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "brain_overlay.png") as overlay:
         assert overlay.width > 300
 

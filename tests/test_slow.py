@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ from rasterio.transform import from_origin
 
 from kshot.io.geotiff import opened_map
 from kshot.io.raster_options import View
-from kshot.methods.hub import ModelConfig
+from kshot.methods.config import ModelConfig
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone
 from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import load_backbone
 from kshot.models.losses import losses
-from kshot.segmenter import Segmenter, explain_strips
+from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import Support
 
@@ -54,7 +53,7 @@ def test_two_pass_learns_a_real_episode_in_every_step(demo):
         assert history[-1][name] < 0.6 * history[0][name], name
     config = ModelConfig(method="two-pass", backbone="efficientnet_lite0", image_size=size)
     segmenter = Segmenter(config, method.eval(), torch.device("cpu"))
-    explanation = segmenter.fit(support, support_mask).explain(query)
+    explanation = segmenter.fit(support, support_mask).predict(query)
     for found in (explanation.first_pass > 0.5, explanation.second_pass > 0.5, explanation.mask):
         assert iou(found, query_mask) > 0.6
 
@@ -130,14 +129,14 @@ def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name)
     mask = np.asarray(Image.fromarray(mask).resize((side, side)))
     path = write_map(tmp_path / "map.tif", np.asarray(picture).transpose(2, 0, 1))
     fitted = Segmenter.from_pretrained(image_size=385).fit(picture, mask)
-    whole = fitted.explain(picture)
+    whole = fitted.predict(picture)
     tiled = Segmenter.from_pretrained(image_size=257, tile=2 * side // 3)
     with opened_map(path, View()) as source:
-        strips = list(explain_strips(replace(tiled, supports=fitted.supports), source.size, source.read))
+        strips = list(tiled.predict_strips(source.size, source.read))
     assert len(strips) > 1
     assert iou(np.concatenate([strip.mask for strip in strips]), whole.mask) > 0.9
-    fused = np.concatenate([strip.fused for strip in strips])
-    assert np.abs(fused - whole.fused).mean() < 0.05
+    fused = np.concatenate([strip.probability for strip in strips])
+    assert np.abs(fused - whole.probability).mean() < 0.05
 
 
 def test_openvino_and_torch_agree_with_the_shipped_network(demo):
@@ -146,9 +145,9 @@ def test_openvino_and_torch_agree_with_the_shipped_network(demo):
     plain, fast = (
         Segmenter.from_pretrained("two-pass", device="cpu", engine=engine)
         .fit(support, support_mask)
-        .explain(query)
+        .predict(query)
         for engine in ("torch", "openvino")
     )
-    for step in ("fused", "first_pass", "second_pass", "base_map"):
+    for step in ("probability", "first_pass", "second_pass", "base_map"):
         np.testing.assert_allclose(getattr(fast, step), getattr(plain, step), rtol=0, atol=1e-4)
     assert (fast.mask == plain.mask).mean() > 0.9999

@@ -62,10 +62,12 @@ def test_a_photograph_with_the_object_is_preferred_to_one_without():
     fitted = Segmenter.from_pretrained("prototype", image_size=97).fit(*scene(left=10))
     noise = np.random.default_rng(0).integers(90, 110, (96, 128, 3), dtype=np.uint8)
     pictures = [read_image(noise), read_image(scene(left=60, seed=1)[0]), read_image(noise // 2)]
-    probabilities = [torch.from_numpy(fitted.predict_proba(picture))[None, None] for picture in pictures]
-    queries = [fitted.read_query(picture) for picture in pictures]
+    probabilities = [
+        torch.from_numpy(fitted.predict(picture).probability)[None, None] for picture in pictures
+    ]
+    queries = [fitted.encode_query(picture) for picture in pictures]
     seen = [summarise(*pair) for pair in zip(queries, probabilities, strict=True)]
-    labelled = summarise(*fitted.supports[0])
+    labelled = summarise(*fitted.support_set["object"].shots[0])
     assert labelled.likeness(seen[1]) > max(labelled.likeness(seen[0]), labelled.likeness(seen[2]))
 
 

@@ -12,7 +12,7 @@ from kshot.errors import DataError
 from kshot.evaluation.metrics import bootstrap, interval
 from kshot.evaluation.results import EpisodeCounts, ModelRecord, Result, Run
 from kshot.io.provenance import Provenance
-from kshot.methods.hub import ModelConfig
+from kshot.methods.config import ModelConfig
 from kshot.reproduction.table_writers import MISSING, to_markdown
 from kshot.reproduction.tables import ablation_table, list_table, paper_table, read_published
 

@@ -13,7 +13,8 @@ from kshot.evaluation.evaluator import evaluate
 from kshot.evaluation.metrics import score
 from kshot.evaluation.selection import selection_manifest
 from kshot.evaluation.thresholds import THRESHOLDS, score_thresholds
-from kshot.methods.hub import ModelConfig, read_config, save_model
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import read_config, save_model
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 

@@ -33,7 +33,8 @@ from kshot.io.geotiff import opened_map, writing_map
 from kshot.io.nifti import load_nifti, read_volume, write_volume
 from kshot.io.overlays import label_picture
 from kshot.io.raster_options import View
-from kshot.methods.hub import ModelConfig, build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
 from kshot.predict.outputs import Outputs
 from kshot.predict.resume_log import Journal, Record
@@ -164,12 +165,12 @@ def _writers(folder: Path) -> dict[str, Writer]:
     segmenter = Segmenter.from_pretrained("prototype", image_size=65).fit(*scene())
     photograph = folder / "photograph.png"
     Image.fromarray(_noise(0, (90, 120, 3))).save(photograph)
-    answers = [segmenter.explain(scene(left=5 + 40 * number)[0]) for number in range(2)]
+    answers = [segmenter.predict(scene(left=5 + 40 * number)[0]) for number in range(2)]
 
     def write_model(out: Path, number: int) -> None:
         torch.manual_seed(number)
         config = ModelConfig(method="hsnet", backbone=TINY, image_size=65, channels=(4, 8, 12))
-        save_model(config, build_method(config, partial(imagenet_backbone, weights=backbone)), out)
+        save_model(config, build_method(config, partial(imagenet_backbone, config, backbone)), out)
 
     def write_results(out: Path, number: int) -> None:
         outputs = Outputs.plan([photograph], out, frozenset({"probability"}))

@@ -34,7 +34,7 @@ def orientations(folder: Path) -> Found:
     picture, mask = scene()
     segmenter = Segmenter.from_pretrained("prototype", image_size=97).fit(picture, mask)
     upright, _ = scene(left=60, top=35)
-    expected, alike = segmenter.predict(upright), 0
+    expected, alike = segmenter.predict(upright).mask, 0
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
@@ -42,7 +42,7 @@ def orientations(folder: Path) -> Found:
         masks = []
         for kind, options in LOSSLESS.items():
             stored.save(folder / f"turned.{kind}", exif=exif, **options)
-            masks.append(segmenter.predict(folder / f"turned.{kind}"))
+            masks.append(segmenter.predict(folder / f"turned.{kind}").mask)
         alike += all(np.array_equal(mask, expected) for mask in masks)
     is_met = alike == 8 and bool(0 < expected.mean() < 1)
     return Found(f"{alike}/8 give the same mask, as PNG, TIFF and WebP", is_met)

@@ -30,8 +30,8 @@ def drawn_sizes(folder: Path, count: int = 500) -> Found:
     for index in range(count):
         size = _draw_size(random, index)
         picture = Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-        found = (tiled if index % 5 == 0 else whole).explain(picture)
-        right += found.mask.shape == found.fused.shape == size and bool(np.isfinite(found.fused).all())
+        found = (tiled if index % 5 == 0 else whole).predict(picture)
+        right += found.mask.shape == size and bool(np.isfinite(found.probability).all())
     return Found(f"{right} of {count} answers have their photograph's size", right == count)
 
 

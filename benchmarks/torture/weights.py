@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.torture.rows import Found, Row
 from kshot.errors import KshotError, WeightsError
-from kshot.methods.hub import ModelConfig, build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import load_backbone
 from kshot.training.base_learner_files import load_base_learner
@@ -122,7 +123,7 @@ def _write_model(folder: Path) -> tuple[Path, Path]:
     backbone = folder / "backbone.safetensors"
     save_file(Backbone(TINY).trunk.state_dict(), backbone)
     config = ModelConfig(method="hsnet", backbone=TINY, image_size=65, channels=(4, 8, 12))
-    method = build_method(config, partial(imagenet_backbone, weights=backbone))
+    method = build_method(config, partial(imagenet_backbone, config, backbone))
     save_model(config, method, folder / "model")
     return folder / "model", backbone
 

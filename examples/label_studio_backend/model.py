@@ -49,7 +49,7 @@ class KshotBackend(LabelStudioMLBase):
         if not examples:
             return [prediction([]) for _ in tasks]
         model = load_model(os.environ.get("KSHOT_MODEL", "prototype"))
-        segmenter = model.fit(examples)
+        segmenter = model.clone().fit(examples)
         return [prediction(self.regions(segmenter, task)) for task in tasks]
 
     def regions(self, segmenter, task):
@@ -59,15 +59,15 @@ class KshotBackend(LabelStudioMLBase):
         except (KshotError, OSError) as error:
             logging.warning("Task %s: %s", task["id"], error)
             return []
-        explanation = segmenter.explain(picture)
+        result = segmenter.predict(picture)
         name, control = self.control()
         kind = control["type"].lower()
         about = {"from_name": name, "to_name": control["to_name"][0], "type": kind, "image_rotation": 0}
         about |= {"original_width": picture.width, "original_height": picture.height}
         return [
             about | {"value": value | {kind: [label]}, "score": score}
-            for number, (label, found) in enumerate(explanation.classes.items(), 1)
-            for value, score in DRAW[kind](explanation.labels == number, found.fused)
+            for label, found in ((name, result.of_class(name)) for name in result.class_names)
+            for value, score in DRAW[kind](found.mask, found.probability)
         ]
 
     def annotated(self):

@@ -2,9 +2,10 @@
 
 from kshot import Segmenter
 segmenter = Segmenter.from_pretrained().fit(["cup.jpg"], ["cup_mask.png"])
-mask = segmenter.predict("table.jpg")
+mask = segmenter.predict("table.jpg").mask
 """
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +21,38 @@ from kshot.errors import (
 )
 
 if TYPE_CHECKING:
-    from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, Segmenter
+    from kshot.methods.hub import list_models
+    from kshot.results import Instance, SegmentationResult
+    from kshot.segmenter import Segmenter
 
 __version__ = version("kshot")
 __all__ = [
     "DataError",
-    "Explanation",
     "ImageError",
+    "Instance",
     "KshotError",
-    "LabelExplanation",
-    "LabelSegmenter",
     "MaskError",
     "ModelError",
     "NotFittedError",
+    "SegmentationResult",
     "Segmenter",
     "WeightsError",
     "WriteError",
     "__version__",
+    "list_models",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; whoever only asks for help or a version need not wait.
-    if name in ("Explanation", "LabelExplanation", "LabelSegmenter", "Segmenter"):
-        from kshot import segmenter
+_LAZY = {
+    "Instance": "kshot.results",
+    "SegmentationResult": "kshot.results",
+    "Segmenter": "kshot.segmenter",
+    "list_models": "kshot.methods.hub",
+}
 
-        return getattr(segmenter, name)
+
+def __getattr__(name: str) -> Any:
+    # Importing torch takes seconds; help and version do not need it.
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'kshot' has no attribute '{name}'")

@@ -1,11 +1,10 @@
-"""What goes into a method and what comes out: the words that all of kshot shares.
+"""What goes into a method and what comes out.
 
 Axis letters: B batch, K shots, C channels, H W height and width in pixels.
 Masks are 1 on the foreground and 0 elsewhere; logits have two channels, background first.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,12 @@ GroundTruth = NDArray[np.uint8]
 """A mask (H, W) to compare with: 1 on the object, 0 elsewhere, 255 where nobody knows."""
 
 
+LabelMap = NDArray[np.uint8]
+"""(H, W): 0 on the background, n on the n-th class."""
+
+
 class Support(NamedTuple):
-    """One shot, read once: what the method's `features` made of its image, and its mask.
+    """One encoded shot: what the method's `support_features` returned for its image, and its mask.
 
     mask: (B, 1, H, W) float in [0, 1].
     """
@@ -32,7 +35,7 @@ class Support(NamedTuple):
 class Prediction(NamedTuple):
     """One forward pass of a matching network: logits (B, 2, h, w) at decoder resolution.
 
-    `final` is the answer. A network that lacks a step leaves its field None: `cls` and `sem` are the
+    final: the prediction. A network that lacks a step leaves its field None: `cls` and `sem` are the
     matches by each backbone, `combined` the first pass, `second` the second pass, and `base_map`
     (B, 1, h, w) the probability in [0, 1] that a pixel belongs to a base class.
     """
@@ -46,7 +49,7 @@ class Prediction(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-    """K shots' answer for a query, in the size that was asked for.
+    """What K shots find in B queries, at the size that was asked for.
 
     mask: (B, H, W) bool. probability: (B, H, W) in [0, 1], the mean over the shots; with several
     shots the mask is their vote, so it can differ from `probability > threshold` at a few pixels.
@@ -58,18 +61,3 @@ class Segmentation(NamedTuple):
     first_pass: Tensor | None = None
     second_pass: Tensor | None = None
     base_map: Tensor | None = None
-
-
-class Method(Protocol):
-    """What every few-shot segmentation method offers."""
-
-    def features(self, images: Tensor) -> Any:
-        """Read images (B, 3, H, W) in [0, 1] once, for use as a query or as a support."""
-
-    def support_features(self, images: Tensor) -> Any:
-        """Read images (B, 3, H, W) in [0, 1] once, for use as a support only, which may need less."""
-
-    def segment(
-        self, query_features: Any, supports: Sequence[Support], size: tuple[int, int]
-    ) -> Segmentation:
-        """Segment the query with K supports; the answer is `size` = (height, width) large."""

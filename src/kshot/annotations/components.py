@@ -33,11 +33,13 @@ class Component:
         return int(np.count_nonzero(self.mask))
 
 
-def components(mask: NDArray[np.bool_], probability: NDArray[np.floating]) -> Iterator[Component]:
-    """Split a mask (H, W) into its 8-connected components of MIN_COMPONENT pixels and more."""
+def components(
+    mask: NDArray[np.bool_], probability: NDArray[np.floating], min_area: int = MIN_COMPONENT
+) -> Iterator[Component]:
+    """Split a mask (H, W) into its 8-connected components of `min_area` pixels and more."""
     measure = measures()
     for region in measure.regionprops(measure.label(mask, connectivity=2)):
-        if region.area >= MIN_COMPONENT:
+        if region.area >= min_area:
             rows, columns = region.slice
             box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
             score = float(probability[region.slice][region.image].mean(dtype=np.float64))

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from kshot.errors import ModelError
-from kshot.methods.hub import ModelConfig, build_method
+from kshot.errors import ModelError, fault_of
+from kshot.methods.config import ModelConfig
+from kshot.methods.hub import build_method
 from kshot.models.backbones import STRIDES, Backbone
 
 
@@ -19,15 +20,13 @@ def describe(
     """
     try:
         config = ModelConfig(
-            method=method.replace("_", "-"),  # type: ignore[arg-type]
+            method=method.replace("_", "-"),
             backbone=backbone,
             backbones=backbones,  # type: ignore[arg-type]
             base_classes=tuple(f"class {n}" for n in range(num_base_classes)),
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        allowed = problem.get("ctx", {}).get("expected", "")
-        raise ModelError(f"{problem['loc'][0]} is '{problem['input']}'; use {allowed}.") from error
+        raise ModelError(f"{fault_of(error).rstrip('.')}.") from error
     with torch.device("meta"):
         built = build_method(config)
         parameters = list(built.parameters())

@@ -197,11 +197,11 @@ def segment(
         engine=engine,
         precision=precision,
     )
-    fitted = examples.fit(segmenter)
+    examples.fit(segmenter)
     outputs.claim(settings_of(segmenter, examples, view, engine=engine, precision=precision))
     if ray is not None:
         raise typer.Exit(segment_on_ray(main, context.obj, ray, segmenter.device))
-    num_failed = segment_all(fitted, examples, outputs, view)
+    num_failed = segment_all(segmenter, examples, outputs, view)
     raise typer.Exit(1 if num_failed else 0)
 
 

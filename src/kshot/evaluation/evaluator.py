@@ -16,9 +16,10 @@ from kshot.errors import DataError
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, IntArray, count_pixels
 from kshot.io.images import read_image
+from kshot.methods.episode import EpisodeRunner
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
-from kshot.types import GroundTruth, Method, Support
+from kshot.types import GroundTruth, Support
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +127,15 @@ def evaluate(
     episodes = tuple(episode for manifest in manifests for episode in manifest.episodes)
     owner = np.repeat(np.arange(len(manifests)), [len(manifest.episodes) for manifest in manifests])
     reader = EpisodeReader(dataset, episodes, transform)
-    method = segmenter.runner
+    runner = segmenter.runner._replace(transform=transform)
     fresh: dict[str, Tensor] = {}
     queries = [{episode.query for episode in manifest.episodes} for manifest in manifests]
 
     def compute(reading: Reading) -> Any:
         image = fresh.pop(reading.name, None)
-        read = method.features if reading.is_query else method.support_features
-        return read((reader.image(reading.name) if image is None else image).to(segmenter.device))
+        return runner.features(
+            reader.image(reading.name) if image is None else image, as_query=reading.is_query
+        )
 
     def reading(name: str, episode: int) -> Reading:
         return Reading(name, name in queries[owner[episode]])
@@ -142,21 +144,20 @@ def evaluate(
     store = FeatureStore(compute, uses, int(cache_gb * 2**30))
     counts = np.zeros((len(episodes), len(Counts._fields)), dtype=np.int64)
     num_computed, num_empty = np.zeros((2, len(manifests)), dtype=np.int64)
-    with torch.inference_mode():
-        for done, files in enumerate(read_ahead(reader, num_workers)):
-            fresh.update(files.images)
-            episode, computed_before = episodes[files.episode], store.num_computed
-            query = store.use(reading(episode.query, files.episode))
-            supports = [
-                Support(store.use(reading(name, files.episode)), mask.to(segmenter.device))
-                for name, mask in zip(episode.supports, files.support_masks, strict=True)
-            ]
-            counts[files.episode] = _segment_and_count(
-                method, query, supports, files.ground_truth, transform, at_original_size
-            )
-            num_computed[owner[files.episode]] += store.num_computed - computed_before
-            num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
-            on_progress(done + 1, len(episodes))
+    for done, files in enumerate(read_ahead(reader, num_workers)):
+        fresh.update(files.images)
+        episode, computed_before = episodes[files.episode], store.num_computed
+        query = store.use(reading(episode.query, files.episode))
+        supports = [
+            Support(store.use(reading(name, files.episode)), mask.to(segmenter.device))
+            for name, mask in zip(episode.supports, files.support_masks, strict=True)
+        ]
+        counts[files.episode] = _segment_and_count(
+            runner, query, supports, files.ground_truth, at_original_size
+        )
+        num_computed[owner[files.episode]] += store.num_computed - computed_before
+        num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
+        on_progress(done + 1, len(episodes))
     return [
         Counted(
             counts[owner == index],
@@ -193,19 +194,16 @@ def check_files(dataset: Dataset, manifest: Manifest) -> None:
 
 
 def _segment_and_count(
-    method: Method,
+    runner: EpisodeRunner,
     query: Any,
     supports: list[Support],
     ground_truth: GroundTruth,
-    transform: Resize,
     at_original_size: bool,
 ) -> Counts:
     if not at_original_size:
-        answer = method.segment(query, supports, (transform.size, transform.size))
-        return count_pixels(answer.mask[0].cpu().numpy(), transform.mask(ground_truth))
+        ground_truth = runner.transform.mask(ground_truth)
     height, width = ground_truth.shape
-    answer = method.segment(query, supports, transform.output_size(height, width))
-    return count_pixels(transform.crop(answer.mask[0].cpu().numpy(), height, width), ground_truth)
+    return count_pixels(runner.segment(query, supports, (height, width)).mask, ground_truth)
 
 
 def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:

@@ -19,7 +19,7 @@ from kshot.evaluation.evaluator import Counted
 from kshot.evaluation.metrics import IntArray, Interval, bootstrap, interval, score
 from kshot.io.files import write_text
 from kshot.io.provenance import Provenance
-from kshot.methods.hub import ModelConfig, with_new_names
+from kshot.methods.config import ModelConfig, with_new_names
 from kshot.models.backbones import SHORT_NAMES
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.segmenter import Segmenter

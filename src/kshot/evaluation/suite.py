@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,9 +14,8 @@ from kshot.errors import DataError
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, count_pixels
 from kshot.io.images import read_image
-from kshot.methods.tiling import FloatMap
+from kshot.results import FloatMap
 from kshot.segmenter import Segmenter
-from kshot.transforms import Resize
 from kshot.types import IGNORE_INDEX, GroundTruth, Support
 
 Mask = NDArray[np.bool_]
@@ -43,29 +41,23 @@ class SegmenterRunner:
     """A kshot model as a Runner: images squashed to the model's size, masks in the query's own size."""
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-        self.transform = Resize(segmenter.config.image_size)
+        self.runner = segmenter.runner
 
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
         """Compute an image's features; those of a support image alone may cost less."""
-        method = self.segmenter.runner
-        read = method.features if as_query else method.support_features
-        with torch.inference_mode():
-            return read(self.transform.image(image).to(self.segmenter.device))
+        return self.runner.features(self.runner.transform.image(image), as_query=as_query)
 
     def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> list[Support]:
         """Pair features with masks; ignored pixels are not the object."""
-        device = self.segmenter.device
         return [
-            Support(features, self.transform.support_mask(mask).to(device))
+            Support(features, self.runner.support_mask(mask))
             for features, mask in zip(encoded, masks, strict=True)
         ]
 
     def predict(self, fitted: list[Support], encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
         """Segment a query; with several support images the mask is their vote."""
-        with torch.inference_mode():
-            found = self.segmenter.runner.segment(encoded, fitted, size)
-        return found.mask[0].cpu().numpy(), found.probability[0].float().cpu().numpy()
+        found = self.runner.segment(encoded, fitted, size)
+        return found.mask, found.probability
 
 
 class EpisodeScore(NamedTuple):

@@ -6,7 +6,6 @@ Elkan & Narayanaswamy 2014, "Optimal thresholding of classifiers to maximize F1 
 """
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,12 +16,10 @@ from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader
 from kshot.evaluation.metrics import count_pixels, score
 from kshot.evaluation.selection import selection_manifest
-from kshot.methods.hsnet import BackboneFeatures
-from kshot.methods.tiling import FloatMap
-from kshot.models.base_learner import unlearn
+from kshot.results import FloatMap
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
-from kshot.types import Method, Support
+from kshot.types import Support
 
 THRESHOLDS = tuple(n / 20 for n in range(1, 20))
 
@@ -63,23 +60,14 @@ def _probability(
     segmenter: Segmenter, reader: EpisodeReader, episode: Episode, own: int, size: tuple[int, int]
 ) -> FloatMap:
     """Give the foreground probability of an episode's query at `size`; own: its class's place, -1 if none."""
-    method = cast(Method, segmenter.method)
-
-    def image(name: str) -> torch.Tensor:
-        return reader.image(name).to(segmenter.device)
-
-    with torch.inference_mode():
-        query = method.features(image(episode.query))
-        if isinstance(query, BackboneFeatures) and query.base_logits is not None:
-            episode_class = torch.tensor([own], device=segmenter.device)
-            query = query._replace(base_logits=unlearn(query.base_logits, episode_class))
-        shots = [
-            Support(
-                method.support_features(image(name)),
-                reader.support_mask(name, episode.class_id).to(segmenter.device),
-            )
-            for name in episode.supports
-        ]
-        answer = method.segment(query, shots, size)
-    found: FloatMap = answer.probability[0].float().cpu().numpy()
-    return found
+    runner = segmenter.runner._replace(method=segmenter.method)
+    query = runner.features(reader.image(episode.query), as_query=True)
+    query = runner.method.without_class(query, torch.tensor([own], device=segmenter.device))
+    shots = [
+        Support(
+            runner.features(reader.image(name), as_query=False),
+            reader.support_mask(name, episode.class_id).to(segmenter.device),
+        )
+        for name in episode.supports
+    ]
+    return runner.segment(query, shots, size).probability

@@ -3,23 +3,22 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from kshot import __version__
 from kshot.errors import KshotError
 from kshot.io.files import replacing
-from kshot.methods.hub import AnyMethod, ModelConfig
-from kshot.methods.prototype import Prototype
+from kshot.methods.base import Method
+from kshot.methods.config import ModelConfig
 from kshot.methods.voting import decide, foreground
 from kshot.models.hypercorrelation import resize
 from kshot.segmenter import Segmenter
-from kshot.types import Method, Support
+from kshot.types import Support
 
 OPSET = 18
 """Version of ONNX's operators: the oldest that torch writes."""
@@ -44,7 +43,7 @@ class Answer(NamedTuple):
 class Graph(nn.Module):
     """A method as one function of B queries and K supports, both counted when it runs."""
 
-    def __init__(self, method: AnyMethod) -> None:
+    def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
@@ -52,33 +51,10 @@ class Graph(nn.Module):
         """Segment queries (B, 3, H, W) with supports (K, 3, H, W), both in [0, 1], and masks (K, 1, H, W)."""
         queries = self.method.features(query)
         support = Support(self.method.support_features(support_images), support_masks)
-        shots = foreground(resize(self._logits(queries, query.shape[0], support), query.shape[-2:]))
+        shots = foreground(resize(self.method.match_all(queries, query.shape[0], support), query.shape[-2:]))
         shots_BKHW = shots.reshape(query.shape[0], -1, *query.shape[-2:])
         votes = (shots_BKHW > self.method.threshold).sum(dim=1)
         return Answer(shots_BKHW.mean(dim=1).clamp(max=1), decide(votes))
-
-    def _logits(self, queries: Any, num_queries: int, support: Support) -> Tensor:
-        """Give logits (B, 2, h, w) if the method merges its shots, else (B K, 2, h, w)."""
-        if isinstance(self.method, Prototype):
-            classes = [shots.mean(dim=0, keepdim=True) for shots in self.method.prototypes(support)]
-            return self.method.compare(queries, classes)
-        return self.method.match(*_pairs(queries, num_queries, support)).final
-
-
-def _pairs(queries: Any, num_queries: int, support: Support) -> tuple[Any, Support]:
-    """Repeat B queries and K supports to B K episodes of one shot, a query's next to one another."""
-    b, k = num_queries, support.mask.shape[0]
-
-    def each_query(features: Tensor) -> Tensor:
-        return features[:, None].expand(b, k, *features.shape[1:]).flatten(0, 1)
-
-    def each_support(features: Tensor) -> Tensor:
-        return features[None].expand(b, k, *features.shape[1:]).flatten(0, 1)
-
-    return (
-        pytree.tree_map_only(Tensor, each_query, queries),
-        pytree.tree_map_only(Tensor, each_support, support),
-    )
 
 
 def export(segmenter: Segmenter, name: str, path: Path) -> float:
@@ -119,7 +95,7 @@ def _example(size: int) -> tuple[Tensor, Tensor, Tensor]:
     return query, images, masks
 
 
-def _segment(method: AnyMethod, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+def _segment(method: Method, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
     """Segment as `Segmenter` does, without what the graph does otherwise: probability (B, H, W)."""
     supports = [
         Support(
@@ -127,9 +103,7 @@ def _segment(method: AnyMethod, query: Tensor, images: Tensor, masks: Tensor) ->
         )
         for image, mask in zip(images, masks, strict=True)
     ]
-    answer = cast(Method, method).segment(
-        method.features(query), supports, (query.shape[-2], query.shape[-1])
-    )
+    answer = method.segment(method.features(query), supports, (query.shape[-2], query.shape[-1]))
     return answer.probability
 
 

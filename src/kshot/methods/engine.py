@@ -7,20 +7,15 @@ says what they give.
 """
 
 import copy
-from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from kshot.errors import ModelError
-from kshot.methods.hsnet import HSNet
-from kshot.methods.hub import AnyMethod
-from kshot.methods.prototype import Prototype
-from kshot.methods.two_pass import TwoPass
-from kshot.models.kernels.openvino import OpenVinoReader, Read
-from kshot.types import Method, Segmentation, Support
+from kshot.methods.base import Method
+from kshot.models.kernels.openvino import OpenVinoReader
 
 Engine = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -29,36 +24,8 @@ BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 """What processors call theirs, as torch lists it."""
 
 
-class Accelerated:
-    """A method that reads with an engine, and matches in a precision.
-
-    It shares the weights of the method that it is made of, which never changes.
-    """
-
-    def __init__(self, method: AnyMethod, engine: Engine, precision: Precision) -> None:
-        self.matching = method if precision == "fp32" else match_in_bf16(method)
-        reads: tuple[Read, Read] = method.features, method.support_features
-        if engine == "openvino":
-            reads = OpenVinoReader(reads[0], precision), OpenVinoReader(reads[1], precision)
-        self._read, self._read_support = reads
-
-    def features(self, images: Tensor) -> Any:
-        """Read images (B, 3, H, W) in [0, 1] once, for use as a query or as a support."""
-        return self._read(images)
-
-    def support_features(self, images: Tensor) -> Any:
-        """Read images (B, 3, H, W) in [0, 1] once, for use as a support only."""
-        return self._read_support(images)
-
-    def segment(
-        self, query_features: Any, supports: Sequence[Support], size: tuple[int, int]
-    ) -> Segmentation:
-        """Segment the query with K supports; the answer is `size` = (height, width) large."""
-        return cast(Method, self.matching).segment(query_features, supports, size)
-
-
-def accelerate(method: AnyMethod, engine: str, precision: str, device: torch.device) -> Method | None:
-    """Let a method compute with an engine, in a precision; None for "torch" and "fp32", its own.
+def accelerate(method: Method, engine: str, precision: str, device: torch.device) -> Method | None:
+    """Return a method that shares the weights and computes faster; None for "torch" and "fp32".
 
     Raises ModelError for what does not exist, or for what this machine or device cannot do.
     """
@@ -72,10 +39,10 @@ def accelerate(method: AnyMethod, engine: str, precision: str, device: torch.dev
             f"engine='{engine}' with precision='{precision}' is for the CPU, but the device is '{device}'. "
             "Use device 'cpu' (--device cpu), or leave engine and precision out."
         )
-    if engine == "torch" and isinstance(method, Prototype):
+    if engine == "torch" and not method.matching_modules:
         raise ModelError(
-            "With the engine torch prototype has nothing to compute in bf16. Use the engine openvino too, or "
-            "leave precision out."
+            "This method has nothing to compute in bf16 with the engine torch. Use the engine openvino too, "
+            "or leave precision out."
         )
     if engine == "openvino" and find_spec("openvino") is None:
         raise ModelError("The engine openvino is not installed here. Run: pip install 'kshot[openvino]'")
@@ -83,7 +50,16 @@ def accelerate(method: AnyMethod, engine: str, precision: str, device: torch.dev
         raise ModelError(
             "This processor has no units for bf16: it would be slower than fp32. Leave precision out."
         )
-    return Accelerated(method, cast(Engine, engine), cast(Precision, precision))
+    twin = share(method)
+    if precision == "bf16":
+        match_in_bf16(twin)
+    if engine == "openvino":
+        twin.features = OpenVinoReader(method.features, precision)  # type: ignore[method-assign, arg-type]
+        twin.support_features = OpenVinoReader(  # type: ignore[method-assign]
+            method.support_features,
+            precision,  # type: ignore[arg-type]
+        )
+    return twin
 
 
 def multiplies_bf16() -> bool:
@@ -105,13 +81,16 @@ class InBf16(nn.Module):
         return found.float()
 
 
-def match_in_bf16(method: AnyMethod) -> AnyMethod:
-    """Copy a method whose encoder and decoders then compute in bf16; the weights are shared."""
+def share(method: Method) -> Method:
+    """Copy a method's modules, but for its weights, which both then have."""
     shared = {id(tensor): tensor for tensor in (*method.parameters(), *method.buffers())}
-    twin = copy.deepcopy(method, shared)
-    matcher = twin.matcher if isinstance(twin, TwoPass) else twin
-    if isinstance(matcher, HSNet):  # prototype has little to match, and none of it pays
-        for name in ("encoder", "decoder", "joint_decoder"):
-            if (part := getattr(matcher, name)) is not None:
-                setattr(matcher, name, InBf16(part))
-    return twin
+    return copy.deepcopy(method, shared)
+
+
+def match_in_bf16(method: Method) -> None:
+    """Let the modules that take most of the time in matching compute in bf16."""
+    for name in method.matching_modules:
+        place, _, last = name.rpartition(".")
+        parent = method.get_submodule(place)
+        if (part := getattr(parent, last)) is not None:
+            setattr(parent, last, InBf16(part))

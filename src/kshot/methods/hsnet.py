@@ -4,14 +4,15 @@ Min, Kang & Cho 2021, "Hypercorrelation Squeeze for Few-Shot Segmentation", give
 backbone. With B_cls and B_sem both, it is the row "with B_cls + B_sem" of Karimi & Poullis 2024, Table 5.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from kshot.errors import ModelError
-from kshot.methods.voting import segment_by_vote
+from kshot.methods.base import Method, register_method
+from kshot.methods.config import ModelConfig
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.decoder import Decoder
 from kshot.models.encoder import CHANNELS, Encoder
@@ -22,7 +23,7 @@ from kshot.models.hypercorrelation import (
     normalize_features,
 )
 from kshot.models.prior import NUM_MAPS, support_prior
-from kshot.types import Prediction, Segmentation, Support
+from kshot.types import Prediction, Support
 
 
 class BackboneFeatures(NamedTuple):
@@ -41,14 +42,9 @@ class BackboneFeatures(NamedTuple):
         logits = None if self.base_logits is None else self.base_logits[places]
         return BackboneFeatures(cls, sem, logits)
 
-    def pyramid(self) -> FeaturePyramid:
-        """Give the features of B_cls back, or of B_sem if that is the only one."""
-        described = self.sem if self.cls is None else self.cls
-        assert described is not None  # hsnet has one of the two
-        return FeaturePyramid(described.stages(), None)
 
-
-class HSNet(nn.Module):
+@register_method("hsnet")
+class HSNet(Method):
     """Match query and support by hypercorrelation; give one backbone, or both.
 
     cls_backbone: B_cls, an ImageNet classifier. sem_backbone: B_sem, the backbone of a PSPNet trained on
@@ -64,8 +60,27 @@ class HSNet(nn.Module):
     `network.prior`. Not in the paper.
     """
 
+    matching_modules = ("encoder", "decoder", "joint_decoder")
+
     cls_means: Tensor | None
     sem_means: Tensor | None
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, cls_backbone: Callable[[], Backbone]) -> Self:
+        """Build the network that a config describes."""
+        sem = None
+        if config.backbones != "cls":
+            sem = Backbone(config.backbone, output_stride=config.base_stride, taps=config.taps)
+        return cls(
+            cls_backbone() if config.backbones != "sem" else None,
+            sem,
+            mask_position=config.mask_position,
+            channels=config.channels,
+            threshold=config.threshold,
+            center_features=config.center_features,
+            first_stride=config.first_stride,
+            prior=config.prior,
+        )
 
     def __init__(
         self,
@@ -99,6 +114,11 @@ class HSNet(nn.Module):
                 counted = backbone if self.cls_backbone is None else self.cls_backbone
                 means = torch.zeros(counted.num_tap_channels)
             self.register_buffer(name, means)
+
+    @property
+    def matcher(self) -> Self:
+        """The network that matches: itself; of two-pass it is a part."""
+        return self
 
     @property
     def backbones(self) -> tuple[Backbone | None, Backbone | None]:
@@ -137,7 +157,9 @@ class HSNet(nn.Module):
             None if sem is None else normalize_features(sem, self.sem_means),
         )
 
-    def match(self, query: BackboneFeatures, support: Support) -> Prediction:
+    def match(
+        self, query: BackboneFeatures, support: Support, episode_class: Tensor | None = None
+    ) -> Prediction:
         """Match query and support features by each backbone, then by both together (eqs. 1-8)."""
         encoded = [
             self.encode(of_query, of_support, support.mask)
@@ -158,9 +180,8 @@ class HSNet(nn.Module):
             encoded = encoded + self.prior(support_prior(query, support, masks, encoded.shape[-2:]))
         return encoded
 
-    def segment(
-        self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
-    ) -> Segmentation:
-        """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        predictions = [self.match(query_features, support) for support in supports]
-        return segment_by_vote(predictions, size, self.threshold)
+    def pyramid(self, features: BackboneFeatures) -> FeaturePyramid:
+        """Return the features of B_cls, or of B_sem if that is the only one."""
+        normalized = features.sem if features.cls is None else features.cls
+        assert normalized is not None  # hsnet has one of the two
+        return FeaturePyramid(normalized.stages(), None)

@@ -6,16 +6,19 @@ where PANet has one; which two was chosen on training photographs of VOC, not on
 photograph without the object, is one more prototype of the background: docs/mistakes.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from kshot.methods.base import Method, register_method
+from kshot.methods.config import ModelConfig
 from kshot.methods.voting import foreground
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS, resize
-from kshot.types import Segmentation, Support
+from kshot.types import Prediction, Segmentation, Support
 
 COSINE_SCALE = 20.0
 """Factor between cosine similarities and logits (PANet, section 3.3)."""
@@ -24,43 +27,56 @@ STAGES = (1, 2)
 """Stages whose last taps are compared: strides 16 and 32."""
 
 
-class Prototype(nn.Module):
+@register_method("prototype")
+class Prototype(Method):
     """Compare each query position with the mean foreground and the mean background of the supports.
 
     threshold: the probability above which a pixel is foreground; 0.5 is PANet's argmax.
     """
+
+    needs_training = False
+    supports_negatives = True
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, cls_backbone: Callable[[], Backbone]) -> Self:
+        """Build the method that a config describes."""
+        return cls(cls_backbone(), threshold=config.threshold)
 
     def __init__(self, cls_backbone: Backbone, *, threshold: float = 0.5) -> None:
         super().__init__()
         self.threshold = threshold
         self.cls_backbone = cls_backbone
 
+    @property
+    def backbones(self) -> tuple[Backbone, None]:
+        """B_cls alone."""
+        return self.cls_backbone, None
+
     def features(self, images: Tensor) -> FeaturePyramid:
         """Read images (B, 3, H, W) in [0, 1]."""
         features: FeaturePyramid = self.cls_backbone(images)
         return features
 
-    def support_features(self, images: Tensor) -> FeaturePyramid:
-        """Read supports (B, 3, H, W) in [0, 1]."""
-        return self.features(images)
+    def match(
+        self, query: FeaturePyramid, support: Support, episode_class: Tensor | None = None
+    ) -> Prediction:
+        """Compare a query with one shot: logits at stride 16."""
+        return Prediction(final=self.logits(query, [support]))
 
-    def forward(
-        self,
-        query_features: FeaturePyramid,
-        supports: Sequence[Support],
-        negatives: Sequence[Support] = (),
+    def logits(
+        self, query: FeaturePyramid, supports: Sequence[Support], negatives: Sequence[Support] = ()
     ) -> Tensor:
         """Compare a query with K shots: logits (B, 2, h, w) at stride 16, background first.
 
-        negatives: photographs without the object, whose masks are empty.
+        negatives: images without the object, whose masks are empty.
         """
         shots = [self.prototypes(support) for support in supports]
         classes = [torch.stack(of_stage).mean(dim=0) for of_stage in zip(*shots, strict=True)]
         if not negatives:
-            return self.compare(query_features, classes)
+            return self.compare(query, classes)
         backgrounds = [[of_stage[:, :1] for of_stage in self.prototypes(one)] for one in negatives]
         stages = zip(classes, *backgrounds, strict=True)
-        logits = self.compare(query_features, [torch.cat(of_stage, dim=1) for of_stage in stages])
+        logits = self.compare(query, [torch.cat(of_stage, dim=1) for of_stage in stages])
         background = torch.cat([logits[:, :1], logits[:, 2:]], dim=1).amax(dim=1, keepdim=True)
         return torch.cat([background, logits[:, 1:2]], dim=1)
 
@@ -68,25 +84,33 @@ class Prototype(nn.Module):
         """Average a support over the background and over the object: (B, 2, C) for each of STAGES."""
         return [prototypes(support.features.stages[stage][-1], support.mask) for stage in STAGES]
 
-    def compare(self, query_features: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
+    def compare(self, query: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
         """Compare a query with prototypes (B, P, C) for each of STAGES: logits (B, P, h, w)."""
         similarities = []
         for stage, classes_BPC in zip(STAGES, classes, strict=True):
-            query = query_features.stages[stage][-1]
-            cosine = F.cosine_similarity(query[:, None], classes_BPC[..., None, None], dim=2)
-            similarities.append(resize(cosine, query_features.stages[STAGES[0]][-1].shape[-2:]))
+            tap = query.stages[stage][-1]
+            cosine = F.cosine_similarity(tap[:, None], classes_BPC[..., None, None], dim=2)
+            similarities.append(resize(cosine, query.stages[STAGES[0]][-1].shape[-2:]))
         return COSINE_SCALE * torch.stack(similarities).mean(dim=0)
+
+    def match_all(self, queries: FeaturePyramid, num_queries: int, support: Support) -> Tensor:
+        """Compare B queries with the mean prototypes of K supports: logits (B, 2, h, w)."""
+        return self.compare(queries, [shots.mean(dim=0, keepdim=True) for shots in self.prototypes(support)])
 
     def segment(
         self,
-        query_features: FeaturePyramid,
+        query: FeaturePyramid,
         supports: Sequence[Support],
         size: tuple[int, int],
         negatives: Sequence[Support] = (),
     ) -> Segmentation:
-        """Segment a query with K shots; the answer is `size` = (height, width) large. See `forward`."""
-        probability = foreground(resize(self(query_features, supports, negatives), size))[:, 0]
+        """Segment a query with the mean prototypes of K shots at `size` = (height, width); see `logits`."""
+        probability = foreground(resize(self.logits(query, supports, negatives), size))[:, 0]
         return Segmentation(mask=probability > self.threshold, probability=probability)
+
+    def pyramid(self, features: FeaturePyramid) -> FeaturePyramid:
+        """Return the features, which are a pyramid."""
+        return features
 
 
 def prototypes(features: Tensor, mask: Tensor) -> Tensor:

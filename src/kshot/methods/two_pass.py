@@ -5,20 +5,23 @@ soft mask of the first, is its own support: parts of one object are more alike t
 class. A map of where base classes are keeps them out of the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kshot.errors import ModelError
+from kshot.methods.base import Method, register_method
+from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import BackboneFeatures, HSNet
-from kshot.methods.voting import foreground, segment_by_vote
+from kshot.methods.voting import foreground
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
-from kshot.models.base_learner import PyramidPoolingHead, base_map
+from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, unlearn
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import BothPasses, Fusion, FusionKind
 from kshot.models.hypercorrelation import MaskPosition
-from kshot.types import Prediction, Segmentation, Support
+from kshot.types import Prediction, Support
 
 LEAST = 1e-6
 """What a picture's largest probability is taken to be at least, so that nothing is divided by 0."""
@@ -34,7 +37,8 @@ def sharpen(probability: Tensor) -> Tensor:
     return (probability / largest.clamp(min=LEAST)) ** 2
 
 
-class TwoPass(nn.Module):
+@register_method("two-pass")
+class TwoPass(Method):
     """HSNet with two backbones, run twice, and merged with the base map.
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
@@ -43,6 +47,29 @@ class TwoPass(nn.Module):
     whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`. fusion:
     "paper" merges the second pass with the base map, "both-passes" the first one too; see `network.fusion`.
     """
+
+    is_transductive = True
+    matching_modules = tuple(f"matcher.{name}" for name in HSNet.matching_modules)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, cls_backbone: Callable[[], Backbone]) -> Self:
+        """Build the network that a config describes; without base classes it has no base map."""
+        base_learner = PSPNet(
+            config.backbone, len(config.base_classes), output_stride=config.base_stride, taps=config.taps
+        )
+        return cls(
+            cls_backbone(),
+            base_learner.backbone,
+            base_learner.head if config.base_classes else None,
+            mask_position=config.mask_position,
+            channels=config.channels,
+            threshold=config.threshold,
+            center_features=config.center_features,
+            first_stride=config.first_stride,
+            prior=config.prior,
+            sharpen_mask=config.sharpen_mask,
+            fusion=config.fusion,
+        )
 
     def __init__(
         self,
@@ -75,6 +102,11 @@ class TwoPass(nn.Module):
         self.fusion: Fusion | BothPasses | None = None
         if base_head is not None:
             self.fusion = Fusion() if fusion == "paper" else BothPasses()
+
+    @property
+    def backbones(self) -> tuple[Backbone, Backbone]:
+        """B_cls and B_sem."""
+        return self.cls_backbone, self.sem_backbone
 
     @property
     def cls_backbone(self) -> Backbone:
@@ -121,22 +153,25 @@ class TwoPass(nn.Module):
     def match_each(
         self, query: BackboneFeatures, supports: Sequence[Support], episode_class: Tensor | None = None
     ) -> list[Prediction]:
-        """Predict with each of K supports alone."""
-        first = [self.matcher.match(query, support) for support in supports]
-        second = self.match_query_to_itself(query, [self.soft_mask(one.final) for one in first])
+        """Segment a query with each of K supports alone; the query is matched with itself once for all."""
+        first = [self.first_pass(query, support) for support in supports]
+        second = self.second_pass(query, [self.soft_mask(one.final) for one in first])
         base = self.base_map(query, episode_class)
         return [self.fuse(one, logits, base) for one, logits in zip(first, second, strict=True)]
+
+    def first_pass(self, query: BackboneFeatures, support: Support) -> Prediction:
+        """Match the query with a support by both backbones (eqs. 1-8)."""
+        return self.matcher.match(query, support)
 
     def soft_mask(self, logits: Tensor) -> Tensor:
         """Give the mask (B, 1, h, w) under which the query is its own support, from first logits."""
         probability = foreground(logits)
         return sharpen(probability) if self.sharpen_mask else probability
 
-    def match_query_to_itself(self, query: BackboneFeatures, soft_masks: Sequence[Tensor]) -> list[Tensor]:
-        """Second pass (eqs. 10-12): B_sem only, gradients flow through the masks.
+    def second_pass(self, query: BackboneFeatures, soft_masks: Sequence[Tensor]) -> list[Tensor]:
+        """Match the query with itself (eqs. 10-12): B_sem only, gradients flow through the masks.
 
-        soft_masks: each (B, 1, h, w); the query is correlated with itself once for all. Returns logits
-        (B, 2, h, w) for each.
+        soft_masks: K maps (B, 1, h, w). Returns K logits (B, 2, h, w).
         """
         assert query.sem is not None
         encoded = self.matcher.encode(query.sem, query.sem, torch.cat(list(soft_masks), dim=1))
@@ -163,8 +198,12 @@ class TwoPass(nn.Module):
             final = self.fusion(first.final, second, base)
         return first._replace(final=final, second=second, base_map=base)
 
-    def segment(
-        self, query_features: BackboneFeatures, supports: Sequence[Support], size: tuple[int, int]
-    ) -> Segmentation:
-        """Segment a query with K shots, by vote; the answer is `size` = (height, width) large."""
-        return segment_by_vote(self.match_each(query_features, supports), size, self.threshold)
+    def pyramid(self, features: BackboneFeatures) -> FeaturePyramid:
+        """Return the features of B_cls."""
+        return self.matcher.pyramid(features)
+
+    def without_class(self, query: BackboneFeatures, episode_class: Tensor) -> BackboneFeatures:
+        """Return a query's features as if H_cls had not learned a base class (B,); -1 keeps all."""
+        if query.base_logits is None:
+            return query
+        return query._replace(base_logits=unlearn(query.base_logits, episode_class))

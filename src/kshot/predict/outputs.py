@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.annotations.writers import Segmented, check_libraries, labelme_document
 from kshot.errors import KshotError
 from kshot.io.files import save_picture, write_bytes, write_text
 from kshot.io.filetypes import Kind, kind_of
-from kshot.io.overlays import label_picture, mask_picture, tint
+from kshot.io.overlays import tint
 from kshot.predict.inputs import list_queries
 from kshot.predict.resume_log import SETTINGS_FILE, Record, claim, state_of
 from kshot.predict.shards import WHOLE, Shard
-from kshot.segmenter import Explanation, LabelExplanation, LabelMap
+from kshot.results import SegmentationResult
 
 CLASSES_FILE = "classes.json"
 """Each class's label, in the results' folder, if there are several."""
@@ -127,20 +126,16 @@ class Outputs:
         ends += [".json"] if "labelme" in self.also else []
         return all((self.folder / f"{stem}{end}").exists() for end in ends)
 
-    def write(self, stem: Path, picture: Image.Image, explanation: Explanation | LabelExplanation) -> None:
+    def write(self, stem: Path, picture: Image.Image, result: SegmentationResult) -> None:
         """Write one query's mask or labels, overlay and, if wanted, probability; draws on the picture."""
         place = self.folder / stem
-        if isinstance(explanation, LabelExplanation):
-            answer, kind = label_picture(explanation.labels), "labels"
-            probability = np.stack([one.fused for one in explanation.classes.values()])
-        else:
-            answer, kind = mask_picture(explanation.mask), "mask"
-            probability = explanation.fused
-        save_picture(answer, place.with_name(f"{stem.name}_{kind}.png"))
-        tint(picture, labels_of(explanation))
+        is_one_class = len(result.class_names) == 1
+        result.save(place.with_name(f"{stem.name}_{'mask' if is_one_class else 'labels'}.png"))
+        tint(picture, result.labels)
         save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
         if "probability" in self.also:
             content = BytesIO()
+            probability = result.class_probabilities[0] if is_one_class else result.class_probabilities
             np.save(content, probability.astype(np.float16))
             write_bytes(content.getbuffer(), place.with_name(f"{stem.name}_probability.npy"))
 
@@ -164,8 +159,3 @@ def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[P
                 "Give the folder above them, or run the command once for each."
             )
     return [(image, name) for name, image in named.items()]
-
-
-def labels_of(explanation: Explanation | LabelExplanation) -> NDArray[np.bool_] | LabelMap:
-    """Give the answer itself: the mask, or the labels."""
-    return explanation.labels if isinstance(explanation, LabelExplanation) else explanation.mask

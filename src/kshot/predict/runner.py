@@ -23,13 +23,14 @@ from kshot.io.images import read_image
 from kshot.io.overlays import Row, contact_sheet, heatmap, overlay
 from kshot.io.progress import make_bar
 from kshot.io.raster_options import View
-from kshot.predict.outputs import INSTANCES_FILE, Outputs, labels_of
+from kshot.predict.outputs import INSTANCES_FILE, Outputs
 from kshot.predict.resume_log import JOURNAL_FILE, Journal, Record, pack_row, state_of, unpack_row
 from kshot.predict.segment_geotiff import segment_map
 from kshot.predict.segment_volume import segment_scan
-from kshot.predict.stats import Answer, Tally
+from kshot.predict.stats import Summary
 from kshot.predict.support_set import CELL, Supports
-from kshot.segmenter import Explanation, LabelExplanation, LabelSegmenter, Segmenter
+from kshot.results import SegmentationResult
+from kshot.segmenter import Segmenter
 
 SHEET_ROWS = 12
 """Queries on the contact sheet: the first ones, so that thousands don't make one huge picture."""
@@ -64,9 +65,7 @@ class Report:
         self.num_rows += record.row is not None
 
 
-def segment_all(
-    segmenter: Segmenter | LabelSegmenter, supports: Supports, outputs: Outputs, view: View
-) -> int:
+def segment_all(segmenter: Segmenter, supports: Supports, outputs: Outputs, view: View) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     What was done before, by the folder's journal, is not done again, but it is in the report. A bad image is
@@ -96,7 +95,7 @@ def segment_all(
 
 
 def _segment_rest(
-    segmenter: Segmenter | LabelSegmenter,
+    segmenter: Segmenter,
     supports: Supports,
     outputs: Outputs,
     view: View,
@@ -124,7 +123,7 @@ def _segment_rest(
 
 
 def _segment_one(
-    segmenter: Segmenter | LabelSegmenter,
+    segmenter: Segmenter,
     supports: Supports,
     image: Path,
     stem: Path,
@@ -135,50 +134,38 @@ def _segment_one(
     """Segment one query and write its files; return its record, and what was found."""
     state, names = state_of(image), tuple(supports.classes)
     if (kind := kind_of(image)) == "picture":
-        answer = _segment_picture(segmenter, image)
+        picture = read_image(image)
+        result = segmenter.predict(picture)
+        answer = Summary(picture, result, result.shares, result.confidence)
     else:
         segment = segment_map if kind == "map" else segment_scan
         place = outputs.folder / stem
         answer = segment(segmenter, image, place, names, view, "probability" in outputs.also)
     row = None
     if needs_row:  # first, for what is written is drawn on the picture
-        row = pack_row(sheet_row(supports.picture, answer.picture, answer.explanation))
+        row = pack_row(sheet_row(supports.picture, answer.image, answer.result))
     coco = _write_picture(image, stem, answer, outputs, names) if kind == "picture" else None
     record = Record(str(image), stem.as_posix(), state, answer.confidence, coco, row)
     return record, f"{_told(answer.shares)}, confidence {answer.confidence:.2f}"
 
 
-def _segment_picture(segmenter: Segmenter | LabelSegmenter, image: Path) -> Answer:
-    picture, tally = read_image(image), Tally()
-    explanation = segmenter.explain(picture)
-    tally.add(explanation)
-    return tally.answer(picture, explanation)
-
-
 def _write_picture(
-    image: Path, stem: Path, answer: Answer, outputs: Outputs, names: tuple[str, ...]
+    image: Path, stem: Path, answer: Summary, outputs: Outputs, names: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """Write a photograph's files; return its part of the COCO document, if there will be one."""
-    outputs.write(stem, answer.picture, answer.explanation)
+    outputs.write(stem, answer.image, answer.result)
     if not outputs.also & {"coco", "labelme"}:
         return None
-    found = segmented((stem.parent / image.name).as_posix(), answer.explanation, names)
+    found = segmented((stem.parent / image.name).as_posix(), answer.result)
     if "labelme" in outputs.also:
         outputs.write_labelme(stem, image, found)
     return Instances(names).entry(found) if "coco" in outputs.also else None
 
 
-def segmented(
-    file_name: str, explanation: Explanation | LabelExplanation, class_names: tuple[str, ...]
-) -> Segmented:
-    """Turn an answer into what annotation files are written from."""
-    if isinstance(explanation, Explanation):
-        return Segmented(file_name, {class_names[0]: explanation.mask}, {class_names[0]: explanation.fused})
-    return Segmented(
-        file_name,
-        {name: explanation.labels == label for label, name in enumerate(class_names, 1)},
-        {name: one.fused for name, one in explanation.classes.items()},
-    )
+def segmented(file_name: str, result: SegmentationResult) -> Segmented:
+    """Turn a result into what annotation files are written from."""
+    masks = {name: result.labels == label for label, name in enumerate(result.class_names, 1)}
+    return Segmented(file_name, masks, dict(zip(result.class_names, result.class_probabilities, strict=True)))
 
 
 def _write_report(report: Report, outputs: Outputs, names: tuple[str, ...]) -> None:
@@ -213,18 +200,18 @@ def _confidence_table(records: Sequence[Record]) -> str:
     return table.getvalue()
 
 
-def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation | LabelExplanation) -> Row:
+def sheet_row(support: Image.Image, query: Image.Image, result: SegmentationResult) -> Row:
     """Lay out one query for the contact sheet: support, query, the steps that the method has, result.
 
     Of several classes the steps are their probabilities, unless there are many.
     """
-    if isinstance(explanation, LabelExplanation):
-        steps = {name: one.fused for name, one in explanation.classes.items()}
+    if len(result.class_names) > 1:
+        steps = dict(zip(result.class_names, result.class_probabilities, strict=True))
         steps = steps if len(steps) <= MAX_HEATMAPS else {}
-    elif explanation.first_pass is None:
-        steps = {"probability": explanation.fused}
+    elif result.first_pass is None:
+        steps = {"probability": result.probability}
     else:
-        passes = {"first pass": explanation.first_pass, "second pass": explanation.second_pass}
+        passes = {"first pass": result.first_pass, "second pass": result.second_pass}
         steps = {caption: step for caption, step in passes.items() if step is not None}
     # Shrunk first: the sheet is laid out at the end, and whole photographs are large to keep.
     small, detailed = (ImageOps.contain(query, (n * CELL, n * CELL)) for n in (1, 3))
@@ -235,7 +222,7 @@ def sheet_row(support: Image.Image, query: Image.Image, explanation: Explanation
         values = values.astype(np.uint8 if values.dtype == np.bool_ else values.dtype)
         return np.asarray(Image.fromarray(values).resize(size, how))
 
-    labels = shrunk(labels_of(explanation), detailed.size, Image.Resampling.NEAREST)
+    labels = shrunk(result.labels, detailed.size, Image.Resampling.NEAREST)
     row = [("support", ImageOps.contain(support, (CELL, CELL))), ("query", small)]
     row += [(name, heatmap(shrunk(step, small.size, Image.Resampling.BOX))) for name, step in steps.items()]
     return [*row, ("result", overlay(detailed, labels).resize(small.size, Image.Resampling.LANCZOS))]

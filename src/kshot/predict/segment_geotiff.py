@@ -10,18 +10,18 @@ from kshot.io.files import save_picture
 from kshot.io.geotiff import SAMPLE, Map, MapWriter, opened_map, writing_map
 from kshot.io.overlays import label_colour, overlay
 from kshot.io.raster_options import View
-from kshot.predict.stats import NO_DATA, Answer, Sketch, Tally, probabilities_of, values_of
-from kshot.segmenter import LabelSegmenter, Segmenter, explain_strips
+from kshot.predict.stats import NO_DATA, PredictionStats, Summary, Thumbnail
+from kshot.segmenter import Segmenter
 
 
 def segment_map(
-    segmenter: Segmenter | LabelSegmenter,
+    segmenter: Segmenter,
     image: Path,
     place: Path,
     class_names: Sequence[str],
     view: View,
     with_probability: bool = False,
-) -> Answer:
+) -> Summary:
     """Segment a map; its mask or labels, and its probability if wanted, have its size and coordinates.
 
     place: the results' path, without `_mask.tif` and the like. Where the map has no data the mask is 255 and
@@ -33,22 +33,22 @@ def segment_map(
         if with_probability:
             path = place.with_name(f"{place.name}_probability.tif")
             probability = files.enter_context(writing_map(path, source, class_names, "float32", np.nan))
-        sketch, tally = Sketch(max(1, -(-max(source.size) // SAMPLE))), Tally()
-        for strip in explain_strips(segmenter, source.size, source.read):
-            probabilities = probabilities_of(strip)
-            answer.write(np.where(np.isnan(probabilities[:1]), NO_DATA, values_of(strip)))
+        thumbnail, stats = Thumbnail(max(1, -(-max(source.size) // SAMPLE))), PredictionStats()
+        for strip in segmenter.predict_strips(source.size, source.read):
+            probabilities = strip.class_probabilities
+            answer.write(np.where(np.isnan(probabilities[:1]), NO_DATA, strip.labels))
             if probability is not None:
                 probability.write(probabilities)
-            sketch.add(strip)
-            tally.add(strip)
-        picture, shown = source.overview(sketch.step), sketch.whole()
-    save_picture(overlay(picture, values_of(shown)), place.with_name(f"{place.name}_overlay.png"))
-    return tally.answer(picture, shown)
+            thumbnail.add(strip)
+            stats.add(strip)
+        picture, shown = source.overview(thumbnail.step), thumbnail.whole()
+    save_picture(overlay(picture, shown.labels), place.with_name(f"{place.name}_overlay.png"))
+    return stats.summary(picture, shown)
 
 
 def _writing_answer(
-    segmenter: Segmenter | LabelSegmenter, place: Path, source: Map, class_names: Sequence[str]
+    segmenter: Segmenter, place: Path, source: Map, class_names: Sequence[str]
 ) -> AbstractContextManager[MapWriter]:
-    kind, count = ("labels", len(class_names)) if isinstance(segmenter, LabelSegmenter) else ("mask", 1)
+    kind, count = ("labels", len(class_names)) if len(segmenter.class_names) > 1 else ("mask", 1)
     colours = {label: label_colour(label) for label in range(count + 1)}
     return writing_map(place.with_name(f"{place.name}_{kind}.tif"), source, [kind], "uint8", NO_DATA, colours)

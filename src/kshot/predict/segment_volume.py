@@ -12,8 +12,8 @@ from kshot.io.nifti import Volume, as_seen, as_stored, write_volume
 from kshot.io.overlays import montage, overlay
 from kshot.io.raster_options import View
 from kshot.predict.raster_supports import open_scan
-from kshot.predict.stats import Answer, Tally, probabilities_of, values_of
-from kshot.segmenter import LabelSegmenter, Segmenter
+from kshot.predict.stats import PredictionStats, Summary
+from kshot.segmenter import Segmenter
 
 SHOWN = 16
 """Slices on the overlay, evenly spaced."""
@@ -23,13 +23,13 @@ OVERLAY_SIDE = 1600
 
 
 def segment_scan(
-    segmenter: Segmenter | LabelSegmenter,
+    segmenter: Segmenter,
     image: Path,
     place: Path,
     class_names: Sequence[str],
     view: View,
     with_probability: bool = False,
-) -> Answer:
+) -> Summary:
     """Segment a scan; its mask or labels, and its probability if wanted, lie on its voxels.
 
     place: the results' path, without `_mask.nii.gz` and the like. The answer that is given back is that of
@@ -38,24 +38,24 @@ def segment_scan(
     volume = open_scan(image, view)
     found = np.zeros(volume.voxels.shape, np.uint8)
     probability = np.zeros((len(class_names) if with_probability else 0, *found.shape), np.float32)
-    tally, most = Tally(), -1
+    stats, most = PredictionStats(), -1
     for number in range(volume.num_slices):
         picture = volume.picture(number)
-        explanation = segmenter.explain(picture)
+        result = segmenter.predict(picture)
         here = volume.at(number)
-        found[here] = as_stored(values_of(explanation))
+        found[here] = as_stored(result.labels)
         for label in range(len(probability)):
-            probability[label][here] = as_stored(probabilities_of(explanation)[label])
-        tally.add(explanation)
+            probability[label][here] = as_stored(result.class_probabilities[label])
+        stats.add(result)
         if (pixels := int(np.count_nonzero(found[here]))) > most:
-            most, shown = pixels, (picture, explanation)
-    kind = "labels" if isinstance(segmenter, LabelSegmenter) else "mask"
+            most, shown = pixels, (picture, result)
+    kind = "labels" if len(segmenter.class_names) > 1 else "mask"
     write_volume(found, volume, place.with_name(f"{place.name}_{kind}.nii.gz"))
     if with_probability:
         of_all = probability[0] if len(class_names) == 1 else np.moveaxis(probability, 0, -1)
         write_volume(of_all, volume, place.with_name(f"{place.name}_probability.nii.gz"))
     save_picture(_draw(volume, found), place.with_name(f"{place.name}_overlay.png"))
-    return tally.answer(*shown)
+    return stats.summary(*shown)
 
 
 def _draw(volume: Volume, found: NDArray[np.uint8]) -> Image.Image:

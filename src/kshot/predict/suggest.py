@@ -6,7 +6,6 @@ did in trials on coco-mini's and VOC's photographs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -20,10 +19,9 @@ from torch.nn import functional as F
 from kshot.errors import DataError, ImageError
 from kshot.io.images import read_image
 from kshot.io.progress import progress
-from kshot.methods.hsnet import BackboneFeatures
 from kshot.methods.prototype import STAGES, prototypes
 from kshot.models.backbones import FeaturePyramid
-from kshot.segmenter import LabelExplanation, LabelledImages, Segmenter, decide_labels
+from kshot.segmenter import LabelledImages, Segmenter
 
 CANDIDATES = 4
 """Photographs among which each suggestion is chosen, those likeliest to show the object."""
@@ -33,7 +31,7 @@ class Suggestions(BaseModel):
     """What `suggest` found.
 
     label_next: the photographs to label, the most useful first. confidence: each answer's, 0 to 1, the least
-    sure first; see `Explanation.confidence`. failures: photographs that cannot be read, and why.
+    sure first; see `SegmentationResult.confidence`. failures: photographs that cannot be read, and why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,7 +80,9 @@ def suggest(
     segmenter: not fitted. Several classes choose in turn. Images are read whole, also if they are large.
     Raises DataError for a count below 1, ImageError or MaskError for a support that cannot be used.
     """
-    fitted = replace(segmenter, tile=None).fit(classes).segmenters
+    fitted = segmenter.clone()
+    fitted.tile = None
+    fitted.fit(classes)
     seen, failures = dict[Path, Look](), dict[Path, str]()
     unlabelled = list(dict.fromkeys(images))
     with progress("Looking", "photographs") as on_progress:
@@ -93,8 +93,8 @@ def suggest(
                 failures[image] = str(error)
             on_progress(done, len(unlabelled))
     rankings = []
-    for name, one in fitted.items():
-        labelled = [summarise(*support) for support in one.supports]
+    for name, one in fitted.support_set.items():
+        labelled = [summarise(fitted.method.pyramid(s.features), s.mask) for s in one.shots]
         rankings.append(choose(labelled, [look.appearances[name] for look in seen.values()], count))
     names = list(seen)
     ranked = sorted(seen, key=lambda image: seen[image].confidence)
@@ -105,21 +105,20 @@ def suggest(
     )
 
 
-def _look(fitted: Mapping[str, Segmenter], picture: Image.Image) -> Look:
+def _look(fitted: Segmenter, picture: Image.Image) -> Look:
     """Segment a picture, reading it once for all classes."""
-    model = next(iter(fitted.values()))
-    query = model.read_query(picture)
-    found = {name: one.match(query, picture) for name, one in fitted.items()}
+    query = fitted.encode_query(picture)
+    result = fitted.predict_encoded(query, (picture.height, picture.width))
+    pyramid = fitted.method.pyramid(query)
     appearances = {
-        name: summarise(query, torch.from_numpy(one.fused)[None, None].to(model.device))
-        for name, one in found.items()
+        name: summarise(pyramid, torch.from_numpy(probability)[None, None].to(fitted.device))
+        for name, probability in zip(result.class_names, result.class_probabilities, strict=True)
     }
-    return Look(LabelExplanation(decide_labels(list(found.values())), found).confidence, appearances)
+    return Look(result.confidence, appearances)
 
 
-def summarise(features: FeaturePyramid | BackboneFeatures, weight: Tensor) -> Appearance:
+def summarise(pyramid: FeaturePyramid, weight: Tensor) -> Appearance:
     """Average an image's features over its background and its object; weight: (1, 1, H, W) in [0, 1]."""
-    pyramid = features.pyramid() if isinstance(features, BackboneFeatures) else features
     each = [prototypes(pyramid.stages[stage][-1], weight)[0] for stage in STAGES]
     return Appearance(tuple(F.normalize(stage, dim=-1).float().cpu() for stage in each))
 

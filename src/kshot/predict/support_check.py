@@ -21,7 +21,7 @@ def own_iou(fitted: Segmenter, picture: Image.Image, mask: NDArray[np.bool_]) ->
     fitted: knows this support alone. Of a picture in tiles, the window of the support is segmented.
     """
     left, top, right, bottom = box = around(mask, fitted.tile_for(mask.shape[:2]))
-    found, mask = fitted.predict(picture.crop(box)), mask[top:bottom, left:right]
+    found, mask = fitted.predict(picture.crop(box)).mask, mask[top:bottom, left:right]
     return float((found & mask).sum() / (found | mask).sum())
 
 

@@ -16,10 +16,10 @@ from kshot.errors import DataError
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
 from kshot.io.overlays import captioned, label_colour, montage, overlay
 from kshot.io.raster_options import View
-from kshot.methods.prototype import Prototype
 from kshot.predict.raster_supports import read_labelled
 from kshot.predict.support_check import hint, own_iou
-from kshot.segmenter import MAX_CLASSES, LabelledImages, LabelSegmenter, Segmenter
+from kshot.results import OBJECT
+from kshot.segmenter import MAX_CLASSES, ClassSupport, LabelledImages, Segmenter
 
 CELL = 240
 """Pixels that the supports' picture has for its width and for its height."""
@@ -32,9 +32,6 @@ NAMED = 8
 
 CHECKED = 5
 """Supports of a class that are looked for in their own photographs: the first ones."""
-
-UNNAMED = "object"
-"""The class of masks that nobody named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +53,12 @@ class Supports:
                 digest.update(np.packbits(foreground).tobytes())
         return digest.hexdigest()
 
-    def fit(self, segmenter: Segmenter) -> Segmenter | LabelSegmenter:
-        """Show them to a model. Of one class the answers will be masks, of several label maps.
-
-        Says on stderr what the model does not find in its own photographs.
-        """
-        fitted = segmenter.fit(self.classes)
+    def fit(self, segmenter: Segmenter) -> None:
+        """Fit a model; print to stderr which class it does not find in its own support images."""
+        segmenter.fit(self.classes)
         for name, pairs in self.classes.items():
-            if line := _hint(fitted.segmenters[name], pairs, name):
+            if line := _hint(segmenter, pairs, name):
                 print(line, file=sys.stderr)
-        return fitted if len(self.classes) > 1 else fitted.segmenters[next(iter(self.classes))]
 
     def with_negatives(self, images: Sequence[Path]) -> "Supports":
         """Add photographs that show none of the classes; see `Segmenter.fit`."""
@@ -81,7 +74,7 @@ def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | No
     values: each class's value in the masks. None where there is one class, whose value the masks show.
     Raises ImageError or MaskError for what cannot be used.
     """
-    values = values or {UNNAMED: None}
+    values = values or {OBJECT: None}
     classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in values}
     shown = []
     for image, mask in pairs:
@@ -125,10 +118,12 @@ def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
         picture = read_image(image)
         foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
         if foreground.any() and len(found) < CHECKED:
-            alone = replace(fitted, supports=(fitted.supports[len(found)],))
+            alone = fitted.clone()
+            alone.support_set = {name: ClassSupport((fitted.support_set[name].shots[len(found)],))}
             found.append(own_iou(alone, picture, foreground))
-    is_prototype = isinstance(fitted.method, Prototype)
-    options = ", --image-size or --tile" if is_prototype else ", --image-size, --tile, or --model prototype"
+    options = ", --image-size, --tile, or --model prototype"
+    if not fitted.method.needs_training:
+        options = ", --image-size or --tile"
     return hint(float(np.mean(found)), f"'{name}'", other_remedies=options)
 
 

@@ -25,9 +25,7 @@ from kshot.evaluation.evaluator import EpisodeReader, names_of
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.results import read_record
 from kshot.io.provenance import Provenance
-from kshot.methods.hsnet import HSNet
-from kshot.methods.hub import AnyMethod
-from kshot.methods.two_pass import TwoPass
+from kshot.methods.base import Method
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS
 from kshot.models.imagenet_weights import weights_sha256
@@ -76,11 +74,10 @@ class Power(BaseModel):
         return self
 
 
-def backbones_of(method: AnyMethod) -> dict[Literal["cls", "sem"], Backbone]:
-    """Give a method's backbones: B_cls under "cls", B_sem under "sem", as far as it has them."""
-    matcher = method.matcher if isinstance(method, TwoPass) else method
-    sem = matcher.sem_backbone if isinstance(matcher, HSNet) else None
-    found: dict[Literal["cls", "sem"], Backbone | None] = {"cls": matcher.cls_backbone, "sem": sem}
+def backbones_of(method: Method) -> dict[Literal["cls", "sem"], Backbone]:
+    """Return a method's backbones: B_cls under "cls", B_sem under "sem", those that it has."""
+    cls, sem = method.backbones
+    found: dict[Literal["cls", "sem"], Backbone | None] = {"cls": cls, "sem": sem}
     return {name: backbone for name, backbone in found.items() if backbone is not None}
 
 

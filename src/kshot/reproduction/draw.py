@@ -1,7 +1,7 @@
 """From a manifest's episodes to the rows of a figure: segment them, and keep the steps."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
 from kshot.errors import DataError
 from kshot.io.images import read_image
+from kshot.methods.episode import EpisodeRunner
 from kshot.models.backbones import Backbone
 from kshot.models.hypercorrelation import normalize_features
 from kshot.reproduction.correlations import DepthMap, depth_maps
 from kshot.reproduction.panels import PanelRow, PassesRow
+from kshot.results import SegmentationResult
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
-from kshot.types import GroundTruth, Method, Segmentation, Support
+from kshot.types import GroundTruth
 
 
 class Opened(NamedTuple):
@@ -53,9 +55,8 @@ def passes_row(segmenter: Segmenter, opened: Opened, transform: Resize, name: st
     answer = _segment(segmenter, opened, transform)
     if answer.first_pass is None or answer.second_pass is None:
         raise DataError(f"Method {segmenter.config.method} has no two passes to draw. Give a two-pass model.")
-    first, second = (_cropped(maps, opened) for maps in (answer.first_pass, answer.second_pass))
-    mask = _cropped(answer.mask, opened)
-    return PassesRow(*_first_support(opened), opened.query, opened.ground_truth, first, second, mask, name)
+    passes = answer.first_pass, answer.second_pass
+    return PassesRow(*_first_support(opened), opened.query, opened.ground_truth, *passes, answer.mask, name)
 
 
 def panel_row(
@@ -63,7 +64,7 @@ def panel_row(
 ) -> PanelRow:
     """Segment an episode with several models."""
     predictions = [
-        _cropped(_segment(segmenter, opened, transform).mask, opened)
+        _segment(segmenter, opened, transform).mask
         for segmenter, transform in zip(segmenters, transforms, strict=True)
     ]
     return PanelRow(*_first_support(opened), opened.query, opened.ground_truth, predictions, name)
@@ -89,26 +90,12 @@ def correlation_row(
     return [one._replace(values=one.values[:height, :width]) for one in maps]
 
 
-@torch.inference_mode()
-def _segment(segmenter: Segmenter, opened: Opened, transform: Resize) -> Segmentation:
-    method = cast(Method, segmenter.method)
-
-    def image(picture: Image.Image) -> torch.Tensor:
-        return transform.image(picture).to(segmenter.device)
-
-    supports = [
-        Support(
-            method.support_features(image(picture)), transform.support_mask(ground_truth).to(segmenter.device)
-        )
-        for picture, ground_truth in opened.supports
-    ]
-    query = method.features(image(opened.query))
-    return method.segment(query, supports, transform.output_size(*opened.ground_truth.shape))
-
-
-def _cropped(maps: torch.Tensor, opened: Opened) -> NDArray[Any]:
+def _segment(segmenter: Segmenter, opened: Opened, transform: Resize) -> SegmentationResult:
+    runner = EpisodeRunner(segmenter.method, transform, segmenter.device)
+    supports = [runner.encode_support(picture, ground_truth) for picture, ground_truth in opened.supports]
+    query = runner.encode_query(opened.query)
     height, width = opened.ground_truth.shape
-    return np.asarray(maps[0, :height, :width].cpu().numpy())
+    return runner.segment(query, supports, (height, width))
 
 
 def _first_support(opened: Opened) -> tuple[Image.Image, NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from kshot.data.protocols import Protocol, preset
 from kshot.errors import DataError
 from kshot.evaluation.metrics import interval
 from kshot.evaluation.results import NOTES, Result, printed_name, resample
-from kshot.methods.hub import shipped_models
+from kshot.methods.hub import list_models
 from kshot.reproduction.table_writers import MISSING, Cell, Table
 
 MEAN = NUM_FOLDS
@@ -308,7 +308,7 @@ def _ablation_label(result: Result) -> str:
 def _list_label(result: Result) -> str:
     """Name the model too where it has learnt something, and its folds are not models that share a row."""
     label, model = _method_label(result), result.model
-    has_row = result.benchmark not in FOLDED or model.name in shipped_models()
+    has_row = result.benchmark not in FOLDED or model.name in list_models()
     return f"{model.name}: {label}" if has_row and model.config.method != "prototype" else label
 
 

@@ -2,7 +2,7 @@
 
 from kshot.evaluation.results import NOTES
 from kshot.io.provenance import Provenance
-from kshot.methods.hub import ModelConfig
+from kshot.methods.config import ModelConfig
 from kshot.training.base_learner_files import BaseLearnerConfig
 from kshot.training.recipes import PretrainConfig, TrainConfig
 

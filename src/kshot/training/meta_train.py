@@ -19,10 +19,10 @@ from kshot.data.folder import Folder
 from kshot.errors import ModelError
 from kshot.evaluation.selection import check_held_out
 from kshot.io.provenance import record_provenance
+from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
 from kshot.methods.hub import (
     CONFIG_FILE,
-    ModelConfig,
     base_learner_names,
     build_method,
     folder_sha256,
@@ -112,7 +112,7 @@ def train(
     if folder is not None:
         fill_from(folder, config, method, backbone_weights)
     method.to(accelerator.device)
-    matcher = method.matcher if isinstance(method, TwoPass) else method
+    matcher = method.matcher
     networks = [learner.network.to(accelerator.device) for learner in learners]
     budget = Budget(cache, int(cache_gb * 2**30))
 
@@ -224,7 +224,7 @@ def build(
         image_size=config.sizes[-1].image_size,
         selected_on=config.select_on,
     )
-    backbone = partial(imagenet_backbone, weights=backbone_weights)
+    backbone = partial(imagenet_backbone, model, backbone_weights)
     method = cast(HSNet | TwoPass, build_method(model, backbone))
     if base_learner is not None:
         state = base_learner.network.state_dict()
@@ -302,10 +302,7 @@ class Matching(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Give the losses of a batch of episodes."""
-        if isinstance(self.method, TwoPass):
-            prediction = self.method.match(batch.query, batch.support, batch.episode_class)
-        else:
-            prediction = self.method.match(batch.query, batch.support)
+        prediction = self.method.match(batch.query, batch.support, batch.episode_class)
         return losses(prediction, batch.query_mask, self.kappa, self.dice_weight)
 
 

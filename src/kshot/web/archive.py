@@ -14,7 +14,7 @@ from kshot.io.files import encoded
 from kshot.io.overlays import label_picture, mask_picture, tint
 from kshot.methods.tiling import FloatMap
 from kshot.predict.outputs import CLASSES_FILE, INSTANCES_FILE
-from kshot.segmenter import LabelMap
+from kshot.types import LabelMap
 from kshot.web.images import Photograph
 from kshot.web.session import Session
 

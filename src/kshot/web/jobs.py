@@ -2,14 +2,13 @@
 
 import threading
 import traceback
-from dataclasses import replace
 
 import numpy as np
 
 from kshot.errors import KshotError, NotFittedError, reason_of
-from kshot.methods.tiling import FloatMap
 from kshot.predict.support_check import hint, own_iou
-from kshot.segmenter import Explanation, LabelSegmenter, Segmenter
+from kshot.results import OBJECT, FloatMap, SegmentationResult
+from kshot.segmenter import ClassSupport, Segmenter
 from kshot.types import Support
 from kshot.web.images import Photograph, Step
 from kshot.web.session import Session
@@ -86,26 +85,24 @@ def segment(model: Segmenter, session: Session, photograph: Photograph) -> None:
         if session.is_closed or not session.has_supports() or not session.needs_answer(photograph):
             return
         picture = session.picture(photograph)
-    segmenters = _fit(model, session)
-    found = LabelSegmenter({str(value): one for value, one in segmenters.items()}).explain(picture)
-    labels = np.array([0, *segmenters], np.uint8)[found.labels]
-    maps = {int(name): _maps(one) for name, one in found.classes.items()}
-    session.publish(photograph, version, labels, maps, found.confidence)
+    fitted = model.clone()
+    fitted.support_set = {str(value): own for value, own in _support_set(model, session).items()}
+    result = fitted.predict(picture)
+    values = [int(name) for name in result.class_names]
+    labels = np.array([0, *values], np.uint8)[result.labels]
+    maps = {value: _maps(result.of_class(str(value))) for value in values}
+    session.publish(photograph, version, labels, maps, result.confidence)
 
 
-def _fit(model: Segmenter, session: Session) -> dict[int, Segmenter]:
-    """Give a segmenter for each class that has a support, by the class's value; reads only what is new."""
+def _support_set(model: Segmenter, session: Session) -> dict[int, ClassSupport]:
+    """Return what each class that has a support is learned from, by its value; encodes only what is new."""
     with session.lock:
         values = [one.value for one in session.classes]
         drawn = [one for one in session.photographs.values() if one.is_drawn]
     read = [_read(model, session, one) for one in drawn]
     supports = {value: sum((one.get(value, ()) for one in read), ()) for value in values}
     negatives = sum((one.get(0, ()) for one in read), ())
-    fitted = {
-        value: replace(model, supports=found, negatives=negatives)
-        for value, found in supports.items()
-        if found
-    }
+    fitted = {value: ClassSupport(found, negatives) for value, found in supports.items() if found}
     if not fitted:
         raise NotFittedError("No labelled photograph can be used; they say why.")
     return fitted
@@ -121,11 +118,11 @@ def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[in
         picture = session.picture(photograph)
     found: dict[int, tuple[Support, ...]] = {}
     if not labels.any():
-        found[0] = tuple(model.read_negative(picture))
+        found[0] = model.encode_negative(picture)
     for value in np.unique(labels[labels > 0]).tolist():
         try:
-            fitted = model.fit(picture, labels == value)
-            found[value] = fitted.supports
+            fitted = model.clone().fit(picture, labels == value)
+            found[value] = fitted.support_set[OBJECT].shots
             photograph.hint = photograph.hint or hint(own_iou(fitted, picture, labels == value), "this")
         except KshotError as error:
             photograph.problem = str(error)
@@ -135,9 +132,9 @@ def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[in
     return found
 
 
-def _maps(one: Explanation) -> dict[Step, FloatMap]:
+def _maps(one: SegmentationResult) -> dict[Step, FloatMap]:
     steps: dict[Step, FloatMap | None] = {
-        "probability": one.fused,
+        "probability": one.probability,
         "first_pass": one.first_pass,
         "second_pass": one.second_pass,
     }

@@ -238,7 +238,7 @@ def _add(session: Session, photo: UploadFile, role: Role) -> Photograph:
 
 def _draw(session: Session, worker: Worker, photograph: Photograph, mask: IO[bytes]) -> None:
     values = [one.value for one in session.classes]
-    takes_negatives = worker.segmenter.takes_negatives
+    takes_negatives = worker.segmenter.method.supports_negatives
     session.draw(photograph, read_labels(mask.read(), photograph.size, values, may_be_empty=takes_negatives))
 
 

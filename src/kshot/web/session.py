@@ -19,8 +19,7 @@ from PIL import Image
 from kshot.errors import KshotError
 from kshot.io.files import save_picture, write_bytes
 from kshot.methods.tiling import FloatMap
-from kshot.segmenter import LabelMap
-from kshot.types import Support
+from kshot.types import LabelMap, Support
 from kshot.web.images import FIRST_CLASS, ObjectClass, Photograph, Result, Role, Step, plain_name
 from kshot.web.limits import Limits, TooMuchError
 from kshot.web.uploads import read_photograph

@@ -54,7 +54,7 @@ def session_state(session: Session, worker: Worker) -> SessionState:
             id=session.id,
             classes=session.classes,
             photographs=photographs,
-            takes_negatives=worker.segmenter.takes_negatives,
+            takes_negatives=worker.segmenter.method.supports_negatives,
             num_waiting=worker.num_waiting(),
         )
 

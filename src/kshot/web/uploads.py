@@ -9,7 +9,7 @@ from PIL import Image
 from kshot.errors import MaskError
 from kshot.io.image_files import opened
 from kshot.io.images import read_embedded, read_label_map, read_mask
-from kshot.segmenter import LabelMap
+from kshot.types import LabelMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow reads dozens more, and each is a way in."""

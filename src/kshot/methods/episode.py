@@ -1,0 +1,81 @@
+"""Run an episode: encode its images, segment the query. Every caller of a method goes through here.
+
+`Segmenter`, evaluation, threshold tuning, validation and figures differ in what they keep between episodes,
+and in nothing else.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from kshot.methods.base import Method
+from kshot.results import FloatMap, SegmentationResult
+from kshot.transforms import Resize
+from kshot.types import GroundTruth, Support
+
+
+class EpisodeRunner(NamedTuple):
+    """A method, what it resizes images to, and the device it computes on."""
+
+    method: Method
+    transform: Resize
+    device: torch.device
+
+    def features(self, images: Tensor, *, as_query: bool) -> Any:
+        """Extract features of resized images (B, 3, size, size); those of a query serve a support, too."""
+        extract = self.method.features if as_query else self.method.support_features
+        with torch.inference_mode():
+            return extract(images.to(self.device))
+
+    def encode_query(self, *images: Image.Image) -> Any:
+        """Extract the features of one or more queries; `pick` takes one image's out of several."""
+        return self.features(torch.cat([self.transform.image(one) for one in images]), as_query=True)
+
+    def encode_support(self, image: Image.Image, mask: GroundTruth | NDArray[np.bool_]) -> Support:
+        """Extract the features of a support image, and resize its mask (H, W)."""
+        features = self.features(self.transform.image(image), as_query=False)
+        return Support(features, self.support_mask(mask))
+
+    def support_mask(self, mask: GroundTruth | NDArray[np.bool_]) -> Tensor:
+        """Resize a support mask (H, W): (1, 1, size, size) on the device."""
+        return self.transform.support_mask(mask).to(self.device)
+
+    def segment(
+        self,
+        query: Any,
+        supports: Sequence[Support],
+        size: tuple[int, int],
+        negatives: Sequence[Support] = (),
+    ) -> SegmentationResult:
+        """Segment an encoded query of `size` = (height, width) with K shots."""
+        with torch.inference_mode():
+            found = self.method.segment(query, supports, self.transform.output_size(*size), negatives)
+
+        def crop(maps: Tensor | None) -> FloatMap | None:
+            return None if maps is None else self.transform.crop(maps[0].float().cpu().numpy(), *size)
+
+        probability = crop(found.probability)
+        assert probability is not None
+        return SegmentationResult.of_one_class(
+            self.transform.crop(found.mask[0].cpu().numpy(), *size),
+            probability,
+            first_pass=crop(found.first_pass),
+            second_pass=crop(found.second_pass),
+            base_map=crop(found.base_map),
+        )
+
+
+def pick(features: Any, place: int) -> Any:
+    """Return one image's features out of a batch's, whatever nest of tuples they are in."""
+    return tree_map_only(Tensor, lambda tensor: tensor[place : place + 1], features)
+
+
+def move(features: Any, device: torch.device) -> Any:
+    """Return features on another device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), features)
