@@ -8,8 +8,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.served import Answer, Server, begin, counted, labelled, query, served, settle
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.server_process import (
+    Answer,
+    Server,
+    begin,
+    counted,
+    labelled,
+    query,
+    served,
+    settle,
+)
 
 CLIENTS = 64
 SESSIONS = 8
@@ -113,11 +122,11 @@ def _ask_around(server: Server, path: str, seconds: float) -> tuple[list[float],
 def _never_ending(path: str, labels: str) -> list[bytes]:
     """Give beginnings of requests to which bytes can be added forever, and requests of much to read."""
     host = "HTTP/1.1\r\nHost: localhost\r\n"
-    kind = "Content-Type: multipart/form-data; boundary=torture\r\n"
+    kind = "Content-Type: multipart/form-data; boundary=kshot\r\n"
     return [
         b"",
         f"GET / {host}X: ".encode(),
-        f"POST {path}/queries {host}{kind}Content-Length: 999999\r\n\r\n--torture".encode(),
+        f"POST {path}/queries {host}{kind}Content-Length: 999999\r\n\r\n--kshot".encode(),
         f"PUT {labels} {host}Content-Length: 999999\r\n\r\n".encode(),
         f"GET /static/examples/coins.jpg {host}\r\n".encode() * 200,
     ]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import features
 
-from benchmarks.torture.alone import Crashed, alone
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import photograph
+from benchmarks.robustness.isolated import Crashed, alone
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.samples import photograph
 from kshot.errors import KshotError
 from kshot.io.images import read_image
 

@@ -20,10 +20,10 @@ from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
-from benchmarks.torture.alone import alone
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
-from benchmarks.torture.trainings import TINY, Ended, Material, run, write_material
+from benchmarks.robustness.isolated import alone
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.samples import scene
+from benchmarks.robustness.training_runs import TINY, Ended, Material, run, write_material
 from kshot.cli.main import main as kshot
 from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError

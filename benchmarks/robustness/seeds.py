@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.samples import scene
 from kshot.data.folder import Folder
 from kshot.data.protocols import preset
 from kshot.evaluation.evaluator import EpisodeReader, read_ahead

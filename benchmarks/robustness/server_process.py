@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from benchmarks.torture.alone import memory
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import memory
+from benchmarks.robustness.samples import scene
 
 SERVE = "from kshot.cli.main import main; main()"
 
@@ -133,11 +133,11 @@ def begin(server: Server) -> str:
 def form(*parts: Part) -> tuple[bytes, Headers]:
     """Write a form's body and its header, with names as they are given."""
     body = b"".join(
-        b'--torture\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
+        b'--kshot\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
         % (field.encode(), name, content)
         for field, name, content in parts
     )
-    return body + b"--torture--\r\n", {"Content-Type": "multipart/form-data; boundary=torture"}
+    return body + b"--kshot--\r\n", {"Content-Type": "multipart/form-data; boundary=kshot"}
 
 
 def png(picture: Image.Image) -> bytes:

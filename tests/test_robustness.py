@@ -1,4 +1,4 @@
-"""The scripts of `make torture`, at a small size, and the table that they have made."""
+"""The scripts of `make robustness`, at a small size, and the table that they have made."""
 
 import json
 import os
@@ -9,34 +9,44 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.torture import __main__ as torture
-from benchmarks.torture import annotations, disk, images, kills, kinds, masks, server, uploads, weights
-from benchmarks.torture.alone import Crashed, alone
-from benchmarks.torture.rows import CannotRun, Found, Row, table
-from benchmarks.torture.served import Answer
+from benchmarks.robustness import __main__ as robustness
+from benchmarks.robustness import (
+    annotations,
+    broken_images,
+    disk,
+    image_modes,
+    interruptions,
+    masks,
+    server_security,
+    server_uploads,
+    weights,
+)
+from benchmarks.robustness.isolated import Crashed, alone
+from benchmarks.robustness.rows import CannotRun, Found, Row, table
+from benchmarks.robustness.server_process import Answer
 from kshot.reproduction.table_writers import insert_between
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks/results/torture.json"
+RESULT = ROOT / "benchmarks/results/robustness.json"
 
 
 def test_the_table_of_bad_days_is_made_from_its_result_file():
-    page, found = (ROOT / "docs/reliability.md").read_text(), json.loads(RESULT.read_text())
-    assert insert_between(page, "table-torture", table(found.values())) == page
+    page, found = (ROOT / "docs/robustness.md").read_text(), json.loads(RESULT.read_text())
+    assert insert_between(page, "table-robustness", table(found.values())) == page
 
 
 def test_every_row_is_measured_as_it_is_now():
     found = json.loads(RESULT.read_text())
-    assert list(found) == list(torture.ROWS)
+    assert list(found) == list(robustness.ROWS)
     assert not any("+" in one["provenance"]["commit"] for one in found.values())
-    for name, row in torture.ROWS.items():
+    for name, row in robustness.ROWS.items():
         assert (found[name]["case"], found[name]["expected"]) == (row.case, row.expected)
 
 
 @pytest.mark.parametrize(
     ("measure", "count"),
     [
-        (images.broken_files, 40),
+        (broken_images.broken_files, 40),
         (masks.random_masks, 100),
         (annotations.drawn_files, 50),
         (weights.flipped_bytes, 5),
@@ -48,7 +58,7 @@ def test_rows_are_met_at_a_small_size(measure, count, tmp_path):
     assert found.is_met is True
 
 
-@pytest.mark.parametrize(("measure", "count"), [(disk.full_disk, 10), (kills.killed_trainings, 2)])
+@pytest.mark.parametrize(("measure", "count"), [(disk.full_disk, 10), (interruptions.killed_trainings, 2)])
 def test_rows_that_need_much_of_the_machine_are_met_at_a_small_size(measure, count, tmp_path):
     try:
         found = measure(tmp_path, count)
@@ -66,8 +76,8 @@ def without_alpha(path):
 def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr(masks, "read_mask", lambda source, size: np.zeros(size, bool))
     assert masks.random_masks(tmp_path, 50).is_met is False
-    monkeypatch.setattr(kinds, "read_image", without_alpha)
-    assert kinds.hidden_pixels(tmp_path).is_met is False
+    monkeypatch.setattr(image_modes, "read_image", without_alpha)
+    assert image_modes.hidden_pixels(tmp_path).is_met is False
     monkeypatch.setattr(weights, "load_model", lambda folder, backbone_weights: None)
     assert weights.flipped_bytes(tmp_path, 3).is_met is False
 
@@ -87,8 +97,8 @@ def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
     ],
 )
 def test_names_in_zips_that_lead_elsewhere_are_seen(name):
-    assert uploads.leaves(name)
-    assert not uploads.leaves("labelme/.. console.json")
+    assert server_uploads.leaves(name)
+    assert not server_uploads.leaves("labelme/.. console.json")
 
 
 @pytest.mark.parametrize(
@@ -103,10 +113,10 @@ def test_names_in_zips_that_lead_elsewhere_are_seen(name):
 )
 def test_policies_that_allow_too_much_are_seen(policy, is_strict):
     headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
-    assert server.is_guarded(Answer(200, headers, b"")) is is_strict
-    assert server.INLINE.search("<b onclick = 'x'>")
-    assert server.INLINE.search("<script>")
-    assert not server.INLINE.search('<script type="module" src="static/main.js"></script>')
+    assert server_security.is_guarded(Answer(200, headers, b"")) is is_strict
+    assert server_security.INLINE.search("<b onclick = 'x'>")
+    assert server_security.INLINE.search("<script>")
+    assert not server_security.INLINE.search('<script type="module" src="static/main.js"></script>')
 
 
 def cannot_run(folder):
@@ -119,12 +129,12 @@ def break_off(folder):
 
 def test_a_row_that_cannot_run_or_breaks_off_is_not_met(capsys):
     row = Row("name", "case", "expected", cannot_run)
-    assert torture.run(row)["figure"] == "not run: there is no tape drive"
-    assert torture.run(row)["is_met"] is None
-    broken = torture.run(row._replace(measure=break_off))
+    assert robustness.run(row)["figure"] == "not run: there is no tape drive"
+    assert robustness.run(row)["is_met"] is None
+    broken = robustness.run(row._replace(measure=break_off))
     assert (broken["figure"], broken["is_met"]) == ("broke off: ZeroDivisionError", False)
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert "0 of 2 rows are met" in table([torture.run(row), broken])
+    assert "0 of 2 rows are met" in table([robustness.run(row), broken])
 
 
 def test_a_process_that_dies_is_told():
@@ -134,19 +144,19 @@ def test_a_process_that_dies_is_told():
 
 
 def test_rows_are_chosen_by_name_and_the_others_kept(tmp_path, monkeypatch):
-    page, result = tmp_path / "page.md", tmp_path / "torture.json"
-    page.write_text("<!-- begin table-torture -->\n<!-- end table-torture -->\n")
+    page, result = tmp_path / "page.md", tmp_path / "robustness.json"
+    page.write_text("<!-- begin table-robustness -->\n<!-- end table-robustness -->\n")
     rows = {
         name: Row(name, f"case {name}", "a", lambda folder, met=met: Found(f"{met}", met))
         for name, met in {"first": True, "second": False}.items()
     }
-    monkeypatch.setattr(torture, "ROWS", rows)
-    monkeypatch.setattr(torture, "RESULT", result)
+    monkeypatch.setattr(robustness, "ROWS", rows)
+    monkeypatch.setattr(robustness, "RESULT", result)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["torture", *arguments])
+        monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
         with pytest.raises(SystemExit) as caught:
-            torture.main()
+            robustness.main()
         return caught.value.code
 
     assert run("second") == 1

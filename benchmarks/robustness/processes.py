@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.trainings import RUNNING, Material, sha256, until, write_material
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.training_runs import RUNNING, Material, sha256, until, write_material
 from kshot.data.folder import Folder
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes

@@ -1,6 +1,6 @@
-"""What kshot does on bad days. `make torture`.
+"""What kshot does on bad days. `make robustness`.
 
-    python -m benchmarks.torture [NAME ...] [--into docs/reliability.md]
+    python -m benchmarks.robustness [NAME ...] [--into docs/robustness.md]
 
 Run it from the repository's root. Each row of the table is lived through anew, in a folder of its own that is
 deleted afterwards; with names, only those rows are, and the others keep what they measured before. Exit
@@ -16,45 +16,45 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.torture import (
+from benchmarks.robustness import (
     annotations,
     bombs,
+    broken_images,
     disk,
-    images,
-    kills,
-    kinds,
-    load,
+    file_names,
+    image_modes,
+    interruptions,
     masks,
-    names,
     processes,
     seeds,
-    server,
+    server_load,
+    server_security,
+    server_uploads,
     sizes,
-    uploads,
     weights,
 )
-from benchmarks.torture.rows import CannotRun, Found, Row, table
+from benchmarks.robustness.rows import CannotRun, Found, Row, table
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
 from kshot.reproduction.table_writers import insert_between
 
-RESULT = Path("benchmarks/results/torture.json")
+RESULT = Path("benchmarks/results/robustness.json")
 
 MODULES = (
-    images,
-    kinds,
+    broken_images,
+    image_modes,
     bombs,
     masks,
     sizes,
-    names,
+    file_names,
     annotations,
     weights,
     disk,
-    kills,
+    interruptions,
     processes,
-    uploads,
-    server,
-    load,
+    server_uploads,
+    server_security,
+    server_load,
     seeds,
 )
 """In the table's order. A further module needs its rows in ROWS, and a place here."""
@@ -77,7 +77,7 @@ def main() -> None:
         found = {name: found[name] for name in ROWS if name in found}
         write_text(json.dumps(found, indent=1) + "\n", RESULT)
     if given.into is not None:
-        text = insert_between(given.into.read_text(), "table-torture", table(found.values()))
+        text = insert_between(given.into.read_text(), "table-robustness", table(found.values()))
         write_text(text, given.into)
     sys.exit(any(one["is_met"] is False for one in found.values()))
 
@@ -85,7 +85,7 @@ def main() -> None:
 def run(row: Row) -> dict[str, Any]:
     """Measure a row, in a folder of its own. One that breaks off is not met, and does not stop the others."""
     start, provenance = time.monotonic(), record_provenance([])
-    with tempfile.TemporaryDirectory(prefix="kshot-torture-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kshot-robustness-") as folder:
         try:
             found = row.measure(Path(folder))
         except CannotRun as reason:
@@ -93,7 +93,7 @@ def run(row: Row) -> dict[str, Any]:
         except Exception as error:
             traceback.print_exc()
             found = Found(f"broke off: {type(error).__name__}", False)
-    provenance = provenance.model_copy(update={"command": "make torture"}).after(time.monotonic() - start)
+    provenance = provenance.model_copy(update={"command": "make robustness"}).after(time.monotonic() - start)
     told = {"case": row.case, "expected": row.expected, "figure": found.figure, "is_met": found.is_met}
     return told | {"provenance": provenance.model_dump()}
 

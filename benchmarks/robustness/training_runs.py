@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.samples import scene
 from kshot.errors import KshotError
 from kshot.models.backbones import Backbone
 

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.torture.rows import CannotRun
+from benchmarks.robustness.rows import CannotRun
 
 Result = TypeVar("Result")
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from select import select
 from typing import NamedTuple
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.served import API, Server, begin, counted, labelled, served
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.server_process import API, Server, begin, counted, labelled, served
 
 SESSIONS, IN_EACH = 10, 20
 """A session takes 20 labelled photographs; they are in its zip without the model's answer."""
@@ -71,10 +71,10 @@ DEAF = 2 * LIMIT
 PAUSE = 0.1
 """Seconds after an answer, in which the server frees what the request took."""
 
-FORM, JSON = "Content-Type: multipart/form-data; boundary=torture", "Content-Type: application/json"
+FORM, JSON = "Content-Type: multipart/form-data; boundary=kshot", "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
-START = b'--torture\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
-END = b"\r\n--torture--\r\n"
+START = b'--kshot\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
+END = b"\r\n--kshot--\r\n"
 
 
 def hostile_names(folder: Path) -> Found:
@@ -82,7 +82,7 @@ def hostile_names(folder: Path) -> Found:
     deep = folder / "a" / "b" / "c"
     deep.mkdir(parents=True)
     names = list(islice((start + end for end, start in product(ENDS, STARTS)), SESSIONS * IN_EACH - 2))
-    names += [str(folder / "made.png").encode(), b"/tmp/kshot-torture/made.png"]
+    names += [str(folder / "made.png").encode(), b"/tmp/kshot-robustness/made.png"]
     with served(deep) as server:
         before, entries, refused = set(folder.rglob("*")), [], 0
         for start in range(0, len(names), IN_EACH):
@@ -96,7 +96,7 @@ def hostile_names(folder: Path) -> Found:
             if path.is_relative_to(deep)
         ]
         astray = len(set(folder.rglob("*")) - before) - sum(bool(KEPT.fullmatch(path)) for path in made)
-        astray += Path("/tmp/kshot-torture").exists()
+        astray += Path("/tmp/kshot-robustness").exists()
         num_read = sum(server.ask("GET", path).status == 200 for path in ELSEWHERE)
         is_tidy = server.stop() and not server.num_tracebacks()
     bad = sum(map(leaves, entries))
@@ -177,9 +177,7 @@ def _malformed(path: str, labels: str) -> Iterator[Request]:
     yield Request(
         "POST", queries, (FORM, CHUNKED), repeat(START % (b"text", b"") + b"x" * 10**6 + b"\r\n", 60)
     )
-    yield Request(
-        "POST", queries, (FORM, CHUNKED), chain([b"--torture\r\n"], repeat(b"A: b\r\n" * 1000, 8000))
-    )
+    yield Request("POST", queries, (FORM, CHUNKED), chain([b"--kshot\r\n"], repeat(b"A: b\r\n" * 1000, 8000)))
     yield Request("POST", queries, (FORM, CHUNKED), chain([part[:-4]], repeat(b"x" * 2**20, 60)))
     yield Request("POST", queries, (FORM, CHUNKED), chain([part], repeat(bytes(2**20), 63), [END]))
     yield Request("PUT", labels, (CHUNKED,), repeat(bytes(2**20), 63))

@@ -1,4 +1,4 @@
-"""What a row of docs/reliability.md is, and how rows become its table."""
+"""What a row of docs/robustness.md is, and how rows become its table."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

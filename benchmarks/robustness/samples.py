@@ -1,4 +1,4 @@
-"""The pictures that are tortured: a photograph of scikit-image's, and drawn ones."""
+"""Sample images: a photograph from scikit-image and drawn scenes."""
 
 from importlib.resources import files
 

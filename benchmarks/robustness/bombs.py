@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
-from benchmarks.torture.alone import Crashed, alone, memory
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import Crashed, alone, memory
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.samples import scene
 from kshot.errors import KshotError
 from kshot.io.images import read_image, read_mask
 

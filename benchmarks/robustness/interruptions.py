@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.torture.alone import alone
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.trainings import (
+from benchmarks.robustness.isolated import alone
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.training_runs import (
     SMALL_STEPS,
     TINY,
     Ended,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.samples import scene
 from kshot.segmenter import Segmenter
 
 IMAGE_SIZE = 97

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.torture.alone import Crashed, alone
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import Crashed, alone
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.samples import scene
 from kshot.annotations.reader import read_annotations
 from kshot.errors import KshotError
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.torture.rows import Found, Row
+from benchmarks.robustness.rows import Found, Row
 from kshot.errors import KshotError, WeightsError
 from kshot.methods.hub import ModelConfig, build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone

@@ -10,8 +10,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.served import API, Answer, Headers, Server, begin, labelled, query, served, settle
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.server_process import (
+    API,
+    Answer,
+    Headers,
+    Server,
+    begin,
+    labelled,
+    query,
+    served,
+    settle,
+)
 
 HOSTS = (
     *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.1.5", "0.0.0.0"),

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from benchmarks.torture.rows import Found, Row
+from benchmarks.robustness.rows import Found, Row
 from kshot.errors import MaskError
 from kshot.io.images import read_label_map, read_mask
 from kshot.models.losses import losses

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.torture.alone import Crashed, alone, memory
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import Crashed, alone, memory
+from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.samples import scene
 from kshot.cli.main import main as kshot
 from kshot.errors import ImageError
 from kshot.io.image_files import MAX_PIXELS

@@ -9,8 +9,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import photograph, scene
+from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.samples import photograph, scene
 from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 
