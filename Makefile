@@ -86,7 +86,7 @@ recipe-results: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recipe.py --voc $(VOC) --voc-dev $(VOC_DEV) --tasks $(TASKS) \
 		--extra-data coco-mini-60=$(COCO_MINI) --extra-data $(CLOTHING)
 
-# make robustness [ROWS="NAME ..."]: broken, huge and malicious files, minutes; then the table of what kshot did.
+# make robustness [ROWS="NAME ..."]: broken files, full disks, killed processes, minutes; then the table.
 robustness: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.robustness $(ROWS) --into docs/robustness.md
 

@@ -1,4 +1,4 @@
-"""The scripts of `make robustness`, at a small size, and the table that they have made."""
+"""The rows of `make robustness` at a small size, and the published table."""
 
 import json
 import os
@@ -21,21 +21,21 @@ from benchmarks.robustness import (
     server_uploads,
     weights,
 )
-from benchmarks.robustness.isolated import Crashed, alone
-from benchmarks.robustness.rows import CannotRun, Found, Row, table
-from benchmarks.robustness.server_process import Answer
+from benchmarks.robustness.isolated import Crashed, run_isolated
+from benchmarks.robustness.rows import CannotRun, Outcome, Row, table
+from benchmarks.robustness.server_process import Response
 from kshot.reproduction.table_writers import insert_between
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks/results/robustness.json"
 
 
-def test_the_table_of_bad_days_is_made_from_its_result_file():
+def test_the_table_is_made_from_its_result_file():
     page, found = (ROOT / "docs/robustness.md").read_text(), json.loads(RESULT.read_text())
     assert insert_between(page, "table-robustness", table(found.values())) == page
 
 
-def test_every_row_is_measured_as_it_is_now():
+def test_the_result_file_has_the_current_rows():
     found = json.loads(RESULT.read_text())
     assert list(found) == list(robustness.ROWS)
     assert not any("+" in one["provenance"]["commit"] for one in found.values())
@@ -48,7 +48,7 @@ def test_every_row_is_measured_as_it_is_now():
     [
         (broken_images.broken_files, 40),
         (masks.random_masks, 100),
-        (annotations.drawn_files, 50),
+        (annotations.random_files, 50),
         (weights.flipped_bytes, 5),
     ],
 )
@@ -59,7 +59,7 @@ def test_rows_are_met_at_a_small_size(measure, count, tmp_path):
 
 
 @pytest.mark.parametrize(("measure", "count"), [(disk.full_disk, 10), (interruptions.killed_trainings, 2)])
-def test_rows_that_need_much_of_the_machine_are_met_at_a_small_size(measure, count, tmp_path):
+def test_rows_with_system_requirements_are_met_at_a_small_size(measure, count, tmp_path):
     try:
         found = measure(tmp_path, count)
     except CannotRun as reason:
@@ -69,11 +69,11 @@ def test_rows_that_need_much_of_the_machine_are_met_at_a_small_size(measure, cou
 
 
 def without_alpha(path):
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
-def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
+def test_rows_detect_failures(tmp_path, monkeypatch):
     monkeypatch.setattr(masks, "read_mask", lambda source, size: np.zeros(size, bool))
     assert masks.random_masks(tmp_path, 50).is_met is False
     monkeypatch.setattr(image_modes, "read_image", without_alpha)
@@ -96,9 +96,9 @@ def test_rows_see_what_is_wrong(tmp_path, monkeypatch):
         "a\\0",
     ],
 )
-def test_names_in_zips_that_lead_elsewhere_are_seen(name):
-    assert server_uploads.leaves(name)
-    assert not server_uploads.leaves("labelme/.. console.json")
+def test_names_that_lead_out_of_a_zip_are_detected(name):
+    assert server_uploads.escapes(name)
+    assert not server_uploads.escapes("labelme/.. console.json")
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_names_in_zips_that_lead_elsewhere_are_seen(name):
         ("", False),
     ],
 )
-def test_policies_that_allow_too_much_are_seen(policy, is_strict):
+def test_weak_policies_are_detected(policy, is_strict):
     headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
-    assert server_security.is_guarded(Answer(200, headers, b"")) is is_strict
+    assert server_security.has_strict_policy(Response(200, headers, b"")) is is_strict
     assert server_security.INLINE.search("<b onclick = 'x'>")
     assert server_security.INLINE.search("<script>")
     assert not server_security.INLINE.search('<script type="module" src="static/main.js"></script>')
@@ -123,31 +123,31 @@ def cannot_run(folder):
     raise CannotRun("there is no tape drive")
 
 
-def break_off(folder):
+def fail(folder):
     raise ZeroDivisionError
 
 
-def test_a_row_that_cannot_run_or_breaks_off_is_not_met(capsys):
+def test_a_row_that_cannot_run_or_fails_is_not_met(capsys):
     row = Row("name", "case", "expected", cannot_run)
     assert robustness.run(row)["figure"] == "not run: there is no tape drive"
     assert robustness.run(row)["is_met"] is None
-    broken = robustness.run(row._replace(measure=break_off))
-    assert (broken["figure"], broken["is_met"]) == ("broke off: ZeroDivisionError", False)
+    broken = robustness.run(row._replace(measure=fail))
+    assert (broken["figure"], broken["is_met"]) == ("error: ZeroDivisionError", False)
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert "0 of 2 rows are met" in table([robustness.run(row), broken])
 
 
-def test_a_process_that_dies_is_told():
+def test_a_process_that_dies_raises_crashed():
     with pytest.raises(Crashed, match="died"):
-        alone(os._exit, 1)
-    assert alone(os.getpid) != os.getpid()
+        run_isolated(os._exit, 1)
+    assert run_isolated(os.getpid) != os.getpid()
 
 
 def test_rows_are_chosen_by_name_and_the_others_kept(tmp_path, monkeypatch):
     page, result = tmp_path / "page.md", tmp_path / "robustness.json"
     page.write_text("<!-- begin table-robustness -->\n<!-- end table-robustness -->\n")
     rows = {
-        name: Row(name, f"case {name}", "a", lambda folder, met=met: Found(f"{met}", met))
+        name: Row(name, f"case {name}", "a", lambda folder, met=met: Outcome(f"{met}", met))
         for name, met in {"first": True, "second": False}.items()
     }
     monkeypatch.setattr(robustness, "ROWS", rows)

@@ -1,10 +1,10 @@
-"""What kshot does on bad days. `make robustness`.
+"""Measure how kshot handles broken files, full disks and killed processes: `make robustness`.
 
     python -m benchmarks.robustness [NAME ...] [--into docs/robustness.md]
 
-Run it from the repository's root. Each row of the table is lived through anew, in a folder of its own that is
-deleted afterwards; with names, only those rows are, and the others keep what they measured before. Exit
-status: 0 if all rows that could be measured are met, else 1.
+Run it from the repository's root. Each row of the table is measured in its own temporary folder. With names,
+only those rows are measured, and the others keep their earlier results. Exit status: 0 if all rows that could
+be measured are met, else 1.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from benchmarks.robustness import (
     sizes,
     weights,
 )
-from benchmarks.robustness.rows import CannotRun, Found, Row, table
+from benchmarks.robustness.rows import CannotRun, Outcome, Row, table
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
 from kshot.reproduction.table_writers import insert_between
@@ -57,45 +57,50 @@ MODULES = (
     server_load,
     seeds,
 )
-"""In the table's order. A further module needs its rows in ROWS, and a place here."""
+"""In the order of the table. Add new modules here; each defines its ROWS."""
 
 ROWS = {row.name: row for module in MODULES for row in module.ROWS}
 
 
 def main() -> None:
-    """Measure the rows that are asked for, and write the table."""
+    """Measure the chosen rows and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default all: {', '.join(ROWS)}")
     parser.add_argument("--into", type=Path, help="Put the table between its markers in this document")
-    given = parser.parse_args()
-    if unknown := set(given.names) - set(ROWS):
-        parser.error(f"There is no row '{min(unknown)}'. Rows are {', '.join(ROWS)}.")
-    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    for name in given.names or ROWS:
-        found[name] = run(ROWS[name])
-        print(f"{name}: {found[name]['figure']}", flush=True)
-        found = {name: found[name] for name in ROWS if name in found}
-        write_text(json.dumps(found, indent=1) + "\n", RESULT)
-    if given.into is not None:
-        text = insert_between(given.into.read_text(), "table-robustness", table(found.values()))
-        write_text(text, given.into)
-    sys.exit(any(one["is_met"] is False for one in found.values()))
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(ROWS):
+        parser.error(f"No row '{min(unknown)}'. Choose from {', '.join(ROWS)}.")
+    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in arguments.names or ROWS:
+        results[name] = run(ROWS[name])
+        print(f"{name}: {results[name]['figure']}", flush=True)
+        results = {name: results[name] for name in ROWS if name in results}
+        write_text(json.dumps(results, indent=1) + "\n", RESULT)
+    if arguments.into is not None:
+        text = insert_between(arguments.into.read_text(), "table-robustness", table(results.values()))
+        write_text(text, arguments.into)
+    sys.exit(any(one["is_met"] is False for one in results.values()))
 
 
 def run(row: Row) -> dict[str, Any]:
-    """Measure a row, in a folder of its own. One that breaks off is not met, and does not stop the others."""
+    """Measure a row in its own folder. An unexpected error counts as not met and does not stop the others."""
     start, provenance = time.monotonic(), record_provenance([])
     with tempfile.TemporaryDirectory(prefix="kshot-robustness-") as folder:
         try:
-            found = row.measure(Path(folder))
+            outcome = row.measure(Path(folder))
         except CannotRun as reason:
-            found = Found(f"not run: {reason}", None)
+            outcome = Outcome(f"not run: {reason}", None)
         except Exception as error:
             traceback.print_exc()
-            found = Found(f"broke off: {type(error).__name__}", False)
+            outcome = Outcome(f"error: {type(error).__name__}", False)
     provenance = provenance.model_copy(update={"command": "make robustness"}).after(time.monotonic() - start)
-    told = {"case": row.case, "expected": row.expected, "figure": found.figure, "is_met": found.is_met}
-    return told | {"provenance": provenance.model_dump()}
+    measured = {
+        "case": row.case,
+        "expected": row.expected,
+        "figure": outcome.figure,
+        "is_met": outcome.is_met,
+    }
+    return measured | {"provenance": provenance.model_dump()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Broken image files: empty, text, a wrong start, cut off, flipped bits."""
+"""Broken image files: empty, text, wrong header, truncated, flipped bits."""
 
 import re
 import warnings
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import features
 
-from benchmarks.robustness.isolated import Crashed, alone
-from benchmarks.robustness.rows import Found, Row
-from benchmarks.robustness.samples import photograph
+from benchmarks.robustness.isolated import Crashed, run_isolated
+from benchmarks.robustness.rows import Outcome, Row
+from benchmarks.robustness.samples import cat_image
 from kshot.errors import KshotError
 from kshot.io.images import read_image
 
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "PNG": ("PNG", {}),
     "JPEG": ("JPEG", {}),
     "progressive JPEG": ("JPEG", {"progressive": True}),
@@ -31,53 +31,53 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "BMP": ("BMP", {}),
     "AVIF": ("AVIF", {}),
 }
-DAMAGES = ("empty", "text", *["wrong start"] * 3, *["cut off"] * 8, *["flipped bits"] * 7)
-"""In the proportion in which they are tried."""
+DAMAGES = ("empty", "text", *["wrong header"] * 3, *["truncated"] * 8, *["flipped bits"] * 7)
+"""Kinds of damage, in the proportion in which they are tested."""
 
 SCANS = re.compile(rb"\xff\xda(?:[^\xff]|\xff[\x00\xd0-\xd7])*", flags=re.DOTALL)
-"""A JPEG's pixels: from each start of a scan to the next marker."""
+"""The pixel data of a JPEG: from each start of scan to the next marker."""
 
-MORE = b"\x55\xaa" * 32
-
-
-def broken_files(folder: Path, count: int = 500) -> Found:
-    """Read files of all kinds that are broken in all ways; bits are flipped where there are check sums."""
-    kinds = list(_kinds())
-    cases = [(kinds[n % len(kinds)], DAMAGES[n // len(kinds) % len(DAMAGES)]) for n in range(count)]
-    cases = [("PNG" if damage == "flipped bits" else kind, damage) for kind, damage in cases]
-    return _found(cases, folder)
+PADDING = b"\x55\xaa" * 32
 
 
-def flipped_bits(folder: Path, count: int = 500) -> Found:
-    """Read files with flipped bits, of kinds that have no check sums of their pixels."""
-    kinds = [kind for kind in _kinds() if kind != "PNG"]
-    return _found([(kinds[n % len(kinds)], "flipped bits") for n in range(count)], folder)
+def broken_files(folder: Path, count: int = 500) -> Outcome:
+    """Read damaged files of all formats; bits are flipped only in PNG, which has checksums."""
+    formats = list(_formats())
+    cases = [(formats[n % len(formats)], DAMAGES[n // len(formats) % len(DAMAGES)]) for n in range(count)]
+    cases = [("PNG" if damage == "flipped bits" else name, damage) for name, damage in cases]
+    return _outcome(cases, folder)
 
 
-def _found(cases: list[tuple[str, str]], folder: Path) -> Found:
+def flipped_bits(folder: Path, count: int = 500) -> Outcome:
+    """Read files with flipped bits in formats without checksums of their pixels."""
+    formats = [name for name in _formats() if name != "PNG"]
+    return _outcome([(formats[n % len(formats)], "flipped bits") for n in range(count)], folder)
+
+
+def _outcome(cases: list[tuple[str, str]], folder: Path) -> Outcome:
     try:
-        counts = alone(read_all, cases, folder)
+        counts = run_isolated(read_all, cases, folder)
     except Crashed as error:
-        return Found(f"{len(cases)} files: {error}", False)
+        return Outcome(f"{len(cases)} files: {error}", False)
     crashes = sum(number for what, number in counts.items() if what.startswith("crash"))
     figure = (
         f"{len(cases)} files: {crashes} crashes, {counts['partly']} partly decoded accepted; "
-        f"{counts['refused']} refused, {counts['the same']} read like the whole file"
+        f"{counts['refused']} refused, {counts['intact']} read correctly"
     )
-    if counts["as it stands"]:
-        figure += f", {counts['as it stands']} read to their end, with the damage in their pixels"
-    return Found(figure, not crashes and not counts["partly"])
+    if counts["damaged"]:
+        figure += f", {counts['damaged']} decoded to the end with damaged pixels"
+    return Outcome(figure, not crashes and not counts["partly"])
 
 
 def read_all(cases: Sequence[tuple[str, str]], folder: Path) -> Counter[str]:
-    """Break a file in each way, read it as users do, and count what happens."""
-    warnings.simplefilter("ignore")  # a flipped bit may make several pictures of one
+    """Damage a file, read it with read_image, and count the outcomes."""
+    warnings.simplefilter("ignore")  # a flipped bit may turn one frame into several
     random, counts = np.random.default_rng(0), Counter[str]()
-    whole = {kind: _encoded(kind) for kind in dict.fromkeys(kind for kind, _ in cases)}
-    path = folder / "photograph"
-    intact = {kind: _decoded(content, path) for kind, content in whole.items()}
-    for kind, damage in cases:
-        broken = _damaged(whole[kind], damage, random)
+    whole = {name: _encoded(name) for name in dict.fromkeys(name for name, _ in cases)}
+    path = folder / "image"
+    intact = {name: _decoded(content, path) for name, content in whole.items()}
+    for name, damage in cases:
+        broken = _damaged(whole[name], damage, random)
         try:
             found = _decoded(broken, path)
         except KshotError:
@@ -85,39 +85,39 @@ def read_all(cases: Sequence[tuple[str, str]], folder: Path) -> Counter[str]:
         except Exception as error:
             counts[f"crash: {error!r}"] += 1
         else:
-            counts[_judge(kind, damage, broken, found, intact[kind], path)] += 1
+            counts[_judge(name, damage, broken, found, intact[name], path)] += 1
     return counts
 
 
 def _judge(
-    kind: str, damage: str, broken: bytes, found: NDArray[Any], intact: NDArray[Any], path: Path
+    name: str, damage: str, broken: bytes, found: NDArray[Any], intact: NDArray[Any], path: Path
 ) -> str:
-    """Say what an accepted picture is.
+    """Classify an accepted image: intact, damaged or partly decoded.
 
-    One that differs from the whole file's is only partly decoded if bytes of it are missing, or its file
-    holds sums that show the damage. A JPEG is partly decoded, too, if its decoder ran out of pixels and
-    filled in the rest: with more bytes at the end of its scans there are other pixels.
+    An image that differs from the intact one is partly decoded if bytes are missing, or if checksums in the
+    file reveal the damage. A JPEG is also partly decoded if its decoder ran out of data and filled in the
+    rest: then padding at the end of its scans changes the pixels.
     """
     if np.array_equal(found, intact):
-        return "the same"
-    if damage != "flipped bits" or kind == "PNG":
+        return "intact"
+    if damage != "flipped bits" or name == "PNG":
         return "partly"
-    if "JPEG" in kind:
+    if "JPEG" in name:
         try:
-            longer = _decoded(SCANS.sub(lambda scan: scan[0] + MORE, broken), path)
+            longer = _decoded(SCANS.sub(lambda scan: scan[0] + PADDING, broken), path)
         except KshotError:
-            return "as it stands"
-        return "as it stands" if np.array_equal(longer, found) else "partly"
-    return "as it stands"
+            return "damaged"
+        return "damaged" if np.array_equal(longer, found) else "partly"
+    return "damaged"
 
 
-def _kinds() -> list[str]:
-    return [kind for kind in KINDS if kind != "AVIF" or features.check("avif")]
+def _formats() -> list[str]:
+    return [name for name in FORMATS if name != "AVIF" or features.check("avif")]
 
 
-def _encoded(kind: str) -> bytes:
-    content, (name, options) = BytesIO(), KINDS[kind]
-    photograph().save(content, name, **options)
+def _encoded(name: str) -> bytes:
+    content, (kind, options) = BytesIO(), FORMATS[name]
+    cat_image().save(content, kind, **options)
     return content.getvalue()
 
 
@@ -132,10 +132,10 @@ def _damaged(content: bytes, damage: str, random: np.random.Generator) -> bytes:
         case "empty":
             return b""
         case "text":
-            return b"This is no photograph.\n" * int(random.integers(1, 50))
-        case "wrong start":
+            return b"This is not an image.\n" * int(random.integers(1, 50))
+        case "wrong header":
             broken[:12] = random.bytes(12)
-        case "cut off":
+        case "truncated":
             del broken[random.integers(1, len(broken)) :]
         case _:
             for place in random.integers(len(broken), size=random.integers(1, 4)):
@@ -146,13 +146,13 @@ def _damaged(content: bytes, damage: str, random: np.random.Generator) -> bytes:
 ROWS = (
     Row(
         "images",
-        "image files that are empty, text, have a wrong start or are cut off; flipped bits in PNG",
+        "image files: empty, text, wrong header, truncated; flipped bits in PNG",
         "0 crashes, 0 partly decoded accepted",
         broken_files,
     ),
     Row(
         "flipped-bits",
-        "flipped bits in JPEG, TIFF, WebP, GIF, BMP, AVIF: no sums of pixels are kept, or looked at",
+        "flipped bits in JPEG, TIFF, WebP, GIF, BMP, AVIF, where no checksum of the pixels is checked",
         "0 crashes, 0 partly decoded accepted",
         flipped_bits,
     ),

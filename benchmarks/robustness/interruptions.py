@@ -1,4 +1,4 @@
-"""Trainings that are killed at any moment, and go on."""
+"""Training runs that are killed at a random moment and resumed."""
 
 import json
 import os
@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.robustness.isolated import alone
-from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.isolated import run_isolated
+from benchmarks.robustness.rows import CannotRun, Outcome, Row
 from benchmarks.robustness.training_runs import (
-    SMALL_STEPS,
+    LEARNING_RATE,
     TINY,
-    Ended,
-    Material,
+    ProcessResult,
+    TrainingData,
     fork,
     run,
     sha256,
     wait,
-    write_material,
+    write_training_data,
 )
 from kshot.data.folder import Folder
 from kshot.io.files import TEMPORARY
@@ -39,44 +39,44 @@ from kshot.training.run_folder import CHECKPOINT, LOG
 from kshot.training.trainer import Machine
 
 WHILE_WRITING = 5
-"""Of so many points, one lies within the writing of a file."""
+"""One of this many kills happens while a file is written."""
 
-MOST_FILES = 15
-"""Files, about, that a training writes anew or for the first time."""
+MAX_FILES = 15
+"""Approximate number of file writes of a training run."""
 
 Training = Callable[[Path, bool], None]
-"""Trains into a folder; whether to go on there."""
+"""Trains into a folder; the flag is whether to resume."""
 
 
-class Point(NamedTuple):
-    """What came of a training that was killed. is_same: in the end it was as one that never was."""
+class KilledRun(NamedTuple):
+    """The outcome of a killed and resumed run. is_same: its result equals that of an uninterrupted run."""
 
     had_checkpoint: bool
     was_writing: bool
     is_same: bool
 
 
-def killed_trainings(folder: Path, count: int = 50) -> Found:
-    """Kill two kinds of trainings at random moments, let them go on, and compare what they end with."""
+def killed_trainings(folder: Path, count: int = 50) -> Outcome:
+    """Kill both kinds of training at random moments, resume them, and compare the results."""
     if not hasattr(os, "fork"):
-        raise CannotRun("processes are copied here by fork, which only Unix has")
-    material = write_material(folder)
-    with ThreadPoolExecutor(2) as pool:  # which wait for a process each
-        halves = pool.map(partial(alone, _points, material), (False, True), (count // 2,) * 2)
-        points = [point for half in halves for point in half]
-    same = sum(point.is_same for point in points)
-    early = sum(not point.had_checkpoint for point in points)
-    writing = sum(point.was_writing for point in points)
+        raise CannotRun("processes are forked, which needs Unix")
+    material = write_training_data(folder)
+    with ThreadPoolExecutor(2) as pool:  # each thread waits for a child process
+        halves = pool.map(partial(run_isolated, _killed_runs, material), (False, True), (count // 2,) * 2)
+        runs = [run for half in halves for run in half]
+    same = sum(run.is_same for run in runs)
+    early = sum(not run.had_checkpoint for run in runs)
+    writing = sum(run.was_writing for run in runs)
     figure = (
-        f"{same}/{len(points)} end with the same sha256; {early} were killed before their first checkpoint, "
+        f"{same}/{len(runs)} end with the same SHA-256; {early} were killed before their first checkpoint, "
         f"{writing} while a file was written"
     )
-    return Found(figure, same == count == len(points))
+    return Outcome(figure, same == count == len(runs))
 
 
-def _points(material: Material, of_two_pass: bool, count: int) -> list[Point]:
-    """Run a training once without a stop, then kill others of its kind. Runs in a process of its own."""
-    torch.set_num_threads(1)  # others would not be in a copy of this process
+def _killed_runs(material: TrainingData, of_two_pass: bool, count: int) -> list[KilledRun]:
+    """Train once without interruption, then kill further runs. Called in its own process."""
+    torch.set_num_threads(1)  # other threads would be missing in a fork
     Image.init()
     random, folder = np.random.default_rng(of_two_pass), material.data.parent / f"{of_two_pass}"
     folder.mkdir()
@@ -85,21 +85,21 @@ def _points(material: Material, of_two_pass: bool, count: int) -> list[Point]:
     if of_two_pass:
         training, whole = partial(_train, material, whole), folder / "two-pass"
         seconds = _run_whole(training, whole)
-    points = []
+    runs = []
     for number in range(count):
         out = folder / str(number)
         if number % WHILE_WRITING:
             _kill_after(training, out, seconds * random.random())
         else:
-            _kill_while_writing(training, out, int(random.integers(1, MOST_FILES)))
+            _kill_while_writing(training, out, int(random.integers(1, MAX_FILES)))
         had_checkpoint, was_writing = (out / CHECKPOINT).exists(), bool(_leftovers(out))
-        is_done = _go_on(training, out).status == 0
-        points.append(Point(had_checkpoint, was_writing, is_done and _are_alike(out, whole)))
-    return points
+        is_done = _resume(training, out).status == 0
+        runs.append(KilledRun(had_checkpoint, was_writing, is_done and _are_equal(out, whole)))
+    return runs
 
 
 def _run_whole(training: Training, out: Path) -> float:
-    """Run a training without a stop; give the seconds that it takes."""
+    """Train without interruption; return the seconds."""
     start = time.monotonic()
     done = run(partial(training, out, False), out.with_suffix(".txt"))
     assert done.status == 0, done.stderr
@@ -107,41 +107,41 @@ def _run_whole(training: Training, out: Path) -> float:
 
 
 def _kill_after(training: Training, out: Path, seconds: float) -> None:
-    """Start a training and kill it after some seconds; after fewer, if it was done by then."""
-    told = out.with_suffix(".txt")
-    while wait(fork(partial(training, out, False), told), told, seconds).status == 0:
+    """Start training and kill it after `seconds`; retry with fewer if it finished before."""
+    log = out.with_suffix(".txt")
+    while wait(fork(partial(training, out, False), log), log, seconds).status == 0:
         shutil.rmtree(out, ignore_errors=True)
         seconds *= 0.8
 
 
 def _kill_while_writing(training: Training, out: Path, number: int) -> None:
-    """Start a training and kill it as soon as it has begun to write so many files; fewer, if it has not."""
-    told = out.with_suffix(".txt")
+    """Start training and kill it when it writes its file `number`; retry with fewer if it finished."""
+    log = out.with_suffix(".txt")
     while True:
-        child = fork(partial(training, out, False), told)
+        child = fork(partial(training, out, False), log)
         seen: set[str] = set()
         while len(seen) < number and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             seen |= _leftovers(out)
             time.sleep(0.0005)
-        if wait(child, told, 0).status == -signal.SIGKILL:
+        if wait(child, log, 0).status == -signal.SIGKILL:
             return
         shutil.rmtree(out, ignore_errors=True)
         number = max(1, number - 1)
 
 
-def _go_on(training: Training, out: Path) -> Ended:
-    """Resume a training; where there is nothing to resume, give the command again, as that says."""
-    told = out.with_suffix(".txt")
-    ended = run(partial(training, out, True), told)
-    if "Leave out --resume" in ended.stderr:
-        ended = run(partial(training, out, False), told)
-    if ended.status:
-        print(ended.stderr, file=sys.stderr)
-    return ended
+def _resume(training: Training, out: Path) -> ProcessResult:
+    """Resume training; without a checkpoint, start again without --resume, as the error message says."""
+    log = out.with_suffix(".txt")
+    result = run(partial(training, out, True), log)
+    if "Leave out --resume" in result.stderr:
+        result = run(partial(training, out, False), log)
+    if result.status:
+        print(result.stderr, file=sys.stderr)
+    return result
 
 
-def _are_alike(run: Path, whole: Path) -> bool:
-    """Whether two runs end with the same weights and have logged the same, and nothing else lies about."""
+def _are_equal(run: Path, whole: Path) -> bool:
+    """Return whether two runs have the same weights and logs, and no temporary files are left."""
     same_weights = sha256(run / WEIGHTS_FILE) == sha256(whole / WEIGHTS_FILE)
     return same_weights and _logged(run) == _logged(whole) and not _leftovers(run)
 
@@ -152,12 +152,12 @@ def _logged(run: Path) -> list[tuple[Any, ...]]:
 
 
 def _leftovers(run: Path) -> set[str]:
-    """Name the files that are not whole."""
+    """Return the names of incomplete files."""
     return {path.name for path in run.glob(f"{TEMPORARY}*")}
 
 
-def _pretrain(material: Material, out: Path, resume: bool) -> None:
-    """Train a base learner: a phase for all of it, and one for its head."""
+def _pretrain(material: TrainingData, out: Path, resume: bool) -> None:
+    """Train a base learner: one phase for the whole network, one for its head."""
     config = lite(TINY).pretrain.model_copy(
         update={
             "data": str(material.data),
@@ -173,15 +173,15 @@ def _pretrain(material: Material, out: Path, resume: bool) -> None:
     pretrain(config, Folder(material.data), out, machine, backbone_weights=material.weights)
 
 
-def _train(material: Material, base_learner: Path, out: Path, resume: bool) -> None:
-    """Train a two-pass."""
+def _train(material: TrainingData, base_learner: Path, out: Path, resume: bool) -> None:
+    """Train a two-pass model."""
     config = lite(TINY).train.model_copy(
         update={
             "data": str(material.data),
             "channels": (4, 4, 4),
             "sizes": (SizeStage(steps=20, image_size=33),),
             "batch": 2,
-            "lr": SMALL_STEPS,
+            "lr": LEARNING_RATE,
             "precision": "no",
             "select_on": None,
             "validate_every": 10,
@@ -203,8 +203,8 @@ def _train(material: Material, base_learner: Path, out: Path, resume: bool) -> N
 ROWS = (
     Row(
         "kills",
-        "`kill -9` at a random moment of `kshot pretrain` and `kshot train`, then --resume",
-        "50 points: the same sha256 as a run that was never stopped",
+        "`kill -9` at a random moment of `kshot pretrain` or `kshot train`, then --resume",
+        "50 kills: same SHA-256 as an uninterrupted run",
         killed_trainings,
     ),
 )

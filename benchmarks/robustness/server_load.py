@@ -1,4 +1,4 @@
-"""The server under load: many clients at once, slow ones, and use for a while."""
+"""The server under load: many clients, slow clients, and steady use."""
 
 import json
 import socket
@@ -8,119 +8,121 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.robustness.rows import Found, Row
+from benchmarks.robustness.rows import Outcome, Row
 from benchmarks.robustness.server_process import (
-    Answer,
+    Response,
     Server,
-    begin,
-    counted,
-    labelled,
-    query,
-    served,
-    settle,
+    count_statuses,
+    create_session,
+    query_part,
+    running_server,
+    support_parts,
+    wait_until_segmented,
 )
 
 CLIENTS = 64
 SESSIONS = 8
 IN_EACH = 480
-"""Photographs that clients of a session try to queue; it takes 500."""
+"""Images that the clients of a session try to queue; the limit is 500."""
 
 QUEUE = 2000
-"""As src/kshot/web/limits.py says; those that come at once may exceed it."""
+"""As in src/kshot/web/limits.py; simultaneous requests may exceed it."""
 
 SLOW = 200
 SECONDS_BETWEEN_BYTES = 0.5
 SLOW_SECONDS = 8.0
-ALONE_SECONDS = 2.0
-BEFORE = 3.0
-"""Seconds in which the slow ones come."""
+BASELINE_SECONDS = 2.0
+RAMP_SECONDS = 3.0
+"""Time for the slow clients to connect."""
 
-SOON = 1.0
-"""Seconds in which others are answered."""
+MAX_WAIT = 1.0
+"""Seconds within which other clients must get a response."""
 
 USERS = 3
 USE_SECONDS = 30.0
 WARM_UP = 2
-"""Sessions of each user before, which load what is needed."""
+"""Sessions of each user before the measurement."""
 
-FLAT = 5.0
+MAX_CHANGE = 5.0
 """In percent."""
 
 
-def many_clients(folder: Path) -> Found:
-    """Queue photographs from many clients until the server refuses; then ask it for other things."""
-    with served(folder) as server:
-        paths = [begin(server) for _ in range(SESSIONS)]
+def many_clients(folder: Path) -> Outcome:
+    """Queue images from many clients until the server refuses, then check that it still works."""
+    with running_server(folder) as server:
+        paths = [create_session(server) for _ in range(SESSIONS)]
         for path in paths:
-            server.post(f"{path}/supports", *labelled())
-        photographs = [query(index) for index in range(IN_EACH * SESSIONS // CLIENTS)]
-        together = threading.Barrier(CLIENTS)
+            server.post_form(f"{path}/supports", *support_parts())
+        images = [query_part(index) for index in range(IN_EACH * SESSIONS // CLIENTS)]
+        barrier = threading.Barrier(CLIENTS)
 
-        def client(index: int) -> list[Answer]:
-            together.wait()
-            answers = []
-            for photograph in photographs:
-                answers.append(server.post(f"{paths[index % SESSIONS]}/queries", photograph))
-                if answers[-1].status != 201:
+        def client(index: int) -> list[Response]:
+            barrier.wait()
+            responses = []
+            for image in images:
+                responses.append(server.post_form(f"{paths[index % SESSIONS]}/queries", image))
+                if responses[-1].status != 201:
                     break
-            return answers
+            return responses
 
         with ThreadPoolExecutor(CLIENTS) as pool:
-            answers = [answer for one in pool.map(client, range(CLIENTS)) for answer in one]
-        longest = json.loads(server.ask("GET", paths[0]).content)["num_waiting"]
-        gone = [server.ask("DELETE", path).status for path in paths]
-        path = begin(server)
-        server.post(f"{path}/supports", *labelled())
-        works = set(gone) == {204} and server.post(f"{path}/segment", query()).status == 200
+            responses = [response for one in pool.map(client, range(CLIENTS)) for response in one]
+        longest = json.loads(server.request("GET", paths[0]).content)["queue_length"]
+        deleted = [server.request("DELETE", path).status for path in paths]
+        path = create_session(server)
+        server.post_form(f"{path}/supports", *support_parts())
+        works = set(deleted) == {204} and server.post_form(f"{path}/segment", query_part()).status == 200
         is_tidy = server.stop() and not server.num_tracebacks()
-    busy = [answer for answer in answers if answer.status == 503]
-    wise = sum(answer.headers.get("retry-after", "").isdecimal() for answer in busy)
-    figure = f"{counted([answer.status for answer in answers])}, {wise} with Retry-After; {longest:,} wait"
+    busy = [response for response in responses if response.status == 503]
+    num_retry = sum(response.headers.get("retry-after", "").isdecimal() for response in busy)
+    statuses = [response.status for response in responses]
+    figure = f"{count_statuses(statuses)}, {num_retry} with Retry-After; {longest:,} queued"
     if not (works and is_tidy):
-        figure += "; then it does not work, or leaves something"
-    is_bounded = {answer.status for answer in answers} == {201, 503} and longest < QUEUE + CLIENTS
-    return Found(figure, is_bounded and wise == len(busy) and works and is_tidy)
+        figure += "; then it fails or leaves files"
+    is_bounded = set(statuses) == {201, 503} and longest < QUEUE + CLIENTS
+    return Outcome(figure, is_bounded and num_retry == len(busy) and works and is_tidy)
 
 
-def slow_clients(folder: Path) -> Found:
-    """Hold connections with requests that never end, and answers that nobody reads; ask as somebody else."""
-    with served(folder) as server:
-        path = begin(server)
-        one = json.loads(server.post(f"{path}/supports", *labelled()).content)["id"]
-        alone, _ = _ask_around(server, path, ALONE_SECONDS)
+def slow_clients(folder: Path) -> Outcome:
+    """Hold connections with endless requests and unread responses; measure the wait of other clients."""
+    with running_server(folder) as server:
+        path = create_session(server)
+        one = json.loads(server.post_form(f"{path}/supports", *support_parts()).content)["id"]
+        baseline, _ = _measure_waits(server, path, BASELINE_SECONDS)
         is_over = threading.Event()
-        kinds = _never_ending(path, f"{path}/photographs/{one}/labels.png")
+        kinds = _endless_requests(path, f"{path}/images/{one}/labels.png")
         attack = threading.Thread(target=_drip, args=(server, kinds, is_over))
         attack.start()
-        time.sleep(BEFORE)
-        waits, statuses = _ask_around(server, path, SLOW_SECONDS)
-        works = settle(server, path)
+        time.sleep(RAMP_SECONDS)
+        waits, statuses = _measure_waits(server, path, SLOW_SECONDS)
+        works = wait_until_segmented(server, path)
         is_tidy = server.stop() and not server.num_tracebacks()
         is_over.set()
         attack.join()
-    figure = f"{SLOW} slow ones; {len(waits)} requests of others took {max(waits):.2f} s at most"
-    figure += f", {max(alone):.2f} s without them"
+    figure = f"{SLOW} slow clients; {len(waits)} requests of others took at most {max(waits):.2f} s"
+    figure += f", {max(baseline):.2f} s without them"
     if not (works and set(statuses) <= {200, 201}):
-        figure += f": {counted(statuses)}"
-    figure += f"; Ctrl+C {'ends' if is_tidy else 'does not end'} it meanwhile"
-    return Found(figure, set(statuses) <= {200, 201} and max(waits) < SOON and works and is_tidy)
+        figure += f": {count_statuses(statuses)}"
+    figure += f"; Ctrl+C {'stops' if is_tidy else 'does not stop'} the server meanwhile"
+    return Outcome(figure, set(statuses) <= {200, 201} and max(waits) < MAX_WAIT and works and is_tidy)
 
 
-def _ask_around(server: Server, path: str, seconds: float) -> tuple[list[float], list[int]]:
-    """Look at the page and a session, and queue photographs; give how long that took, and the statuses."""
+def _measure_waits(server: Server, path: str, seconds: float) -> tuple[list[float], list[int]]:
+    """Request the page and a session, and queue images; return the seconds and the statuses."""
     waits, statuses, until = [], [], time.monotonic() + seconds
     while time.monotonic() < until:
-        for where in ("/", path, f"{path}/queries"):
+        for target in ("/", path, f"{path}/queries"):
             start = time.monotonic()
-            answer = server.post(where, query()) if "queries" in where else server.ask("GET", where)
+            is_upload = target.endswith("queries")
+            response = server.post_form(target, query_part()) if is_upload else server.request("GET", target)
             waits.append(time.monotonic() - start)
-            statuses.append(answer.status)
+            statuses.append(response.status)
         time.sleep(0.1)
     return waits, statuses
 
 
-def _never_ending(path: str, labels: str) -> list[bytes]:
-    """Give beginnings of requests to which bytes can be added forever, and requests of much to read."""
+def _endless_requests(path: str, labels: str) -> list[bytes]:
+    """Return the starts of endless requests, and requests with large responses."""
     host = "HTTP/1.1\r\nHost: localhost\r\n"
     kind = "Content-Type: multipart/form-data; boundary=kshot\r\n"
     return [
@@ -133,7 +135,7 @@ def _never_ending(path: str, labels: str) -> list[bytes]:
 
 
 def _drip(server: Server, kinds: list[bytes], is_over: threading.Event) -> None:
-    """Add a byte to each of many requests now and then, and read nothing; who is cut off comes again."""
+    """Send single bytes on many connections and read nothing; reconnect those that are closed."""
     connections: list[socket.socket | None] = [None] * SLOW
     while not is_over.wait(SECONDS_BETWEEN_BYTES):
         for number, connection in enumerate(connections):
@@ -154,9 +156,9 @@ def _drip(server: Server, kinds: list[bytes], is_over: threading.Event) -> None:
         connection.close()
 
 
-def steady_use(folder: Path) -> Found:
-    """Use the server as a few people do, session after session; look at its memory."""
-    with served(folder) as server, ThreadPoolExecutor(USERS) as pool:
+def steady_use(folder: Path) -> Outcome:
+    """Use the server like a few users, session after session; measure its memory."""
+    with running_server(folder) as server, ThreadPoolExecutor(USERS) as pool:
         for _ in range(WARM_UP):
             list(pool.map(_use_once, [server] * USERS))
         until, held = time.monotonic() + USE_SECONDS, []
@@ -172,12 +174,12 @@ def steady_use(folder: Path) -> Found:
     figure = f"{change:+.1f} % from {first:.0f} MB, in {USE_SECONDS:.0f} s and {len(statuses):,} requests"
     bad = [status for status in statuses if status >= 300]
     if bad or not is_tidy:
-        figure += f"; {counted(bad)}; {'nothing' if is_tidy else 'something'} left"
-    return Found(figure, abs(change) <= FLAT and not bad and is_tidy)
+        figure += f"; {count_statuses(bad)}; {'no files' if is_tidy else 'files'} left"
+    return Outcome(figure, abs(change) <= MAX_CHANGE and not bad and is_tidy)
 
 
 def _use(server: Server, until: float) -> list[int]:
-    """Use it again and again; give the answers' statuses."""
+    """Repeat sessions until a time; return the statuses."""
     statuses: list[int] = []
     while time.monotonic() < until:
         statuses += _use_once(server)
@@ -185,24 +187,35 @@ def _use(server: Server, until: float) -> list[int]:
 
 
 def _use_once(server: Server) -> list[int]:
-    """Label, queue, look, correct, download and leave; give the answers' statuses."""
-    path = begin(server)
-    statuses = [server.post(f"{path}/supports", *labelled()).status for _ in range(2)]
-    statuses += [server.post(f"{path}/queries", query(index, 400, 300)).status for index in range(4)]
-    settle(server, path)
-    for one in json.loads(server.ask("GET", path).content)["photographs"]:
-        place = f"{path}/photographs/{one['id']}"
+    """Label, queue, view, correct, download and delete; return the statuses."""
+    path = create_session(server)
+    statuses = [server.post_form(f"{path}/supports", *support_parts()).status for _ in range(2)]
+    statuses += [
+        server.post_form(f"{path}/queries", query_part(index, 400, 300)).status for index in range(4)
+    ]
+    wait_until_segmented(server, path)
+    for one in json.loads(server.request("GET", path).content)["images"]:
+        url = f"{path}/images/{one['id']}"
         statuses += [
-            server.ask("GET", f"{place}/{view}.jpg?side=240").status for view in ("photo", "overlay")
+            server.request("GET", f"{url}/{view}.jpg?side=240").status for view in ("image", "overlay")
         ]
-    drawn = server.ask("GET", f"{place}/labels.png")
-    statuses += [drawn.status, server.ask("PUT", f"{place}/labels.png", drawn.content).status]
-    settle(server, path)
-    return [*statuses, server.ask("GET", f"{path}/results.zip").status, server.ask("DELETE", path).status]
+    drawn = server.request("GET", f"{url}/labels.png")
+    statuses += [drawn.status, server.request("PUT", f"{url}/labels.png", drawn.content).status]
+    wait_until_segmented(server, path)
+    return [
+        *statuses,
+        server.request("GET", f"{path}/results.zip").status,
+        server.request("DELETE", path).status,
+    ]
 
 
 ROWS = (
-    Row("server-clients", "server: 64 clients at once", "503 with Retry-After, no other 5xx", many_clients),
-    Row("server-slow", "server: 200 slow clients", "others are answered within 1 s", slow_clients),
-    Row("server-use", "server: use by three people, less than a minute", "memory flat ± 5 %", steady_use),
+    Row(
+        "server-clients",
+        "server: 64 simultaneous clients",
+        "503 with Retry-After, no other 5xx",
+        many_clients,
+    ),
+    Row("server-slow", "server: 200 slow clients", "others get a response within 1 s", slow_clients),
+    Row("server-use", "server: three users, less than a minute", "memory flat ± 5 %", steady_use),
 )

@@ -1,4 +1,4 @@
-"""A real `kshot serve`, in a process of its own and an empty folder, and what one needs to ask it."""
+"""A real `kshot serve` in its own process and empty folder, and a client for it."""
 
 import json
 import os
@@ -28,16 +28,16 @@ API = "/api/sessions"
 Headers = dict[str, str]
 
 
-class Answer(NamedTuple):
-    """What the server said; headers by their names in small letters."""
+class Response(NamedTuple):
+    """A response of the server; header names are in lower case."""
 
     status: int
     headers: Headers
     content: bytes
 
 
-class Part(NamedTuple):
-    """A file in a form; its name as it is sent, in bytes."""
+class FilePart(NamedTuple):
+    """A file in a form; its name as sent, in bytes."""
 
     field: str
     name: bytes
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Server:
-    """A server that runs; files that it makes for itself are in `temporary`."""
+    """A running server; its temporary files are in `temporary`."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path, address: str) -> None:
         self.process, self.temporary, self._log = process, folder / "tmp", folder / "log"
@@ -54,45 +54,47 @@ class Server:
             raise RuntimeError(f"The server did not start:\n{self._log.read_text()}")
         self.port, self.token = int(found[1]), found[2]
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
         content: bytes = b"",
         headers: Headers | None = None,
         timeout: float = 60,
-    ) -> Answer:
-        """Ask once, on a connection of its own."""
+    ) -> Response:
+        """Send a request on a new connection."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, content or None, headers or {})
-            answer = connection.getresponse()
-            return Answer(
-                answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+            response = connection.getresponse()
+            return Response(
+                response.status,
+                {name.lower(): value for name, value in response.getheaders()},
+                response.read(),
             )
         finally:
             connection.close()
 
-    def post(self, path: str, *parts: Part) -> Answer:
+    def post_form(self, path: str, *parts: FilePart) -> Response:
         """Post a form."""
-        return self.ask("POST", path, *form(*parts))
+        return self.request("POST", path, *encode_form(*parts))
 
     def memory(self) -> tuple[float, float]:
-        """Give what the server holds now, and what it held at its peak, in MB."""
+        """Return the current and the peak memory of the server in MB."""
         return memory(self.process.pid)
 
-    def forget_peak(self) -> float:
-        """Let the peak be what is held now, and give that, in MB."""
-        self.memory()  # says so where there is no /proc
+    def reset_peak_memory(self) -> float:
+        """Reset the peak memory to the current memory; return it in MB."""
+        self.memory()  # raises CannotRun without /proc
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
         return self.memory()[1]
 
     def num_tracebacks(self) -> int:
-        """Count what the server did not foresee."""
+        """Count the tracebacks that the server has printed."""
         return self._log.read_text().count("Traceback (most recent call last)")
 
     def stop(self) -> bool:
-        """Press Ctrl+C; say whether the server then ends by itself, and leaves nothing."""
+        """Press Ctrl+C; return whether the server ends by itself and leaves no files."""
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(SECONDS_TO_STOP)
@@ -102,8 +104,8 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, *options: str, code: str = SERVE) -> Iterator[Server]:
-    """Serve the default model at a free port, with a folder of its own to work in; ends with the block."""
+def running_server(folder: Path, *options: str, code: str = SERVE) -> Iterator[Server]:
+    """Serve the default model on a free port, in its own folder, until the block ends."""
     for name in ("tmp", "work"):
         (folder / name).mkdir()
     environment = os.environ | {"TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
@@ -125,13 +127,13 @@ def served(folder: Path, *options: str, code: str = SERVE) -> Iterator[Server]:
         process.stdout.close()
 
 
-def begin(server: Server) -> str:
-    """Begin a session; give its path."""
-    return f"{API}/{json.loads(server.ask('POST', API).content)['id']}"
+def create_session(server: Server) -> str:
+    """Create a session; return its path."""
+    return f"{API}/{json.loads(server.request('POST', API).content)['id']}"
 
 
-def form(*parts: Part) -> tuple[bytes, Headers]:
-    """Write a form's body and its header, with names as they are given."""
+def encode_form(*parts: FilePart) -> tuple[bytes, Headers]:
+    """Return the body and the header of a form, with unchanged file names."""
     body = b"".join(
         b'--kshot\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
         % (field.encode(), name, content)
@@ -140,35 +142,35 @@ def form(*parts: Part) -> tuple[bytes, Headers]:
     return body + b"--kshot--\r\n", {"Content-Type": "multipart/form-data; boundary=kshot"}
 
 
-def png(picture: Image.Image) -> bytes:
-    """Write a picture as a PNG."""
+def png(image: Image.Image) -> bytes:
+    """Encode an image as PNG."""
     content = BytesIO()
-    picture.save(content, "PNG")
+    image.save(content, "PNG")
     return content.getvalue()
 
 
-def labelled(name: bytes = b"cup.png", width: int = 120, height: int = 90) -> tuple[Part, Part]:
-    """Give a photograph and its mask, as parts of a form."""
-    picture, mask = scene(width=width, height=height)
-    return Part("photo", name, png(picture)), Part("mask", name, png(Image.fromarray(mask)))
+def support_parts(name: bytes = b"cup.png", width: int = 120, height: int = 90) -> tuple[FilePart, FilePart]:
+    """Return an image and its mask as parts of a form."""
+    image, mask = scene(width=width, height=height)
+    return FilePart("image", name, png(image)), FilePart("mask", name, png(Image.fromarray(mask)))
 
 
-def query(index: int = 0, width: int = 120, height: int = 90) -> Part:
-    """Give one of many photographs that differ, as a part of a form."""
-    return Part("photo", b"%d.png" % index, png(scene(5 + index % 60, 40 - index % 30, width, height)[0]))
+def query_part(index: int = 0, width: int = 120, height: int = 90) -> FilePart:
+    """Return image `index` of many different ones, as part of a form."""
+    return FilePart("image", b"%d.png" % index, png(scene(5 + index % 60, 40 - index % 30, width, height)[0]))
 
 
-def settle(server: Server, path: str, seconds: float = 60) -> bool:
-    """Wait until a session's photographs are segmented; say whether they are."""
+def wait_until_segmented(server: Server, path: str, seconds: float = 60) -> bool:
+    """Wait until the images of a session are segmented; return False after `seconds`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        content = server.ask("GET", path).content
-        if not any(b'"status":"%s"' % status in content for status in (b"queued", b"working")):
+        content = server.request("GET", path).content
+        if not any(b'"status":"%s"' % status in content for status in (b"queued", b"running")):
             return True
         time.sleep(0.1)
     return False
 
 
-def counted(statuses: Sequence[int]) -> str:
-    """Tell how often each status came, as in "12 x 413"."""
+def count_statuses(statuses: Sequence[int]) -> str:
+    """Return how often each status occurs, as in "12 x 413"."""
     return ", ".join(f"{statuses.count(status)} x {status}" for status in sorted(set(statuses)))

@@ -1,4 +1,4 @@
-"""The server and whom it should not trust: strangers, other sites, scripts, requests that are drawn."""
+"""The security of the server: hosts, origins, tokens, headers, expiry, generated requests."""
 
 import json
 import re
@@ -10,24 +10,24 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.rows import CannotRun, Found, Row
+from benchmarks.robustness.rows import CannotRun, Outcome, Row
 from benchmarks.robustness.server_process import (
     API,
-    Answer,
     Headers,
+    Response,
     Server,
-    begin,
-    labelled,
-    query,
-    served,
-    settle,
+    create_session,
+    query_part,
+    running_server,
+    support_parts,
+    wait_until_segmented,
 )
 
 HOSTS = (
     *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.1.5", "0.0.0.0"),
     *("[::2]", "127.0.0.1@evil.example", ""),
 )
-ELSEWHERE: tuple[Headers, ...] = (
+CROSS_ORIGIN: tuple[Headers, ...] = (
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
     {"Origin": "http://127.0.0.1:1"},
@@ -35,9 +35,9 @@ ELSEWHERE: tuple[Headers, ...] = (
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
 )
-"""What browsers send for other sites' pages."""
+"""Headers that browsers send for pages of other sites."""
 
-FORGED: tuple[Headers, ...] = (
+WRONG_CREDENTIALS: tuple[Headers, ...] = (
     {},
     {"Authorization": "Bearer "},
     {"Authorization": "Bearer wrong"},
@@ -47,81 +47,88 @@ FORGED: tuple[Headers, ...] = (
 )
 
 INLINE = re.compile(r"\s(style|srcdoc|on\w+)\s*=|<style|<script(?![^>]*\ssrc=)|javascript:", re.IGNORECASE)
-"""What no page may hold; the policy forbids it as well."""
+"""What no page may contain; the policy forbids it as well."""
 
-HARMLESS = {"'none'", "'self'", "blob:"}
-"""What a policy may allow: nothing inline, and nothing from elsewhere."""
+ALLOWED = {"'none'", "'self'", "blob:"}
+"""What a policy may allow: nothing inline, and nothing from other sites."""
 
-LIVES = 2.0
-"""Seconds of a session that nobody asks for, in place of 12 hours."""
+IDLE_SECONDS = 2.0
+"""Expiry of an idle session, instead of 12 hours."""
 
 SHORT_LIVED = f"""
-import kshot.web.run as listen, kshot.web.server as server
+import kshot.web.run as run, kshot.web.server as server
 from kshot.cli.main import main
 from kshot.web.limits import Limits
-server.SECONDS_BETWEEN_SWEEPS = 0.2
-listen.make_app = lambda segmenter, token: server.make_app(segmenter, token, Limits(seconds_to_live={LIVES}))
+server.EXPIRY_CHECK_SECONDS = 0.2
+run.make_app = lambda segmenter, token: server.make_app(segmenter, token, Limits(idle_seconds={IDLE_SECONDS}))
 main()
 """
 
 CASES = 25
-"""That are drawn for each operation, beside those that cover its parameters."""
+"""Generated requests of each operation, besides those that cover its parameters."""
 
 
-def strangers(folder: Path) -> Found:
-    """Ask under wrong names, as other sites' pages do, and without the token; then as one should."""
+def unauthorized_requests(folder: Path) -> Outcome:
+    """Send requests with a wrong host, from other sites and without the token; then valid ones."""
     for name in ("here", "open"):
         (folder / name).mkdir()
-    with served(folder / "here") as server:
-        path = begin(server)
-        asked = [("GET", "/"), ("GET", path), ("GET", "/openapi.json"), ("POST", API), ("DELETE", path)]
+    with running_server(folder / "here") as server:
+        path = create_session(server)
+        requests = [("GET", "/"), ("GET", path), ("GET", "/openapi.json"), ("POST", API), ("DELETE", path)]
         changing = [("POST", API), ("DELETE", path), ("PUT", f"{path}/classes"), ("POST", f"{path}/supports")]
         statuses = [
-            server.ask(*what, headers={"Host": host}).status == 400 for host, what in product(HOSTS, asked)
+            server.request(*request, headers={"Host": host}).status == 400
+            for host, request in product(HOSTS, requests)
         ]
         statuses += [
-            server.ask(*what, headers=one).status == 403 for one, what in product(ELSEWHERE, changing)
+            server.request(*request, headers=one).status == 403
+            for one, request in product(CROSS_ORIGIN, changing)
         ]
         own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
-        let_in = [
-            server.ask("GET", path).status == 200,
-            server.ask("DELETE", path, headers=own).status == 204,
+        accepted = [
+            server.request("GET", path).status == 200,
+            server.request("DELETE", path, headers=own).status == 204,
         ]
-    with served(folder / "open", "--host", "0.0.0.0") as server:
-        asked = [("GET", "/"), ("GET", "/?token=wrong"), ("GET", "/static/main.js"), ("POST", API)]
-        statuses += [server.ask(*what, headers=one).status == 401 for one, what in product(FORGED, asked)]
-        let_in.append(
-            server.ask("POST", API, headers={"Authorization": f"Bearer {server.token}"}).status == 201
+    with running_server(folder / "open", "--host", "0.0.0.0") as server:
+        requests = [("GET", "/"), ("GET", "/?token=wrong"), ("GET", "/static/main.js"), ("POST", API)]
+        statuses += [
+            server.request(*request, headers=one).status == 401
+            for one, request in product(WRONG_CREDENTIALS, requests)
+        ]
+        accepted.append(
+            server.request("POST", API, headers={"Authorization": f"Bearer {server.token}"}).status == 201
         )
-        let_in.append(server.ask("GET", f"/?token={server.token}").status == 303)
-    figure = f"{sum(statuses)}/{len(statuses)} refused; {sum(let_in)}/{len(let_in)} of one's own answered"
-    return Found(figure, all(statuses) and all(let_in))
+        accepted.append(server.request("GET", f"/?token={server.token}").status == 303)
+    figure = f"{sum(statuses)}/{len(statuses)} refused; {sum(accepted)}/{len(accepted)} valid ones accepted"
+    return Outcome(figure, all(statuses) and all(accepted))
 
 
-def policy(folder: Path) -> Found:
-    """Look at the headers of all kinds of answers, and for scripts within what is served as a page."""
-    with served(folder) as server:
-        path = begin(server)
-        page = server.ask("GET", "/")
+def content_security_policy(folder: Path) -> Outcome:
+    """Check the headers of all kinds of responses, and the pages for inline scripts."""
+    with running_server(folder) as server:
+        path = create_session(server)
+        page = server.request("GET", "/")
         linked = re.findall(r'(?:src|href)="(static/[^"]+)"', page.content.decode())
-        answers = [page, *(server.ask("GET", f"/{name}") for name in linked), *_other_answers(server, path)]
-    guarded = sum(map(is_guarded, answers))
-    pages = [one for one in answers if "html" in one.headers.get("content-type", "")]
+        responses = [
+            page,
+            *(server.request("GET", f"/{name}") for name in linked),
+            *_other_responses(server, path),
+        ]
+    with_policy = sum(map(has_strict_policy, responses))
+    pages = [one for one in responses if "html" in one.headers.get("content-type", "")]
     inline = [found[0] for one in pages for found in INLINE.finditer(one.content.decode())]
-    figure = (
-        f"{guarded}/{len(answers)} answers have one that allows nothing inline; {len(inline)} inline in pages"
-    )
-    return Found(figure, guarded == len(answers) and not inline and page in pages)
+    figure = f"{with_policy}/{len(responses)} responses have a strict policy; {len(inline)} inline in pages"
+    return Outcome(figure, with_policy == len(responses) and not inline and page in pages)
 
 
-def _other_answers(server: Server, path: str) -> list[Answer]:
-    """Ask for what is data, what is not there, and what is refused, in all ways that there are."""
-    photograph = json.loads(
-        server.post(f"{path}/supports", *labelled(b"<script>alert(1)</script>.png")).content
+def _other_responses(server: Server, path: str) -> list[Response]:
+    """Request data, missing resources and everything that is refused."""
+    image = json.loads(
+        server.post_form(f"{path}/supports", *support_parts(b"<script>alert(1)</script>.png")).content
     )
-    views = ("labels.png", "mask.png", "photo.jpg", "overlay.jpg", "probability.jpg")
-    asked: list[tuple[Any, ...]] = [
-        *(("GET", f"{path}/photographs/{photograph['id']}/{view}") for view in views),
+    views = ("labels.png", "mask.png", "image.jpg", "overlay.jpg", "probability.jpg")
+    requests: list[tuple[Any, ...]] = [
+        *(("GET", f"{path}/images/{image['id']}/{view}") for view in views),
         *(
             ("GET", where)
             for where in (path, f"{path}/results.zip", "/openapi.json", "/docs", "/static", "/static/no")
@@ -137,56 +144,56 @@ def _other_answers(server: Server, path: str) -> list[Answer]:
         ("PUT", f"{path}/classes", bytes(2**20)),
         ("POST", f"{path}/queries", b"", {"Content-Length": str(10**9)}),
     ]
-    return [server.ask(*one) for one in asked]
+    return [server.request(*one) for one in requests]
 
 
-def is_guarded(answer: Answer) -> bool:
-    """Say whether a browser runs nothing, and takes nothing for something else."""
-    rules = [rule.split() for rule in answer.headers.get("content-security-policy", "").split(";")]
+def has_strict_policy(response: Response) -> bool:
+    """Return whether a response forbids inline code, other sites and content sniffing."""
+    rules = [rule.split() for rule in response.headers.get("content-security-policy", "").split(";")]
     allowed = {name: set(values) for name, *values in filter(None, rules)}
-    is_strict = allowed.get("default-src") == {"'none'"} and all(one <= HARMLESS for one in allowed.values())
-    return is_strict and answer.headers.get("x-content-type-options") == "nosniff"
+    is_strict = allowed.get("default-src") == {"'none'"} and all(one <= ALLOWED for one in allowed.values())
+    return is_strict and response.headers.get("x-content-type-options") == "nosniff"
 
 
-def expiry(folder: Path) -> Found:
-    """Upload to two sessions, of which one is asked for now and then; look at the files that stay."""
-    with served(folder, code=SHORT_LIVED) as server:
-        forgotten, used = begin(server), begin(server)
-        for path in (forgotten, used):
-            server.post(f"{path}/supports", *labelled())
-        server.post(f"{forgotten}/queries", query())
-        statuses, until = set(), time.monotonic() + 2 * LIVES
+def expiry(folder: Path) -> Outcome:
+    """Upload to two sessions and keep only one in use; check the files of both."""
+    with running_server(folder, code=SHORT_LIVED) as server:
+        idle, used = create_session(server), create_session(server)
+        for path in (idle, used):
+            server.post_form(f"{path}/supports", *support_parts())
+        server.post_form(f"{idle}/queries", query_part())
+        statuses, until = set(), time.monotonic() + 2 * IDLE_SECONDS
         while time.monotonic() < until:
-            statuses.add(server.ask("GET", used).status)
+            statuses.add(server.request("GET", used).status)
             time.sleep(0.2)
         kept = [path for path in server.temporary.rglob("*") if path.is_file()]
-        gone = server.ask("GET", forgotten).status
-        time.sleep(2 * LIVES)
+        status = server.request("GET", idle).status
+        time.sleep(2 * IDLE_SECONDS)
         left = [path for path in server.temporary.rglob("*") if path.is_file()]
-    figure = f"in {LIVES:.0f} s for 12 h: {gone}, and {len(left)} files left; a session in use lives on"
+    figure = f"{status} and {len(left)} files left after {IDLE_SECONDS:.0f} s; a session in use stays"
     if statuses != {200} or len(kept) != 2:
-        figure = f"a session in use has {len(kept)} files, and answers {sorted(statuses)}"
-    return Found(figure, gone == 404 and not left and statuses == {200} and len(kept) == 2)
+        figure = f"a session in use has {len(kept)} files and statuses {sorted(statuses)}"
+    return Outcome(figure, status == 404 and not left and statuses == {200} and len(kept) == 2)
 
 
-def drawn_requests(folder: Path) -> Found:
-    """Let schemathesis draw requests from the server's own description, about a session that there is."""
+def generated_requests(folder: Path) -> Outcome:
+    """Generate requests from the server's OpenAPI description with schemathesis, for an existing session."""
     if find_spec("schemathesis") is None:
         raise CannotRun("schemathesis is not installed")
-    with served(folder) as server:
-        path = begin(server)
-        server.post(f"{path}/supports", *labelled())
-        one = json.loads(server.post(f"{path}/queries", query()).content)["id"]
-        settle(server, path)
-        ids = {"path.session_id": path.rpartition("/")[2], "path.photograph_id": one}
+    with running_server(folder) as server:
+        path = create_session(server)
+        server.post_form(f"{path}/supports", *support_parts())
+        one = json.loads(server.post_form(f"{path}/queries", query_part()).content)["id"]
+        wait_until_segmented(server, path)
+        ids = {"path.session_id": path.rpartition("/")[2], "path.image_id": one}
         known = "[parameters]\n" + "".join(f'"{name}" = "{value}"\n' for name, value in ids.items())
-        # What begins or ends sessions comes last, about none that there is: fifty would be too many.
+        # Requests that create or delete sessions come last and use unknown ids, as 50 sessions are the limit.
         begins_or_ends = ("--include-path", API, "--include-method", "DELETE")
         reports = [
-            _draw(server, folder, known, "--exclude-path", API, "--exclude-method", "DELETE"),
-            _draw(server, folder, "", *begins_or_ends),
+            _generate(server, folder, known, "--exclude-path", API, "--exclude-method", "DELETE"),
+            _generate(server, folder, "", *begins_or_ends),
         ]
-        works = server.ask("GET", path).status == 200
+        works = server.request("GET", path).status == 200
         num_tracebacks = server.num_tracebacks()
     cases = sum(report["test_cases"]["generated"] for report in reports)
     errors = sum(report["test_cases"]["with_failures"] + len(report["errors"]) for report in reports)
@@ -194,11 +201,11 @@ def drawn_requests(folder: Path) -> Found:
     figure = (
         f"{cases:,} requests of {operations} operations: {errors} server errors, {num_tracebacks} tracebacks"
     )
-    return Found(figure, not errors and not num_tracebacks and works and operations > 0)
+    return Outcome(figure, not errors and not num_tracebacks and works and operations > 0)
 
 
-def _draw(server: Server, folder: Path, config: str, *options: str) -> dict[str, Any]:
-    """Run schemathesis with a configuration and options; give its report."""
+def _generate(server: Server, folder: Path, config: str, *options: str) -> dict[str, Any]:
+    """Run schemathesis with a configuration and options; return its report."""
     (folder / "schemathesis.toml").write_text(config)
     command = ["run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "not_a_server_error"]
     command += ["--phases", "coverage,fuzzing", "--generation-deterministic", "--max-examples", str(CASES)]
@@ -216,14 +223,22 @@ def _draw(server: Server, folder: Path, config: str, *options: str) -> dict[str,
 
 ROWS = (
     Row(
-        "server-strangers",
-        "server: wrong Host, other sites' requests, no token where others reach it",
+        "server-access",
+        "server: wrong Host, cross-origin requests, no token on a network address",
         "all refused",
-        strangers,
+        unauthorized_requests,
     ),
     Row(
-        "server-policy", "server: content security policy", "in every answer; nothing inline in pages", policy
+        "server-policy",
+        "server: content security policy",
+        "in every response; nothing inline in pages",
+        content_security_policy,
     ),
     Row("server-expiry", "server: uploads expire", "404, 0 files left", expiry),
-    Row("server-schema", "server: schemathesis against its /openapi.json", "0 server errors", drawn_requests),
+    Row(
+        "server-schema",
+        "server: schemathesis against its /openapi.json",
+        "0 server errors",
+        generated_requests,
+    ),
 )
