@@ -129,7 +129,7 @@ def test_an_empty_mask_makes_an_image_negative_until_it_is_deleted():
         client.delete(f"{path}/images/{client.get(path).json()['images'][0]['id']}")
         # Settled first: a prediction with the previous supports may still be running.
         states = [one["status"] for one in settled(client, path)["images"]]
-        assert states == ["waiting", "waiting", "labelled"]  # a negative alone responses nothing
+        assert states == ["waiting", "waiting", "labelled"]  # a negative image alone is not enough
 
 
 def test_a_model_without_negatives_refuses_an_empty_mask(client, path):

@@ -23,7 +23,13 @@ from safetensors.torch import save_file
 from benchmarks.robustness.isolated import run_isolated
 from benchmarks.robustness.rows import CannotRun, Outcome, Row
 from benchmarks.robustness.samples import scene
-from benchmarks.robustness.training_runs import TINY, ProcessResult, TrainingData, run, write_training_data
+from benchmarks.robustness.training_runs import (
+    TINY,
+    ProcessResult,
+    TrainingInputs,
+    run,
+    write_training_inputs,
+)
 from kshot.cli.main import main as kshot
 from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError
@@ -88,12 +94,12 @@ def full_disk(folder: Path, count: int = 100) -> Outcome:
 
 def read_only(folder: Path) -> Outcome:
     """Run the commands that write with a folder on a read-only disk."""
-    material = write_training_data(folder)
+    inputs = write_training_inputs(folder)
     write_archives(folder)
     with small_disk(folder / "disk") as place:
         (place / "there").mkdir()
         _mount("-o", "remount,ro", str(place))
-        results = run_isolated(_run_commands, material, place)
+        results = run_isolated(_run_commands, inputs, place)
     wrong = [verb for verb, one in results.items() if not _is_refused(one, place)]
     for verb in wrong:
         print(verb, results[verb], file=sys.stderr)
@@ -316,33 +322,33 @@ def write_archives(folder: Path) -> None:
                 tar.addfile(entry, BytesIO(content.getvalue()))
 
 
-def _run_commands(material: TrainingData, place: Path) -> dict[str, ProcessResult]:
+def _run_commands(inputs: TrainingInputs, place: Path) -> dict[str, ProcessResult]:
     """Run each command in a fork of this process."""
     torch.set_num_threads(1)
     folder = place.parent
     results = {}
-    for verb, arguments in _commands(material, place).items():
+    for verb, arguments in _commands(inputs, place).items():
         results[verb] = run(partial(kshot, list(map(str, arguments))), folder / "stderr.txt")
     return results
 
 
-def _commands(material: TrainingData, place: Path) -> dict[str, list[str | Path]]:
+def _commands(inputs: TrainingInputs, place: Path) -> dict[str, list[str | Path]]:
     folder, there, new = place.parent, place / "there", place / "new"
     image, mask = scene()
     image.save(folder / "support.png")
     Image.fromarray(mask).save(folder / "mask.png")
     support = ["--support", folder / "support.png", folder / "mask.png", folder / "support.png"]
     small = ["--image-size", "65"]
-    data = ["--data", material.data]
+    data = ["--data", inputs.data]
     scored = [*data, "--episodes", "2", *small]
-    weights = ["--backbone", TINY, "--backbone-weights", material.weights]
+    weights = ["--backbone", TINY, "--backbone-weights", inputs.weights]
     return {
         "segment": ["segment", *support, *small, "--out", there],
         "segment into a new folder": ["segment", *support, *small, "--out", new],
-        "pretrain": [*material.pretrain(there)],
-        "train": [*material.train(there), "--method", "hsnet", "--cache", folder / "features"],
-        "train --cache": [*material.train(folder / "run"), "--method", "hsnet", "--cache", there],
-        "episodes": ["episodes", material.data, "--count", "2", "--out", there / "list.json"],
+        "pretrain": [*inputs.pretrain(there)],
+        "train": [*inputs.train(there), "--method", "hsnet", "--cache", folder / "features"],
+        "train --cache": [*inputs.train(folder / "run"), "--method", "hsnet", "--cache", there],
+        "episodes": ["episodes", inputs.data, "--count", "2", "--out", there / "list.json"],
         "evaluate --json": ["evaluate", *scored, "--json", there / "result.json"],
         "compare --json": ["compare", RESULT, RESULT, "--json", there / "difference.json"],
         "table": ["table", "list", RESULT, "--out", there / "table.md"],

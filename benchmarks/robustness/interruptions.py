@@ -22,12 +22,12 @@ from benchmarks.robustness.training_runs import (
     LEARNING_RATE,
     TINY,
     ProcessResult,
-    TrainingData,
+    TrainingInputs,
     fork,
     run,
     sha256,
     wait,
-    write_training_data,
+    write_training_inputs,
 )
 from kshot.data.folder import Folder
 from kshot.io.files import TEMPORARY
@@ -60,9 +60,9 @@ def killed_trainings(folder: Path, count: int = 50) -> Outcome:
     """Kill both kinds of training at random moments, resume them, and compare the results."""
     if not hasattr(os, "fork"):
         raise CannotRun("processes are forked, which needs Unix")
-    material = write_training_data(folder)
+    inputs = write_training_inputs(folder)
     with ThreadPoolExecutor(2) as pool:  # each thread waits for a child process
-        halves = pool.map(partial(run_isolated, _killed_runs, material), (False, True), (count // 2,) * 2)
+        halves = pool.map(partial(run_isolated, _killed_runs, inputs), (False, True), (count // 2,) * 2)
         runs = [run for half in halves for run in half]
     same = sum(run.is_same for run in runs)
     early = sum(not run.had_checkpoint for run in runs)
@@ -74,16 +74,16 @@ def killed_trainings(folder: Path, count: int = 50) -> Outcome:
     return Outcome(figure, same == count == len(runs))
 
 
-def _killed_runs(material: TrainingData, of_two_pass: bool, count: int) -> list[KilledRun]:
+def _killed_runs(inputs: TrainingInputs, of_two_pass: bool, count: int) -> list[KilledRun]:
     """Train once without interruption, then kill further runs. Called in its own process."""
     torch.set_num_threads(1)  # other threads would be missing in a fork
     Image.init()
-    random, folder = np.random.default_rng(of_two_pass), material.data.parent / f"{of_two_pass}"
+    random, folder = np.random.default_rng(of_two_pass), inputs.data.parent / f"{of_two_pass}"
     folder.mkdir()
-    training, whole = partial(_pretrain, material), folder / "base"
+    training, whole = partial(_pretrain, inputs), folder / "base"
     seconds = _run_whole(training, whole)
     if of_two_pass:
-        training, whole = partial(_train, material, whole), folder / "two-pass"
+        training, whole = partial(_train, inputs, whole), folder / "two-pass"
         seconds = _run_whole(training, whole)
     runs = []
     for number in range(count):
@@ -156,11 +156,11 @@ def _leftovers(run: Path) -> set[str]:
     return {path.name for path in run.glob(f"{TEMPORARY}*")}
 
 
-def _pretrain(material: TrainingData, out: Path, resume: bool) -> None:
+def _pretrain(inputs: TrainingInputs, out: Path, resume: bool) -> None:
     """Train a base learner: one phase for the whole network, one for its head."""
     config = lite(TINY).pretrain.model_copy(
         update={
-            "data": str(material.data),
+            "data": str(inputs.data),
             "hold_out": False,
             "crop": 33,
             "kept_back": 1,
@@ -170,14 +170,14 @@ def _pretrain(material: TrainingData, out: Path, resume: bool) -> None:
         }
     )
     machine = Machine("cpu", resume, checkpoint_seconds=0)
-    pretrain(config, Folder(material.data), out, machine, backbone_weights=material.weights)
+    pretrain(config, Folder(inputs.data), out, machine, backbone_weights=inputs.weights)
 
 
-def _train(material: TrainingData, base_learner: Path, out: Path, resume: bool) -> None:
+def _train(inputs: TrainingInputs, base_learner: Path, out: Path, resume: bool) -> None:
     """Train a two-pass model."""
     config = lite(TINY).train.model_copy(
         update={
-            "data": str(material.data),
+            "data": str(inputs.data),
             "channels": (4, 4, 4),
             "sizes": (SizeStage(steps=20, image_size=33),),
             "batch": 2,
@@ -190,13 +190,13 @@ def _train(material: TrainingData, base_learner: Path, out: Path, resume: bool) 
     )
     train(
         config,
-        Folder(material.data),
+        Folder(inputs.data),
         out,
         Machine("cpu", resume, checkpoint_seconds=0),
         cache=out.with_name("features"),
         cache_gb=1.0,
         base_learners=[base_learner],
-        backbone_weights=material.weights,
+        backbone_weights=inputs.weights,
     )
 
 

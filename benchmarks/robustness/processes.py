@@ -19,7 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.robustness.rows import CannotRun, Outcome, Row
-from benchmarks.robustness.training_runs import TIMEOUT, TrainingData, sha256, wait_for, write_training_data
+from benchmarks.robustness.training_runs import (
+    TIMEOUT,
+    TrainingInputs,
+    sha256,
+    wait_for,
+    write_training_inputs,
+)
 from kshot.data.folder import Folder
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes
@@ -48,16 +54,16 @@ class CommandResult(NamedTuple):
 
 def dead_workers(folder: Path) -> Outcome:
     """Kill a DataLoader worker."""
-    material = write_training_data(folder)
+    inputs = write_training_inputs(folder)
     commands = {
-        "pretrain": material.pretrain(folder / "base", "--workers", "1", epochs=(MANY, 1)),
+        "pretrain": inputs.pretrain(folder / "base", "--workers", "1", epochs=(MANY, 1)),
         "evaluate": [
-            *("evaluate", "--data", str(material.data), "--episodes", str(MANY)),
+            *("evaluate", "--data", str(inputs.data), "--episodes", str(MANY)),
             *("--image-size", "65", "--workers", "2"),
         ],
     }
-    results = {verb: _kill_worker(command, material, folder) for verb, command in commands.items()}
-    met = {verb: _is_reported(one, material) for verb, one in results.items()}
+    results = {verb: _kill_worker(command, inputs, folder) for verb, command in commands.items()}
+    met = {verb: _is_reported(one, inputs) for verb, one in results.items()}
     for verb, one in results.items():
         if not met[verb]:
             print(verb, one, file=sys.stderr)
@@ -67,7 +73,7 @@ def dead_workers(folder: Path) -> Outcome:
     return Outcome(figure, all(met.values()))
 
 
-def _kill_worker(command: list[str], material: TrainingData, folder: Path) -> CommandResult:
+def _kill_worker(command: list[str], inputs: TrainingInputs, folder: Path) -> CommandResult:
     """Start a command, let its first worker read for a while, and kill that worker."""
     with _running([*KSHOT, *command], folder / "stderr.txt") as process:
         assert wait_for(lambda: bool(_workers(process.pid))), (folder / "stderr.txt").read_text()
@@ -83,10 +89,10 @@ def _workers(process: int) -> list[int]:
     return [one for one in _children(process) if _proc_file(one, "comm").strip() == "pt_data_worker"]
 
 
-def _is_reported(one: CommandResult, material: TrainingData) -> bool:
+def _is_reported(one: CommandResult, inputs: TrainingInputs) -> bool:
     lines = one.stderr.strip().splitlines()
     is_soon = one.seconds is not None and one.seconds < WORKER_SECONDS
-    return one.status != 0 and is_soon and len(lines) == 1 and str(material.data / "images") in lines[0]
+    return one.status != 0 and is_soon and len(lines) == 1 and str(inputs.data / "images") in lines[0]
 
 
 @contextmanager
@@ -169,13 +175,13 @@ def dead_ranks(folder: Path, cases: tuple[Case, ...] = CASES) -> Outcome:
     """Kill or freeze one of two training processes, and wait until all have ended."""
     if sys.platform != "linux":
         raise CannotRun("processes are found in /proc, which only Linux has")
-    material = write_training_data(folder)
+    inputs = write_training_inputs(folder)
     with (
         ExitStack() as stack,
         ThreadPoolExecutor(len(cases)) as pool,
     ):  # each thread waits for one case
         watched = [
-            pool.submit(_seconds_until_gone, _disrupt(case, material, folder / f"{number}", stack))
+            pool.submit(_seconds_until_gone, _disrupt(case, inputs, folder / f"{number}", stack))
             for number, case in enumerate(cases)
         ]
         took = {case: one.result() for case, one in zip(cases, watched, strict=True)}
@@ -195,14 +201,14 @@ def _seconds_until_gone(processes: list[int]) -> float | None:
     return time.monotonic() - start
 
 
-def _disrupt(case: Case, material: TrainingData, folder: Path, stack: ExitStack) -> list[int]:
+def _disrupt(case: Case, inputs: TrainingInputs, folder: Path, stack: ExitStack) -> list[int]:
     """Start training and disrupt one process; return all processes."""
-    shutil.copytree(material.data, folder / "data")  # read by the process with its own launcher
-    materials, port, out = (material, material._replace(data=folder / "data")), _free_port(), folder / "run"
+    shutil.copytree(inputs.data, folder / "data")  # read by the process with its own launcher
+    all_inputs, port, out = (inputs, inputs._replace(data=folder / "data")), _free_port(), folder / "run"
     options = ("--method", "hsnet", "--cache-gb", "0")
     launchers = []
     for rank in range(case.launchers):
-        training = materials[rank].train(out, *options, steps=MANY)
+        training = all_inputs[rank].train(out, *options, steps=MANY)
         command = _launch_command(training, port, case.launchers, rank)
         launchers.append(stack.enter_context(_running(command, folder / f"{rank}.txt")))
     has_begun = wait_for(lambda: (out / LOG).exists() and len((out / LOG).read_text().splitlines()) > 2)
@@ -247,20 +253,20 @@ def _environment(process: int) -> dict[str, str]:
 
 def nan_losses(folder: Path) -> Outcome:
     """Train with NaN features: first those of one image that few steps use, then all."""
-    material = write_training_data(folder, count=40)
+    inputs = write_training_inputs(folder, count=40)
     whole, one, two, all_broken = (folder / name for name in ("whole", "one", "two", "all"))
     options = ("--method", "hsnet", "--no-center-features", "--batch", "2")
-    commands = {out: material.train(out, *options, steps=12) for out in (whole, one, two, all_broken)}
+    commands = {out: inputs.train(out, *options, steps=12) for out in (whole, one, two, all_broken)}
     _finish([*KSHOT, *commands[whole]], folder)
     shown = _shown(whole)
     name, broken = _choose_image(shown)
-    _fill_with_nan(folder / "features", material.data / "images" / f"{name}.png")
+    _fill_with_nan(folder / "features", inputs.data / "images" / f"{name}.png")
     _finish([*KSHOT, *commands[one]], folder)
     _finish(_launch_command(commands[two], _free_port()), folder)
     num_skipped = [_num_skipped(out) for out in (one, two)]
     is_finite = all(bool(torch.isfinite(value).all()) for value in load_file(two / WEIGHTS_FILE).values())
     apart = max(abs(a - b) for a, b in zip(_losses(one), _losses(two), strict=True))
-    for path in (material.data / "images").iterdir():
+    for path in (inputs.data / "images").iterdir():
         _fill_with_nan(folder / "features", path)
     status = _run(_launch_command(commands[all_broken], _free_port()), folder)
     path = all_broken / LEFT_OUT

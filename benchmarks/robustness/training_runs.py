@@ -31,7 +31,7 @@ TIMEOUT = 300.0
 """Seconds after which a child process counts as hanging."""
 
 
-class TrainingData(NamedTuple):
+class TrainingInputs(NamedTuple):
     """The inputs of training: a folder with images and masks, and backbone weights."""
 
     data: Path
@@ -62,7 +62,7 @@ class TrainingData(NamedTuple):
         return ["train", *self.options(out), *short, *other, *more]
 
 
-def write_training_data(folder: Path, count: int = 12) -> TrainingData:
+def write_training_inputs(folder: Path, count: int = 12) -> TrainingInputs:
     """Draw images of three classes and write random backbone weights."""
     data = folder / "data"
     for kind in ("images", "masks"):
@@ -75,7 +75,7 @@ def write_training_data(folder: Path, count: int = 12) -> TrainingData:
     (data / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     torch.manual_seed(0)
     save_file(Backbone(TINY).trunk.state_dict(), folder / "backbone.safetensors")
-    return TrainingData(data, folder / "backbone.safetensors")
+    return TrainingInputs(data, folder / "backbone.safetensors")
 
 
 def sha256(path: Path) -> str:
