@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HAS_TORCH = $(PYTHON) -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
 .PHONY: setup demo train-demo test test-slow test-browser page check format docs results tables bench ablation
-.PHONY: weights suggest-results small-objects mistakes-results passes-results dev-results recipe-results pictures torture scale
+.PHONY: weights suggest-results small-objects mistakes-results passes-results dev-results recipe-results pictures robustness scale
 
 setup: $(VENV)/.kshot-ready
 
@@ -86,9 +86,9 @@ recipe-results: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recipe.py --voc $(VOC) --voc-dev $(VOC_DEV) --tasks $(TASKS) \
 		--extra-data coco-mini-60=$(COCO_MINI) --extra-data $(CLOTHING)
 
-# make torture [ROWS="NAME ..."]: broken, huge and malicious files, minutes; then the table of what kshot did.
-torture: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(ROWS) --into docs/reliability.md
+# make robustness [ROWS="NAME ..."]: broken files, full disks, killed processes, minutes; then the table.
+robustness: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.robustness $(ROWS) --into docs/robustness.md
 
 # make scale: whether shared and killed runs end as one run does, and what images cost; ten minutes, alone.
 scale: setup

@@ -1,6 +1,6 @@
-"""A napari widget: label one image, and let kshot label the others.
+"""A napari widget: label one image, and segment the others with kshot.
 
-Run `python examples/napari_kshot.py one.png two.png …`, paint labels on the first image, press Run.
+Run `python examples/napari_kshot.py one.png two.png`, paint labels on the first image, and press Run.
 """
 
 import sys
@@ -26,7 +26,7 @@ def segment_others(
     labels: "napari.layers.Labels",
     image_size: int = 400,
 ) -> "list[napari.types.LayerDataTuple]":
-    """Segment all other images like `image`, where `labels` are painted: a Labels layer for each."""
+    """Segment all other image layers with `image` and `labels` as support; return a Labels layer for each."""
     segmenter, values = fit(to_uint8(image), np.asarray(labels.data), image_size)
     others = [layer for layer in viewer.layers if type(layer) is type(image) and layer is not image]
     return [
@@ -40,7 +40,7 @@ def segment_others(
 
 
 def fit(pixels, labels, image_size):
-    """Learn from painted labels (H, W); give the segmenter, and each answer's value on the canvas."""
+    """Fit a segmenter to painted labels (H, W); return it and the painted value of each predicted label."""
     painted = np.unique(labels[labels > 0])
     numbers = np.searchsorted(painted, labels) + 1
     numbers[labels <= 0] = 0
@@ -50,12 +50,14 @@ def fit(pixels, labels, image_size):
 
 
 def to_uint8(layer):
-    """Give a layer's pixels as they are shown: colours without opacity, grey between its contrast limits."""
+    """Return a layer's pixels as displayed, uint8: RGB, or grey scaled by the contrast limits."""
     data = np.asarray(layer.data)
     if layer.rgb:
         data = data[..., :3]
     if data.ndim != 3 if layer.rgb else data.ndim != 2:
-        raise ValueError(f"Layer {layer.name} has the shape {data.shape}. Take one image out of the stack.")
+        raise ValueError(
+            f"Layer {layer.name} has the shape {data.shape}. Give one image: (H, W), or (H, W, 3) for RGB."
+        )
     if data.dtype == np.uint8 and layer.rgb:
         return data
     low, high = (
@@ -65,7 +67,7 @@ def to_uint8(layer):
 
 
 def main():
-    """Open the photographs that are named, with the widget beside them."""
+    """Open the images given as arguments, with the widget beside them."""
     import napari
 
     viewer = napari.Viewer()

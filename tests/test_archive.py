@@ -18,7 +18,7 @@ from kshot.web.sessions import Sessions
 
 @pytest.fixture
 def session(tmp_path):
-    return Sessions(tmp_path / "sessions", Limits()).open()
+    return Sessions(tmp_path / "sessions", Limits()).create()
 
 
 def unpacked(session, tmp_path):
@@ -30,19 +30,19 @@ def unpacked(session, tmp_path):
 
 
 def add_result(session, name, labels, probability):
-    picture = Image.fromarray(np.zeros((*labels.shape, 3), np.uint8))
-    photograph = session.add(name, encoded(picture), "query")
+    pixels = Image.fromarray(np.zeros((*labels.shape, 3), np.uint8))
+    image = session.add(name, encoded(pixels), "query")
     maps = {int(value): {"probability": probability} for value in np.unique(labels[labels > 0])}
-    session.publish(photograph, session.version, labels, maps, 0.5)
-    return photograph
+    session.store_result(image, session.version, labels, maps, 0.5)
+    return image
 
 
 def test_masks_overlays_and_annotations_of_one_class(session, tmp_path):
-    picture, mask = scene()
-    support = session.add("cup.png", encoded(picture), "support")
-    session.draw(support, mask.astype(np.uint8))
+    image, mask = scene()
+    support = session.add("cup.png", encoded(image), "support")
+    session.set_labels(support, mask.astype(np.uint8))
     add_result(session, "table.jpg", mask.astype(np.uint8), np.where(mask, 0.8, 0).astype(np.float32))
-    session.add("not done.jpg", encoded(picture), "query")
+    session.add("not done.jpg", encoded(image), "query")
     files = unpacked(session, tmp_path)
     assert set(files) == {
         "cup_mask.png",
@@ -66,7 +66,7 @@ def test_masks_overlays_and_annotations_of_one_class(session, tmp_path):
     assert (labelme["imagePath"], labelme["shapes"][0]["label"]) == ("table.jpg", "object")
 
 
-def test_several_classes_are_palette_pictures_in_their_colours(session, tmp_path):
+def test_several_classes_are_palette_images_in_their_colours(session, tmp_path):
     session.set_classes(
         [
             ObjectClass(value=4, name="disc", colour="#00ff00"),
@@ -94,21 +94,21 @@ def test_names_are_safe_and_each_has_its_own(session, tmp_path):
     for name in ("a.jpg", "A.png", "..", 'c:"d?.png'):
         add_result(session, name, mask, mask.astype(np.float32))
     names = {name for name in unpacked(session, tmp_path) if name.endswith("_mask.png")}
-    assert names == {"a_mask.png", "A_2_mask.png", "photograph_mask.png", "c__d__mask.png"}
+    assert names == {"a_mask.png", "A_2_mask.png", "image_mask.png", "c__d__mask.png"}
 
 
 def test_stale_results_are_left_out(session, tmp_path):
-    picture, mask = scene()
+    image, mask = scene()
     add_result(session, "old.jpg", mask.astype(np.uint8), mask.astype(np.float32))
-    session.draw(session.add("s.png", encoded(picture), "support"), mask.astype(np.uint8))
+    session.set_labels(session.add("s.png", encoded(image), "support"), mask.astype(np.uint8))
     assert {name for name in unpacked(session, tmp_path) if "mask" in name} == {"s_mask.png"}
 
 
 @pytest.mark.parametrize("name", ["CON", "nul.png", "Com1.tar.jpg", "aux .png"])
 def test_no_file_is_named_as_a_device_of_windows(session, tmp_path, name):
-    picture, mask = scene()
-    session.draw(session.add(name, encoded(picture), "support"), mask.astype(np.uint8))
-    session.draw(session.add("console.png", encoded(picture), "support"), mask.astype(np.uint8))
+    image, mask = scene()
+    session.set_labels(session.add(name, encoded(image), "support"), mask.astype(np.uint8))
+    session.set_labels(session.add("console.png", encoded(image), "support"), mask.astype(np.uint8))
     stems = {path.rpartition("/")[2].partition(".")[0] for path in unpacked(session, tmp_path)}
     assert not {stem.rstrip().lower() for stem in stems} & {"con", "nul", "com1", "aux"}
     assert "console_mask" in stems

@@ -4,14 +4,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from kshot.web.auth import COOKIE, Guard
+from kshot.web.auth import COOKIE, AuthMiddleware
 
 HERE = "http://127.0.0.1:8000"
 
 
 def client(token=None):
     route = Route("/{path:path}", lambda request: PlainTextResponse("in"), methods=["GET", "POST", "DELETE"])
-    return TestClient(Guard(Starlette(routes=[route]), token), base_url=HERE, follow_redirects=False)
+    return TestClient(AuthMiddleware(Starlette(routes=[route]), token), base_url=HERE, follow_redirects=False)
 
 
 @pytest.mark.parametrize(
@@ -28,25 +28,25 @@ def client(token=None):
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_other_sites_pages_may_change_nothing(method, headers, status):
+def test_cross_origin_requests_are_refused(method, headers, status):
     assert client().request(method, "/api/sessions", headers=headers).status_code == status
 
 
-def test_all_answers_say_what_the_page_may_load():
-    for answer in (
+def test_all_responses_have_security_headers():
+    for response in (
         client().get("/"),
         client("secret").get("/"),
         client().get("/x", headers={"Origin": "null"}),
     ):
-        policy = answer.headers["content-security-policy"]
+        policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
 
 
 def test_the_token_opens_the_page_and_the_api():
-    strange = client("secret")
+    remote = client("secret")
     for path, headers in [
         ("/", {}),
         ("/static/main.js", {}),
@@ -58,10 +58,10 @@ def test_the_token_opens_the_page_and_the_api():
         ("/", {"Cookie": f"{COOKIE}=wrong"}),
         ("/?token=%ff", {}),
     ]:
-        assert strange.get(path, headers=headers).status_code == 401, path
-    assert strange.get("/", headers={"Authorization": "Bearer secret"}).text == "in"
-    welcome = strange.get("/?token=secret")
-    assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
-    assert "HttpOnly" in welcome.headers["set-cookie"]
-    assert strange.get("/").text == "in"  # by its cookie
-    assert strange.post("/", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert remote.get(path, headers=headers).status_code == 401, path
+    assert remote.get("/", headers={"Authorization": "Bearer secret"}).text == "in"
+    redirect = remote.get("/?token=secret")
+    assert (redirect.status_code, redirect.headers["location"]) == (303, "/")
+    assert "HttpOnly" in redirect.headers["set-cookie"]
+    assert remote.get("/").text == "in"  # with the cookie
+    assert remote.post("/", headers={"Origin": "http://evil.example"}).status_code == 403

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 WIDTH, HEIGHT = 384, 303  # of the coins
-MARGIN = 8  # that the page leaves around a photograph which fits
+MARGIN = 8  # around an image that fits the canvas
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def browser():
 
 @pytest.fixture
 def new_page(browser, address):
-    """Open pages; whatever they complain about fails the test."""
+    """Open pages; any error in their console fails the test."""
     complaints, contexts = [], []
 
     def open_page(*, before=lambda page: None, **options):
@@ -67,7 +67,7 @@ def new_page(browser, address):
     yield open_page
     for context in contexts:
         context.close()
-    # The answer to a bad file is no fault of the page, nor is a server that a test makes deaf.
+    # Expected errors: a bad file, and requests that a test blocks.
     faults = ("422 (Unprocessable", "net::ERR_FAILED")
     assert [line for line in complaints if not any(fault in line for fault in faults)] == []
 
@@ -79,12 +79,12 @@ def page(new_page):
 
 @pytest.fixture(scope="module")
 def coins(tmp_path_factory):
-    """Write the coins, and their mirror image; give the folder."""
-    folder = tmp_path_factory.mktemp("photographs")
-    picture = Image.fromarray(data.coins())
-    picture.save(folder / "coins.png")
-    ImageOps.mirror(picture).save(folder / "mirrored.png")
-    (folder / "broken.jpg").write_bytes(b"not a picture")
+    """Write the coins and their mirror image; return the folder."""
+    folder = tmp_path_factory.mktemp("images")
+    image = Image.fromarray(data.coins())
+    image.save(folder / "coins.png")
+    ImageOps.mirror(image).save(folder / "mirrored.png")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     return folder
 
 
@@ -96,7 +96,7 @@ def all_coins():
 
 
 def on_canvas(page, x, y):
-    """Turn a place in the coins into one on the screen."""
+    """Convert coordinates in the coins image to the screen."""
     box = page.locator("#canvas").bounding_box()
     scale = min((box["width"] - MARGIN) / WIDTH, (box["height"] - MARGIN) / HEIGHT)
     left, top = box["width"] - WIDTH * scale, box["height"] - HEIGHT * scale
@@ -132,40 +132,40 @@ def state(page):
     return json.loads(page.request.get(api(page)).text())
 
 
-def photograph(page, name, role):
-    (found,) = [one for one in state(page)["photographs"] if (one["name"], one["role"]) == (name, role)]
+def image_state(page, name, role):
+    (found,) = [one for one in state(page)["images"] if (one["name"], one["role"]) == (name, role)]
     return found
 
 
 def labels(page, name, role="support"):
-    """Give what the server has, drawn or found, in pixels."""
-    place = f"{api(page)}/photographs/{photograph(page, name, role)['id']}/labels.png"
-    answer = page.request.get(place)
-    assert answer.ok, answer.text()
-    return np.asarray(Image.open(io.BytesIO(answer.body())))
+    """Return the labels that the server has, drawn or predicted."""
+    place = f"{api(page)}/images/{image_state(page, name, role)['id']}/labels.png"
+    response = page.request.get(place)
+    assert response.ok, response.text()
+    return np.asarray(Image.open(io.BytesIO(response.body())))
 
 
-def kept(page, text="Labels kept."):
+def kept(page, text="Labels saved."):
     expect(page.locator("#said")).to_have_text(text)
 
 
 def eventually(page, check, *, seconds=15):
-    """Wait until what the server has is as it should be."""
+    """Wait until the server has the expected state."""
     for _ in range(10 * seconds):
         if check():
             return
         page.wait_for_timeout(100)
-    raise AssertionError("It never came.")
+    raise AssertionError("The expected state was not reached.")
 
 
 def filled(draw):
     """Draw with Pillow what the page should have drawn."""
-    picture = Image.new("1", (WIDTH, HEIGHT))
-    draw(ImageDraw.Draw(picture))
-    return np.asarray(picture)
+    image = Image.new("1", (WIDTH, HEIGHT))
+    draw(ImageDraw.Draw(image))
+    return np.asarray(image)
 
 
-def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(page, coins, tmp_path):
+def test_one_painted_coin_finds_the_others_and_a_corrected_result_becomes_a_support(page, coins, tmp_path):
     open_support(page, coins)
     drag(page, (36, 50), (54, 50), (54, 60), (36, 60), (45, 54))  # the first coin, with the brush as it is
     kept(page)
@@ -184,26 +184,26 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
     assert sum(before[y, WIDTH - 1 - x] for x, y in COINS) >= 20
     assert not any(before[y, WIDTH - 1 - x] for x, y in BETWEEN)
 
-    # The mirrored one: mend it with a whole coin more.
+    # Correct the mirrored image: add a whole coin.
     card = page.locator("#cards li", has_text="mirrored.png")
     card.locator(".look").click()
     expect(page.locator("#correction")).to_be_visible()
     choose(page, "tool", "box")
     drag(page, (WIDTH - 375, 160), (WIDTH - 320, 214))
-    page.get_by_role("button", name="Use as a new support").click()
+    page.get_by_role("button", name="Use as support").click()
     expect(page.locator("#corrected")).to_be_visible()
     expect(page.locator("#supports li")).to_have_count(2)
     wait_for_results(page, 2)
-    expect(card.locator(".state")).to_have_text("mended: used as a support")
-    mended = labels(page, "mirrored.png", "query") > 0
-    assert mended[161:213, WIDTH - 374 : WIDTH - 321].all()
+    expect(card.locator(".state")).to_have_text("corrected: used as support")
+    corrected = labels(page, "mirrored.png", "query") > 0
+    assert corrected[161:213, WIDTH - 374 : WIDTH - 321].all()
     found = labels(page, "coins.png", "query") > 0
     assert iou(found, all_coins()) > 0.5
 
     page.reload()
     expect(page.locator("#supports li")).to_have_count(2)
     wait_for_results(page, 2)
-    expect(card.locator(".state")).to_have_text("mended: used as a support")
+    expect(card.locator(".state")).to_have_text("corrected: used as support")
     kept(page, f"coins.png, {WIDTH} x {HEIGHT} pixels")  # the first support is open again
 
     with page.expect_download() as download:
@@ -211,7 +211,7 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
     download.value.save_as(tmp_path / "results.zip")
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         names = set(archive.namelist())
-        for name, mask in (("coins_2", found), ("mirrored", mended)):
+        for name, mask in (("coins_2", found), ("mirrored", corrected)):
             with archive.open(f"{name}_mask.png") as file:
                 np.testing.assert_array_equal(np.asarray(Image.open(file)) > 0, mask)
         coco = json.loads(archive.read("instances.json"))
@@ -221,7 +221,7 @@ def test_one_painted_coin_finds_the_others_and_a_mended_result_is_learnt_from(pa
     assert len(coco["images"]) == 3
 
 
-def test_a_result_where_nothing_is_makes_its_photograph_a_negative(page, coins):
+def test_a_result_without_the_object_makes_its_image_a_negative(page, coins):
     open_support(page, coins)
     expect(page.locator("#nothing")).to_be_hidden()  # there is nothing yet that it could be a negative of
     drag(page, (36, 50), (54, 50), (54, 60), (36, 60), (45, 54))
@@ -230,20 +230,22 @@ def test_a_result_where_nothing_is_makes_its_photograph_a_negative(page, coins):
     wait_for_results(page, 2)
     card = page.locator("#cards li", has_text="mirrored.png")
     card.locator(".look").click()
-    page.get_by_role("button", name="Nothing of it is here").click()
-    expect(page.locator("#mended")).to_have_text("You said that nothing of it is here.")
+    page.get_by_role("button", name="Object not present").click()
+    expect(page.locator("#mended")).to_have_text(
+        "You marked this image as negative: the object is not present."
+    )
     expect(page.locator("#nothing")).to_be_hidden()
     wait_for_results(page, 2)
-    expect(card.locator(".state")).to_have_text("nothing of it is here")
-    assert photograph(page, "mirrored.png", "query")["is_negative"]
+    expect(card.locator(".state")).to_have_text("object not present")
+    assert image_state(page, "mirrored.png", "query")["is_negative"]
     assert not labels(page, "mirrored.png", "query").any()
-    page.get_by_role("button", name="Back to the model's result").click()
+    page.get_by_role("button", name="Restore the prediction").click()
     wait_for_results(page, 2)
-    expect(card.locator(".state")).to_have_text(re.compile(r"\d+ % sure"))
+    expect(card.locator(".state")).to_have_text(re.compile(r"\d+ % confidence"))
     assert labels(page, "mirrored.png", "query").any()
 
 
-def test_a_photograph_given_before_the_session_has_begun_waits_for_it(new_page, coins):
+def test_an_image_added_before_the_session_is_created_waits_for_it(new_page, coins):
     held = []
     page = new_page(before=lambda page: page.route("**/api/sessions", lambda route: held.append(route)))
     page.set_input_files("#support-files", coins / "coins.png")
@@ -255,9 +257,9 @@ def test_a_photograph_given_before_the_session_has_begun_waits_for_it(new_page, 
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_the_page_goes_on_when_the_server_answers_again(new_page, coins):
+def test_the_page_recovers_when_the_server_responds_again(new_page, coins):
     page = new_page(before=lambda page: page.route("**/api/sessions", lambda route: route.abort()))
-    expect(page.locator("#notice")).to_contain_text("The server does not answer.")
+    expect(page.locator("#notice")).to_contain_text("The server does not respond.")
     page.unroute_all()
     expect(page.locator("#notice")).to_be_hidden()
     open_support(page, coins)
@@ -282,7 +284,7 @@ def test_polygon_and_box_fill_exactly_and_can_be_undone(page, coins):
     page.get_by_role("button", name="Undo", exact=True).click()
     eventually(page, lambda: iou(labels(page, "coins.png") > 0, polygon) > 0.97)
     page.get_by_role("button", name="Undo", exact=True).click()
-    kept(page, "Nothing is painted.")
+    kept(page, "Labels removed.")
     expect(page.locator("#supports .state")).to_have_text("not labelled yet")
     page.keyboard.press("Control+Shift+Z")
     kept(page)
@@ -299,7 +301,7 @@ def test_everything_goes_by_keyboard(page):
     expect(page.locator("#canvas")).to_be_focused()
     wait_for_results(page, 1)
     before = labels(page, "coins.jpg")
-    stamp = photograph(page, "coins.jpg", "query")["stamp"]
+    revision = image_state(page, "coins.jpg", "query")["revision"]
     page.keyboard.press("p")
     expect(page.locator("input[value=polygon]")).to_be_checked()
     page.keyboard.press("b")
@@ -313,7 +315,7 @@ def test_everything_goes_by_keyboard(page):
     eventually(page, lambda: (labels(page, "coins.jpg") > 0).sum() > (before > 0).sum() + 1000)
     after = labels(page, "coins.jpg")
     assert after[HEIGHT // 2 : HEIGHT // 2 + 20, WIDTH // 2].any()
-    eventually(page, lambda: photograph(page, "coins.jpg", "query")["stamp"] != stamp)
+    eventually(page, lambda: image_state(page, "coins.jpg", "query")["revision"] != revision)
     page.keyboard.press("Control+z")
     eventually(page, lambda: np.array_equal(labels(page, "coins.jpg"), before))
     page.keyboard.press("r")
@@ -389,11 +391,13 @@ def test_views_sorting_and_what_all_controls_are_called(page, coins):
     wait_for_results(page, 1)
     page.set_input_files("#query-files", coins / "mirrored.png")
     wait_for_results(page, 2)
-    sure = {one["name"]: one["confidence"] for one in state(page)["photographs"] if one["confidence"]}
+    sure = {one["name"]: one["confidence"] for one in state(page)["images"] if one["confidence"]}
     page.get_by_label("Sort").select_option("unsure")
     expect(page.locator("#cards .name")).to_have_text(sorted(sure, key=sure.get))
-    expect(page.locator("#cards .state").first).to_have_text(f"{round(100 * min(sure.values()))} % sure")
-    for view in ("photo", "probability", "overlay"):
+    expect(page.locator("#cards .state").first).to_have_text(
+        f"{round(100 * min(sure.values()))} % confidence"
+    )
+    for view in ("image", "probability", "overlay"):
         choose(page, "view", view)
         expect(page.locator(f"#cards img[src*='/{view}.jpg']")).to_have_count(2)
     expect(page.locator("#views").get_by_text("First pass")).to_be_hidden()

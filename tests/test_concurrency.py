@@ -9,23 +9,25 @@ import uvicorn
 from make_data import colour_segmenter
 from starlette.testclient import TestClient
 
-from kshot.web import concurrency as crowd
-from kshot.web.concurrency import Connection
+from kshot.web import concurrency
+from kshot.web.concurrency import ConnectionLimitProtocol
 from kshot.web.server import make_app
 
 HALF = b"PUT /api/sessions/none/classes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n"
 STARTS = (b"", b"GET / HTTP/1.1\r\nHost: ", HALF)
-"""Requests that do not end."""
+"""Incomplete requests."""
 
 
 @contextmanager
 def server():
-    """Serve as `kshot serve` does, but at a file, as tests have no network; give its path."""
+    """Run the server on a Unix socket, as tests have no network; yield its path."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as bound:
         path = f"{folder}/socket"
         bound.bind(path)
         bound.listen()
-        config = uvicorn.Config(make_app(colour_segmenter()), log_level="warning", http=Connection)
+        config = uvicorn.Config(
+            make_app(colour_segmenter()), log_level="warning", http=ConnectionLimitProtocol
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
         thread.start()
@@ -61,15 +63,15 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_the_oldest_that_keep_the_server_waiting_make_way(monkeypatch, start):
-    monkeypatch.setattr(crowd, "MAX_CONNECTIONS", 4)
+def test_the_oldest_waiting_connection_is_closed(monkeypatch, start):
+    monkeypatch.setattr(concurrency, "MAX_CONNECTIONS", 4)
     with server() as path:
         slow = []
         for _ in range(4):
             slow.append(connect(path, start))
             time.sleep(0.05)
         assert [ask(path) for _ in range(2)] == [200, 200]
-        # The first one went for the first question; that one's connection may have gone before the second.
+        # The first connection was closed for the first request; the second may not have needed to close one.
         assert is_closed(slow[0])
         assert not is_closed(slow[3])
         for connection in slow:
@@ -77,7 +79,7 @@ def test_the_oldest_that_keep_the_server_waiting_make_way(monkeypatch, start):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_slow_clients_do_not_keep_the_server_from_ending(start):
+def test_slow_clients_do_not_delay_shutdown(start):
     start_of_stop = 0.0
     with server() as path:
         slow = connect(path, start)
@@ -87,14 +89,14 @@ def test_slow_clients_do_not_keep_the_server_from_ending(start):
     slow.close()
 
 
-def test_more_requests_than_can_be_answered_are_told_to_come_back(monkeypatch):
+def test_too_many_requests_get_503_with_retry_after(monkeypatch):
     with TestClient(make_app(colour_segmenter()), base_url="http://127.0.0.1") as client:
         assert client.get("/").status_code == 200
-        monkeypatch.setattr(crowd, "MAX_REQUESTS", 0)
-        answer = client.get("/")
-        assert answer.status_code == 503
-        assert "again in a while" in answer.json()["detail"]
-        assert int(answer.headers["retry-after"]) > 0
-        assert "content-security-policy" in answer.headers
+        monkeypatch.setattr(concurrency, "MAX_REQUESTS", 0)
+        response = client.get("/")
+        assert response.status_code == 503
+        assert "Try again later" in response.json()["detail"]
+        assert int(response.headers["retry-after"]) > 0
+        assert "content-security-policy" in response.headers
         monkeypatch.undo()
         assert client.get("/").status_code == 200

@@ -1,7 +1,6 @@
-"""The examples, without their servers and windows: what their tools would give them, they get here.
+"""The examples, with thin stand-ins for their tools.
 
-label-studio-ml cannot be installed beside kshot's other dependencies, and napari needs fifty packages; so
-thin stand-ins take their places.
+label-studio-ml conflicts with kshot's other dependencies, and napari needs fifty packages.
 """
 
 import json
@@ -20,7 +19,7 @@ from kshot.annotations.reader import read_annotations
 
 
 class Base:
-    """What label_studio_ml 2 gives a backend: values by project, a configuration, files of tasks."""
+    """Stand-in for LabelStudioMLBase 2: values by project, a configuration, files of tasks."""
 
     def __init__(self, folder, config, kept):
         self.folder, self.parsed_label_config, self.kept = folder, config, kept
@@ -40,7 +39,7 @@ class Base:
 
 @pytest.fixture
 def backend(tmp_path, monkeypatch):
-    """Make backends of one project; each request has its own."""
+    """Return a function that creates backends of one project, as each request does."""
     monkeypatch.setitem(sys.modules, "label_studio_ml", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "label_studio_ml.model", SimpleNamespace(LabelStudioMLBase=Base))
     monkeypatch.syspath_prepend(ROOT / "examples/label_studio_backend")
@@ -63,7 +62,7 @@ def backend(tmp_path, monkeypatch):
 
 
 def event(number=0):
-    """What the webhook says of a new annotation."""
+    """Return what the webhook sends for a new annotation."""
     task = label_studio_content()[0]
     return {"annotation": task["annotations"][number], "task": task, "project": {"id": 1}}
 
@@ -77,7 +76,7 @@ def test_label_studios_tasks_are_predicted_from_those_that_are_annotated(backend
     assert all(0.5 < found["score"] <= 1 for found in predictions)
     assert {region["type"] for region in predictions[1]["result"]} == {kind.lower()}
     annotated = [task | {"annotations": [found]} for task, found in zip(tasks, predictions, strict=True)]
-    (tmp_path / "export.json").write_text(json.dumps(annotated))  # as though they had been accepted
+    (tmp_path / "export.json").write_text(json.dumps(annotated))  # as if a user had accepted them
     _, masks = read_annotations(tmp_path / "export.json").photographs[1].read()
     ground_truth = two_things(100, 20, seed=100)[1]
     assert iou(masks["disc"], ground_truth == 1) > 0.5
@@ -85,22 +84,22 @@ def test_label_studios_tasks_are_predicted_from_those_that_are_annotated(backend
 
 
 def test_annotations_are_changed_skipped_and_deleted(backend):
-    def learnt():
+    def supports():
         return {label: len(pairs) for label, pairs in backend("BrushLabels").examples().items()}
 
     backend("BrushLabels").fit("START_TRAINING", {"project": {"id": 1}})
-    assert not learnt()
+    assert not supports()
     backend("BrushLabels").fit("ANNOTATION_CREATED", event(0))
     backend("BrushLabels").fit("ANNOTATION_UPDATED", event(0))
-    assert learnt() == {"disc": 1, "square": 1}
+    assert supports() == {"disc": 1, "square": 1}
     backend("BrushLabels").fit("ANNOTATION_CREATED", event(1))
-    assert learnt() == {"disc": 1, "square": 1, "wrong": 1}
+    assert supports() == {"disc": 1, "square": 1, "wrong": 1}
     backend("BrushLabels").fit("ANNOTATION_CREATED", event(2))  # a skipped task
     backend("BrushLabels").fit("ANNOTATION_DELETED", event(1))
-    assert learnt() == {"disc": 1, "square": 1}
+    assert supports() == {"disc": 1, "square": 1}
 
 
-def test_a_broken_picture_loses_no_others(backend, tmp_path):
+def test_a_broken_image_does_not_affect_others(backend, tmp_path):
     (tmp_path / "0123abcd-other.png").write_bytes(b"nothing")
     broken = event()
     broken["task"]["data"]["image"] = "/data/upload/1/0123abcd-other.png"
@@ -121,7 +120,7 @@ def test_brush_strokes_are_what_the_reader_unpacks(shape):
 
 
 def layer(data, name="layer", limits=(0, 255)):
-    """Make what a napari layer is to the example."""
+    """Return a stand-in for a napari layer."""
     data = np.asarray(data)
     return SimpleNamespace(
         data=data, name=name, rgb=data.ndim == 3, contrast_limits=limits, scale=[1, 1], translate=[0, 0]
@@ -134,9 +133,9 @@ def napari_kshot():
 
 
 def test_naparis_other_images_get_the_painted_labels(napari_kshot):
-    picture, labels = two_things()
+    image, labels = two_things()
     query, ground_truth = two_things(100, 20, seed=3)
-    first, painted = layer(picture), layer(np.asarray(labels, np.int32) * 300)  # values beyond a byte's
+    first, painted = layer(image), layer(np.asarray(labels, np.int32) * 300)  # values above 255
     other = layer(np.dstack([query, np.full(ground_truth.shape, 255, np.uint8)]), "other")
     viewer = SimpleNamespace(layers=[first, other])
     ((found, about, kind),) = napari_kshot.segment_others(viewer, first, painted)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.torture.kinds import ORIENTATION, UNDO
+from benchmarks.robustness.image_modes import ORIENTATION, UNDO
 from kshot.errors import ImageError, MaskError
 from kshot.io.images import list_images, read_image, read_mask
 

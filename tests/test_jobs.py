@@ -18,7 +18,7 @@ SUPPORT, MASK = scene()
 
 @pytest.fixture
 def session(tmp_path):
-    return Sessions(tmp_path, Limits()).open()
+    return Sessions(tmp_path, Limits()).create()
 
 
 @pytest.fixture
@@ -29,33 +29,33 @@ def worker():
     worker.stop()
 
 
-def add_support(session, picture=SUPPORT, labels=MASK):
-    support = session.add("support.png", encoded(picture), "support")
-    session.draw(support, np.asarray(labels, np.uint8))
+def add_support(session, image=SUPPORT, labels=MASK):
+    support = session.add("support.png", encoded(image), "support")
+    session.set_labels(support, np.asarray(labels, np.uint8))
     return support
 
 
 def add_query(session, left=50):
-    picture, ground_truth = scene(left=left, seed=left)
-    return session.add(f"{left}.png", encoded(picture), "query"), ground_truth
+    image, ground_truth = scene(left=left, seed=left)
+    return session.add(f"{left}.png", encoded(image), "query"), ground_truth
 
 
 def settle(worker, session):
-    worker.refresh(session)
+    worker.enqueue(session)
     deadline = time.monotonic() + 10
     while session.outdated():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_all_queries_are_answered_and_again_when_supports_change(worker, session):
+def test_all_queries_are_segmented_again_when_supports_change(worker, session):
     support = add_support(session)
     queries = [add_query(session, left) for left in (20, 40, 60)]
     settle(worker, session)
     for query, ground_truth in queries:
         assert iou(session.labels(query) == 1, ground_truth) > 0.8
         assert 0 < query.result.confidence <= 1
-    session.draw(support, 1 - MASK.astype(np.uint8))
+    session.set_labels(support, 1 - MASK.astype(np.uint8))
     settle(worker, session)
     for query, ground_truth in queries:
         assert iou(session.labels(query) == 1, ~ground_truth) > 0.8
@@ -63,26 +63,26 @@ def test_all_queries_are_answered_and_again_when_supports_change(worker, session
 
 def test_several_classes_keep_their_values(worker, session):
     session.set_classes([ObjectClass(value=v, name=str(v), colour="#000000") for v in (7, 2, 9)])
-    picture, labels = two_things()
-    add_support(session, picture, np.array([0, 7, 2], np.uint8)[labels])
-    query_picture, ground_truth = two_things(red=100, blue=20)
-    query = session.add("q", encoded(query_picture), "query")
+    image, labels = two_things()
+    add_support(session, image, np.array([0, 7, 2], np.uint8)[labels])
+    query_image, ground_truth = two_things(red=100, blue=20)
+    query = session.add("q", encoded(query_image), "query")
     settle(worker, session)
     found = session.labels(query)
     assert set(np.unique(found)) == {0, 2, 7}
     assert iou(found == 7, ground_truth == 1) > 0.7
     assert iou(found == 2, ground_truth == 2) > 0.7
-    assert query.result.values == (7, 2)  # 9 has no support
+    assert query.result.class_values == (7, 2)  # 9 has no support
 
 
-def test_the_steps_of_the_method_are_kept(session):
+def test_the_probability_maps_are_stored(session):
     base = colour_segmenter()
     model = Segmenter(base.config, tiny_method("two-pass"), base.device)
     add_support(session)
     query, _ = add_query(session)
     segment(model, session, query)
-    assert query.result.steps == ("probability", "first_pass", "second_pass")
-    assert session.step(query, "second_pass", 1).size == (120, 90)
+    assert query.result.maps == ("probability", "first_pass", "second_pass")
+    assert session.probability_map(query, "second_pass", 1).size == (120, 90)
 
 
 def test_a_support_that_cannot_be_used_says_why_and_others_go_on(worker, session):
@@ -90,20 +90,22 @@ def test_a_support_that_cannot_be_used_says_why_and_others_go_on(worker, session
     speck[0, 0] = True
     bad = add_support(session, labels=speck)
     query, ground_truth = add_query(session)
-    worker.refresh(session)
+    worker.enqueue(session)
     deadline = time.monotonic() + 10
     while query.problem is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert "too small" in bad.problem
-    assert query.problem == str(NotFittedError("No labelled photograph can be used; they say why."))
+    assert query.problem == str(
+        NotFittedError("None of the labelled images can be used; each shows its own error.")
+    )
     add_support(session)
     settle(worker, session)
     assert query.problem is None
     assert iou(session.labels(query) == 1, ground_truth) > 0.8
 
 
-def test_supports_are_read_once_for_each_drawing(session, monkeypatch):
+def test_supports_are_encoded_once_for_each_version_of_their_labels(session, monkeypatch):
     model, reads = colour_segmenter(), []
     monkeypatch.setattr(
         model.method, "support_features", lambda images: reads.append(1) or images, raising=False
@@ -112,22 +114,22 @@ def test_supports_are_read_once_for_each_drawing(session, monkeypatch):
     for query in queries:
         segment(model, session, query)
     assert len(reads) == 1
-    session.draw(support, 1 - MASK.astype(np.uint8))
+    session.set_labels(support, 1 - MASK.astype(np.uint8))
     for query in queries:
         segment(model, session, query)
     assert len(reads) == 2
 
 
-def test_a_crash_is_the_photographs_problem_and_the_worker_lives(session, monkeypatch, capsys):
+def test_a_crash_is_stored_with_its_image_and_the_worker_goes_on(session, monkeypatch, capsys):
     model = colour_segmenter()
     worker, calls = Worker(model), []
-    answer = model.method.segment
+    original = model.method.segment
 
     def crash_once(*arguments):
         calls.append(1)
         if len(calls) == 1:
             raise RuntimeError("out of memory")
-        return answer(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(model.method, "segment", crash_once, raising=False)
     add_support(session)
@@ -140,21 +142,21 @@ def test_a_crash_is_the_photographs_problem_and_the_worker_lives(session, monkey
     assert "RuntimeError: out of memory" in capsys.readouterr().err
 
 
-def test_a_photograph_waits_once_and_goes_with_its_session(session, monkeypatch):
+def test_an_image_is_queued_once_and_dropped_with_its_session(session, monkeypatch):
     model, go = colour_segmenter(), threading.Event()
-    worker, answer = Worker(model), model.method.segment
+    worker, original = Worker(model), model.method.segment
     monkeypatch.setattr(
-        model.method, "segment", lambda *arguments: (go.wait(10), answer(*arguments))[1], raising=False
+        model.method, "segment", lambda *arguments: (go.wait(10), original(*arguments))[1], raising=False
     )
     add_support(session)
     first, second = add_query(session, 30)[0], add_query(session, 50)[0]
     worker.start()
     for _ in range(3):
-        worker.refresh(session)
+        worker.enqueue(session)
     deadline = time.monotonic() + 10
-    while not worker.is_at(first):
+    while not worker.is_segmenting(first):
         assert time.monotonic() < deadline
-    assert worker.num_waiting() <= 2  # the second, and perhaps the first once more
+    assert worker.queue_length() <= 2  # the second, and perhaps the first once more
     session.close()
     go.set()
     worker.stop()
@@ -162,13 +164,13 @@ def test_a_photograph_waits_once_and_goes_with_its_session(session, monkeypatch)
     assert not session.folder.exists()
 
 
-def test_a_support_that_is_not_found_in_its_own_photograph_has_a_hint(worker, session):
+def test_a_support_that_is_not_found_in_its_own_image_has_a_hint(worker, session):
     good, bad = add_support(session), add_support(session, labels=MASK & (np.arange(120) < 25))
     query, _ = add_query(session)
     settle(worker, session)
     assert good.hint is None
     assert bad.problem is None
     assert "the answer for this agrees little with its mask" in bad.hint
-    session.draw(bad, MASK.astype(np.uint8))
+    session.set_labels(bad, MASK.astype(np.uint8))
     assert bad.hint is None
     assert query.problem is None

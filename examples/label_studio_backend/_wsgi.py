@@ -1,4 +1,4 @@
-"""What a web server runs."""
+"""WSGI entry point."""
 
 from label_studio_ml.api import init_app
 from model import KshotBackend

@@ -1,6 +1,6 @@
-"""A Label Studio ML backend: it segments tasks like those that are annotated so far.
+"""A Label Studio ML backend that segments tasks with the annotated ones as support set.
 
-An annotation that is made or changed becomes a support of its labels; nothing is trained.
+A new or changed annotation becomes a support image of its labels; nothing is trained.
 """
 
 import json
@@ -13,27 +13,27 @@ from types import SimpleNamespace
 
 import numpy as np
 from label_studio_ml.model import LabelStudioMLBase
-from regions import DRAW
+from regions import TO_REGIONS
 
 from kshot import KshotError, Segmenter
 from kshot.annotations.label_studio import read_label_studio
 from kshot.io.images import read_image
 
-MOST_SUPPORTS = 5
-"""Annotated tasks of a label that are learnt from: the latest."""
+MAX_SUPPORTS = 5
+"""Maximum number of support images of a label: the latest annotated tasks."""
 
 load_model = cache(Segmenter.from_pretrained)
 
 
 class KshotBackend(LabelStudioMLBase):
-    """Label Studio makes one for each request; so what was annotated is kept by `set`, and found by `get`."""
+    """The backend. Label Studio creates one per request, so annotations are stored with `set` and `get`."""
 
     def setup(self):
-        """Name the version that predictions carry."""
+        """Set the model version of the predictions."""
         self.set("model_version", "kshot")
 
     def fit(self, event, data, **kwargs):
-        """Keep an annotation that was made or changed; forget one that was deleted, skipped or emptied."""
+        """Store a new or changed annotation; remove one that was deleted, skipped or emptied."""
         annotation = data.get("annotation")
         if annotation is None:
             return  # START_TRAINING: there is nothing to train
@@ -44,7 +44,7 @@ class KshotBackend(LabelStudioMLBase):
         self.set("annotated", json.dumps(kept))
 
     def predict(self, tasks, context=None, **kwargs):
-        """Segment tasks. Nothing is predicted before the first annotation, or for a broken picture."""
+        """Segment tasks. Without annotations, or with an unreadable image, the prediction is empty."""
         examples = self.examples()
         if not examples:
             return [prediction([]) for _ in tasks]
@@ -53,57 +53,57 @@ class KshotBackend(LabelStudioMLBase):
         return [prediction(self.regions(segmenter, task)) for task in tasks]
 
     def regions(self, segmenter, task):
-        """Segment a task: the regions of each label, as Label Studio draws them."""
+        """Segment a task; return the regions of each label in Label Studio's format."""
         try:
-            picture = read_image(self.path_of(task))
+            image = read_image(self.path_of(task))
         except (KshotError, OSError) as error:
             logging.warning("Task %s: %s", task["id"], error)
             return []
-        result = segmenter.predict(picture)
+        result = segmenter.predict(image)
         name, control = self.control()
         kind = control["type"].lower()
         about = {"from_name": name, "to_name": control["to_name"][0], "type": kind, "image_rotation": 0}
-        about |= {"original_width": picture.width, "original_height": picture.height}
+        about |= {"original_width": image.width, "original_height": image.height}
         return [
             about | {"value": value | {kind: [label]}, "score": score}
             for label, found in ((name, result.of_class(name)) for name in result.class_names)
-            for value, score in DRAW[kind](found.mask, found.probability)
+            for value, score in TO_REGIONS[kind](found.mask, found.probability)
         ]
 
     def annotated(self):
-        """Give the annotated tasks, each with one annotation, the oldest first."""
+        """Return the annotated tasks, oldest first, each with one annotation."""
         return json.loads(self.get("annotated") or "[]")
 
     def examples(self):
-        """Give each label's pictures and masks; an annotation that cannot be used is passed over."""
+        """Return the support images and masks of each label; skips annotations that cannot be used."""
         examples = defaultdict(list)
         for task in reversed(self.annotated()):
-            pictures = SimpleNamespace(find=lambda *names, task=task: self.path_of(task))
+            images = SimpleNamespace(find=lambda *names, task=task: self.path_of(task))
             try:
-                (photograph,) = read_label_studio([task], Path(f"Task {task['id']}"), pictures).photographs
-                path, masks = photograph.read()
+                (annotated,) = read_label_studio([task], Path(f"Task {task['id']}"), images).photographs
+                path, masks = annotated.read()
             except (KshotError, OSError) as error:
-                logging.warning("Task %s is not learnt from: %s", task["id"], error)
+                logging.warning("Task %s cannot be used as a support: %s", task["id"], error)
                 continue
             for label, mask in masks.items():
-                if len(examples[label]) < MOST_SUPPORTS:
+                if len(examples[label]) < MAX_SUPPORTS:
                     examples[label].append((path, mask))
         return examples
 
     def path_of(self, task):
-        """Fetch a task's picture."""
+        """Download the image of a task; return its path."""
         key = self.control()[1]["inputs"][0]["value"]
         return self.get_local_path(task["data"][key], task_id=task["id"])
 
     def control(self):
-        """Find the tag that draws: its name, and what the labelling configuration says of it."""
+        """Return the name and the configuration of the brush or polygon tag."""
         for name, control in self.parsed_label_config.items():
-            if control["type"].lower() in DRAW:
+            if control["type"].lower() in TO_REGIONS:
                 return name, control
         raise KshotError("The labelling configuration has neither <BrushLabels> nor <PolygonLabels>.")
 
 
 def prediction(regions):
-    """Wrap regions; Label Studio sorts tasks by the score, their mean probability."""
+    """Return regions as a prediction; its score, their mean probability, is what Label Studio sorts by."""
     scores = [region["score"] for region in regions]
     return {"result": regions, "score": float(np.mean(scores)) if scores else 0.0}

@@ -1,4 +1,4 @@
-"""Masks as Label Studio draws them."""
+"""Convert masks to Label Studio regions."""
 
 from dataclasses import replace
 
@@ -8,26 +8,26 @@ from scipy.ndimage import binary_fill_holes
 from kshot.annotations.components import components, outline
 
 RUN_BITS = 16
-"""Bits of a brush stroke's run length; kshot.annotations.brush says what rle-pack's bits are."""
+"""Bits of a run length; kshot.annotations.brush describes the format."""
 
 
-def draw_polygons(mask, probability):
-    """Outline each piece of a mask, without its holes: Label Studio's polygons have none."""
+def to_polygons(mask, probability):
+    """Yield a polygon and a score for each component of a mask; holes are filled, as polygons have none."""
     percent = 100 / np.array(mask.shape[::-1])
-    for piece in components(mask, probability):
-        points = outline(replace(piece, mask=binary_fill_holes(piece.mask)))
+    for component in components(mask, probability):
+        points = outline(replace(component, mask=binary_fill_holes(component.mask)))
         if points is not None:
-            yield {"points": ((np.array(points) + 0.5) * percent).tolist(), "closed": True}, piece.score
+            yield {"points": ((np.array(points) + 0.5) * percent).tolist(), "closed": True}, component.score
 
 
-def draw_brush(mask, probability):
-    """Pack a mask as Label Studio's brush does: an RGBA picture in run lengths."""
+def to_brush(mask, probability):
+    """Yield a brush stroke and its score: a run-length encoded RGBA image."""
     if mask.any():
         yield {"format": "rle", "rle": pack(mask)}, float(probability[mask].mean())
 
 
 def pack(mask):
-    """Write a mask (H, W) as rle-pack's list of bytes."""
+    """Encode a mask (H, W) as a list of bytes in the rle-pack format."""
     values = np.repeat(mask.ravel(), 4)
     starts = np.flatnonzero(np.diff(values.astype(np.int8), prepend=-1))
     bits = [f"{values.size:032b}{7:05b}", f"{RUN_BITS - 1:04b}" * 4]
@@ -39,4 +39,4 @@ def pack(mask):
     return [int(joined[place : place + 8].ljust(8, "0"), 2) for place in range(0, len(joined), 8)]
 
 
-DRAW = {"brushlabels": draw_brush, "polygonlabels": draw_polygons}
+TO_REGIONS = {"brushlabels": to_brush, "polygonlabels": to_polygons}

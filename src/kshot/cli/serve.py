@@ -33,7 +33,7 @@ def serve(
         raise KshotError("The page needs packages that are not here. Run: pip install 'kshot[serve]'")
     from kshot.methods.hub import DEFAULT_MODEL
     from kshot.segmenter import Segmenter
-    from kshot.web.run import listen
+    from kshot.web.run import run_server
 
     segmenter = Segmenter.from_pretrained(model or DEFAULT_MODEL, image_size=image_size, device=device)
-    listen(segmenter, host, port, open_browser)
+    run_server(segmenter, host, port, open_browser)

@@ -94,8 +94,8 @@ def read_mask(source: MaskSource, size: tuple[int, int], *, may_be_empty: bool =
     if len(objects) > 1:
         raise MaskError(
             f"Mask {name} has {len(objects)} object values ({first_few(objects)}), but a support mask marks "
-            "one object class. Name the values (--classes cup=1,plate=2 or fit(…, classes=…)), or keep one; if "
-            "the mask was blurred or saved as JPEG, threshold it first."
+            "one object class. Name the values (--classes cup=1,plate=2 or fit(…, classes=…)), or keep "
+            "one; if the mask was blurred or saved as JPEG, threshold it first."
         )
     return np.asarray(values == objects[0])
 

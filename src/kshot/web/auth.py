@@ -1,6 +1,6 @@
-"""Who may ask: no other site's pages, and only with the token where others reach the server.
+"""Authentication: requests of other sites are refused, and a token is required on a network.
 
-Also the headers that keep a browser from loading or running anything but the page's own files.
+The middleware also adds headers that stop the browser from loading or running anything but the page's files.
 """
 
 import secrets
@@ -27,14 +27,14 @@ HEADERS = {
 }
 
 
-class Guard:
-    """Middleware that refuses strangers, and adds the headers."""
+class AuthMiddleware:
+    """ASGI middleware that refuses unauthorized requests and adds security headers."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self.app, self.token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Handle a request, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -51,20 +51,23 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if scope["method"] not in ("GET", "HEAD") and _is_from_elsewhere(headers):
-            return JSONResponse({"detail": "Another site's page asked for this; it may not."}, 403)
+        if scope["method"] not in ("GET", "HEAD") and _is_cross_origin(headers):
+            return JSONResponse({"detail": "Cross-origin request refused."}, 403)
         if self.token is None:
             return None
         if scope["path"] == "/" and self._is_token(
             *parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         ):
-            welcome = RedirectResponse("/", 303)
-            welcome.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
-            return welcome
+            redirect = RedirectResponse("/", 303)
+            redirect.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
+            return redirect
         if self._is_token(_cookie(headers)) or self._is_token(_bearer(headers)):
             return None
         return JSONResponse(
-            {"detail": "Open the address that `kshot serve` printed, or send 'Authorization: Bearer TOKEN'."},
+            {
+                "detail": "The token is missing or wrong. Open the address that `kshot serve` printed, "
+                "or send 'Authorization: Bearer TOKEN'."
+            },
             401,
         )
 
@@ -73,8 +76,8 @@ class Guard:
         return len(given) == 1 and secrets.compare_digest(given[0].encode(), self.token.encode())
 
 
-def _is_from_elsewhere(headers: Headers) -> bool:
-    """Say whether a browser sent this for a page of another address; programs send no Origin."""
+def _is_cross_origin(headers: Headers) -> bool:
+    """Return whether a browser sent this for another site's page; other programs send no Origin."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")

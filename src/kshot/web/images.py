@@ -1,4 +1,4 @@
-"""What a session is about: classes, photographs, and the model's answers."""
+"""The data of a session: object classes, images and predictions."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,24 +9,24 @@ from kshot.io.overlays import OVERLAY_COLOUR
 from kshot.segmenter import MAX_CLASSES
 
 Role = Literal["support", "query"]
-Step = Literal["probability", "first_pass", "second_pass"]
+MapName = Literal["probability", "first_pass", "second_pass"]
 
-MAX_NAME = 200
-"""Bytes of a photograph's name that are kept, in UTF-8: file systems take 255, and the zip adds some."""
+MAX_NAME_BYTES = 200
+"""Kept UTF-8 bytes of an image's name. File systems allow 255, and the archive appends suffixes."""
 
 
 class ObjectClass(BaseModel):
-    """A kind of thing to find."""
+    """An object class to segment."""
 
     model_config = ConfigDict(frozen=True)
 
-    value: int = Field(ge=1, le=MAX_CLASSES, description="Its value in masks of several classes.")
+    value: int = Field(ge=1, le=MAX_CLASSES, description="Pixel value of the class in label maps.")
     name: str = Field(min_length=1, max_length=60)
-    colour: str = Field(pattern="^#[0-9a-f]{6}$", description="#rrggbb, in overlays and palettes.")
+    colour: str = Field(pattern="^#[0-9a-f]{6}$", description="#rrggbb, used in overlays and palettes.")
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """Its colour's levels."""
+        """Return the colour as (red, green, blue), each 0 to 255."""
         red, green, blue = bytes.fromhex(self.colour[1:])
         return red, green, blue
 
@@ -35,25 +35,26 @@ FIRST_CLASS = ObjectClass(value=1, name="object", colour="#" + bytes(OVERLAY_COL
 
 
 @dataclass(frozen=True)
-class Result:
-    """What the model said of a photograph: its pixels are in files named by `version`.
+class StoredResult:
+    """A prediction whose pixels are stored in files named after `version`.
 
-    version: the session's when it was made. steps: the maps that exist of each class in `values`.
+    version: of the session when the prediction was made. maps: probability maps of each class in
+    `class_values`.
     """
 
     version: int
     confidence: float
-    steps: tuple[Step, ...]
-    values: tuple[int, ...]
+    maps: tuple[MapName, ...]
+    class_values: tuple[int, ...]
 
 
 @dataclass
-class Photograph:
-    """One photograph. With labels that somebody drew it is a support, whatever it came as.
+class SessionImage:
+    """An uploaded image. Once a user labels it, it is a support image whatever its role.
 
-    name: what its sender calls it; text to show, never a path. size: (height, width). drawings: how often its
-    labels were drawn. is_negative: whether they say that it shows no class at all. problem: why it could not
-    be used, for people. hint: why little is to be expected of its labels, if that is so.
+    name: as uploaded; for display, never a path. size: (height, width). label_version: counts the user's
+    label changes. is_negative: its labels contain no class. problem: why it cannot be used. hint: why its
+    labels may not help.
     """
 
     id: str
@@ -61,16 +62,16 @@ class Photograph:
     role: Role
     size: tuple[int, int]
     num_bytes: int
-    is_drawn: bool = False
+    is_labelled: bool = False
     is_negative: bool = False
-    drawings: int = 0
-    result: Result | None = None
+    label_version: int = 0
+    result: StoredResult | None = None
     problem: str | None = None
     hint: str | None = None
 
 
-def plain_name(name: str) -> str:
-    """Keep a name's last part, in printable letters."""
+def display_name(name: str) -> str:
+    """Return the last part of an uploaded name, with printable characters only."""
     last = name.replace("\\", "/").rpartition("/")[2]
     printable = "".join(letter for letter in last if letter.isprintable())
-    return printable.encode()[-MAX_NAME:].decode(errors="ignore").strip(" .") or "photograph"
+    return printable.encode()[-MAX_NAME_BYTES:].decode(errors="ignore").strip(" .") or "image"

@@ -1,4 +1,4 @@
-"""One worker that segments queued photographs, one by one: the model has the machine to itself."""
+"""One worker thread that segments queued images one after another, so that the model has all cores."""
 
 import threading
 import traceback
@@ -10,132 +10,134 @@ from kshot.predict.support_check import hint, own_iou
 from kshot.results import OBJECT, FloatMap, SegmentationResult
 from kshot.segmenter import ClassSupport, Segmenter
 from kshot.types import Support
-from kshot.web.images import Photograph, Step
+from kshot.web.images import MapName, SessionImage
 from kshot.web.session import Session
 
 Key = tuple[str, str]
-"""A session's and a photograph's id."""
+"""The ids of a session and an image."""
 
 
 class Worker:
-    """A thread with a queue. A photograph waits in it once, however often its supports change."""
+    """A worker thread with a queue. An image is queued at most once, however often its supports change."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self._waiting: dict[Key, tuple[Session, Photograph]] = {}
-        self._current: Photograph | None = None
+        self._queue: dict[Key, tuple[Session, SessionImage]] = {}
+        self._current: SessionImage | None = None
         self._condition = threading.Condition()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._work, name="kshot-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="kshot-worker", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the photograph at hand, and leave the others."""
+        """Finish the current image and stop; queued images stay without a prediction."""
         with self._condition:
             self._is_stopping = True
             self._condition.notify()
         self._thread.join()
 
-    def refresh(self, session: Session) -> None:
-        """Queue all photographs of a session that need an answer."""
+    def enqueue(self, session: Session) -> None:
+        """Queue all images of a session that need a prediction."""
         outdated = session.outdated()
         with self._condition:
-            for photograph in outdated:
-                self._waiting.setdefault((session.id, photograph.id), (session, photograph))
+            for image in outdated:
+                self._queue.setdefault((session.id, image.id), (session, image))
             self._condition.notify()
 
-    def num_waiting(self) -> int:
-        """Count the photographs of all sessions that wait."""
+    def queue_length(self) -> int:
+        """Return the number of queued images of all sessions."""
         with self._condition:
-            return len(self._waiting)
+            return len(self._queue)
 
-    def is_at(self, photograph: Photograph) -> bool:
-        """Say whether this is the photograph at hand."""
-        return self._current is photograph
+    def is_segmenting(self, image: SessionImage) -> bool:
+        """Return whether this image is being segmented now."""
+        return self._current is image
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._condition:
                 self._current = None
-                self._condition.wait_for(lambda: self._waiting or self._is_stopping)
+                self._condition.wait_for(lambda: self._queue or self._is_stopping)
                 if self._is_stopping:
                     return
-                session, photograph = self._waiting.pop(next(iter(self._waiting)))
-                self._current = photograph
+                session, image = self._queue.pop(next(iter(self._queue)))
+                self._current = image
             version = session.version
             try:
-                segment(self.segmenter, session, photograph)
+                segment(self.segmenter, session, image)
             except KshotError as error:
-                session.fail(photograph, version, str(error))
-            except Exception as error:  # one photograph must not end the thread that all others need
+                session.store_problem(image, version, str(error))
+            except Exception as error:  # one image must not end the thread that serves all sessions
                 traceback.print_exc()
-                session.fail(photograph, version, f"It could not be segmented: {reason_of(error)}.")
+                session.store_problem(image, version, f"It could not be segmented: {reason_of(error)}.")
 
 
-def segment(model: Segmenter, session: Session, photograph: Photograph) -> None:
-    """Segment one photograph by its session's supports, if it still needs that, and keep the answer.
+def segment(model: Segmenter, session: Session, image: SessionImage) -> None:
+    """Segment an image with its session's supports and store the result, if it still needs one.
 
-    Raises KshotError if no support can be used.
+    Raises KshotError if none of the supports can be used.
     """
     with session.lock:
         version = session.version
-        if session.is_closed or not session.has_supports() or not session.needs_answer(photograph):
+        if session.is_closed or not session.has_supports() or not session.needs_prediction(image):
             return
-        picture = session.picture(photograph)
+        pixels = session.pixels(image)
     fitted = model.clone()
     fitted.support_set = {str(value): own for value, own in _support_set(model, session).items()}
-    result = fitted.predict(picture)
+    result = fitted.predict(pixels)
     values = [int(name) for name in result.class_names]
     labels = np.array([0, *values], np.uint8)[result.labels]
     maps = {value: _maps(result.of_class(str(value))) for value in values}
-    session.publish(photograph, version, labels, maps, result.confidence)
+    session.store_result(image, version, labels, maps, result.confidence)
 
 
 def _support_set(model: Segmenter, session: Session) -> dict[int, ClassSupport]:
-    """Return what each class that has a support is learned from, by its value; encodes only what is new."""
+    """Return the encoded supports of each class that has some, by class value; encode only what is new."""
     with session.lock:
         values = [one.value for one in session.classes]
-        drawn = [one for one in session.photographs.values() if one.is_drawn]
-    read = [_read(model, session, one) for one in drawn]
-    supports = {value: sum((one.get(value, ()) for one in read), ()) for value in values}
-    negatives = sum((one.get(0, ()) for one in read), ())
-    fitted = {value: ClassSupport(found, negatives) for value, found in supports.items() if found}
+        labelled = [one for one in session.images.values() if one.is_labelled]
+    encoded = [_encode_support(model, session, one) for one in labelled]
+    supports = {value: sum((one.get(value, ()) for one in encoded), ()) for value in values}
+    negatives = sum((one.get(0, ()) for one in encoded), ())
+    fitted = {value: ClassSupport(shots, negatives) for value, shots in supports.items() if shots}
     if not fitted:
-        raise NotFittedError("No labelled photograph can be used; they say why.")
+        raise NotFittedError("None of the labelled images can be used; each shows its own error.")
     return fitted
 
 
-def _read(model: Segmenter, session: Session, photograph: Photograph) -> dict[int, tuple[Support, ...]]:
-    """Read a support or a negative, once for each time that it is drawn; one of no use notes its problem."""
+def _encode_support(
+    model: Segmenter, session: Session, image: SessionImage
+) -> dict[int, tuple[Support, ...]]:
+    """Encode a labelled image once for each version of its labels; store the problem if it is unusable."""
     with session.lock:
-        drawings, known = session.read.get(photograph.id, (0, {}))
-        if drawings == photograph.drawings or not photograph.is_drawn:
-            return known
-        drawings, labels = photograph.drawings, session.labels(photograph)
-        picture = session.picture(photograph)
-    found: dict[int, tuple[Support, ...]] = {}
+        label_version, encoded = session.encoded.get(image.id, (0, {}))
+        if label_version == image.label_version or not image.is_labelled:
+            return encoded
+        label_version, labels = image.label_version, session.labels(image)
+        pixels = session.pixels(image)
+    supports: dict[int, tuple[Support, ...]] = {}
     if not labels.any():
-        found[0] = model.encode_negative(picture)
+        supports[0] = model.encode_negative(pixels)
     for value in np.unique(labels[labels > 0]).tolist():
         try:
-            fitted = model.clone().fit(picture, labels == value)
-            found[value] = fitted.support_set[OBJECT].shots
-            photograph.hint = photograph.hint or hint(own_iou(fitted, picture, labels == value), "this")
+            fitted = model.clone().fit(pixels, labels == value)
+            supports[value] = fitted.support_set[OBJECT].shots
+            image.hint = image.hint or hint(own_iou(fitted, pixels, labels == value), "this")
         except KshotError as error:
-            photograph.problem = str(error)
+            image.problem = str(error)
     with session.lock:
-        if photograph.id in session.photographs:
-            session.read[photograph.id] = drawings, found
-    return found
+        if image.id in session.images:
+            session.encoded[image.id] = label_version, supports
+    return supports
 
 
-def _maps(one: SegmentationResult) -> dict[Step, FloatMap]:
-    steps: dict[Step, FloatMap | None] = {
+def _maps(one: SegmentationResult) -> dict[MapName, FloatMap]:
+    maps: dict[MapName, FloatMap | None] = {
         "probability": one.probability,
         "first_pass": one.first_pass,
         "second_pass": one.second_pass,
     }
-    return {step: values for step, values in steps.items() if values is not None}
+    return {name: values for name, values in maps.items() if values is not None}

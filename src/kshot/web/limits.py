@@ -1,37 +1,38 @@
-"""How much one server takes, and what it says when that is too much."""
+"""Limits of a server, and the errors raised when one is exceeded."""
 
 from dataclasses import dataclass
 
 from kshot.errors import KshotError
 
 RETRY_AFTER = "10"
-"""Seconds that a busy server asks for."""
+"""Seconds that a busy server asks clients to wait."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep one server's memory and disk within reason."""
+    """Limits on the memory and disk that one server uses."""
 
     upload_bytes: int = 64 * 2**20
-    """Of one request's body; larger ones are refused before they are read."""
+    """Maximum size of a request body; larger ones are refused before they are read."""
     pixels: int = 40_000_000
-    """Of one photograph: a canvas of more is beyond some browsers."""
-    photographs: int = 500
-    """Of one session."""
+    """Maximum number of pixels of an image; some browsers cannot show a larger canvas."""
+    images: int = 500
+    """Maximum number of images in a session."""
     session_bytes: int = 2 * 2**30
-    """Of one session's uploads."""
+    """Maximum size of all uploads of a session."""
     supports: int = 20
-    """Labelled photographs of one session: their features stay in memory."""
+    """Maximum number of labelled images in a session: their features stay in memory."""
     sessions: int = 50
+    """Maximum number of open sessions."""
     queue: int = 2000
-    """Photographs that wait to be segmented, of all sessions."""
-    seconds_to_live: float = 12 * 3600
-    """Of a session that nobody asks for."""
+    """Maximum number of images of all sessions that wait to be segmented."""
+    idle_seconds: float = 12 * 3600
+    """Seconds without a request after which a session expires."""
 
 
-class TooMuchError(KshotError):
-    """A request goes beyond a limit of its session, whatever else the server does."""
+class LimitExceededError(KshotError):
+    """A request exceeds a limit of its session."""
 
 
 class BusyError(KshotError):
-    """The server has too much to do just now; the same request may succeed later."""
+    """The server is too busy; the same request may succeed later."""

@@ -10,19 +10,19 @@ import uvicorn
 
 from kshot.errors import KshotError
 from kshot.segmenter import Segmenter
-from kshot.web.concurrency import Connection
+from kshot.web.concurrency import ConnectionLimitProtocol
 from kshot.web.server import make_app
 
-SECONDS_TO_FINISH = 5
-"""That a request has when the server is stopped."""
+SHUTDOWN_SECONDS = 5
+"""Time that running requests have to finish when the server is stopped."""
 
 
-def listen(segmenter: Segmenter, host: str, port: int, open_browser: bool) -> None:
-    """Serve the page at an address, print it, and return when the user stops the server.
+def run_server(segmenter: Segmenter, host: str, port: int, open_browser: bool) -> None:
+    """Serve the page at an address, print the address, and return when the user stops the server.
 
-    Raises KshotError for an address that cannot be had.
+    Raises KshotError if the address is not available.
     """
-    with _bound(host, port) as bound:
+    with _bind(host, port) as bound:
         token = None if _is_loopback(host) else secrets.token_urlsafe(24)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         if token is not None:
@@ -31,25 +31,26 @@ def listen(segmenter: Segmenter, host: str, port: int, open_browser: bool) -> No
             make_app(segmenter, token),
             log_level="warning",
             server_header=False,
-            http=Connection,
+            http=ConnectionLimitProtocol,
             ws="none",
-            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         typer.echo(
-            f"kshot is at {address}\nStop it with Ctrl+C; what it keeps of your photographs then goes too."
+            f"kshot is running at {address}\nPress Ctrl+C to stop. Uploaded images are deleted on exit."
         )
         if open_browser:
             webbrowser.open(address)
         uvicorn.Server(config).run(sockets=[bound])
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise KshotError(
-            f"Port {port} of {host} cannot be had ({error.strerror}). Choose another with --port; 0 is any."
+            f"Port {port} of {host} is not available ({error.strerror}). Choose another one with --port; "
+            "0 selects a free port."
         ) from error
 
 

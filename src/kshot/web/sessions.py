@@ -1,4 +1,4 @@
-"""All sessions of a server, and how long they live."""
+"""All open sessions of a server."""
 
 import secrets
 import threading
@@ -10,44 +10,45 @@ from kshot.web.session import Session
 
 
 class Sessions:
-    """All sessions of a server, below one folder."""
+    """The open sessions, each with a subfolder of one folder."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
-    def open(self) -> Session:
-        """Begin a session. Raises BusyError if there are too many."""
+    def create(self) -> Session:
+        """Create a session. Raises BusyError if too many are open."""
         self.expire()
         with self._lock:
             if len(self._sessions) >= self.limits.sessions:
                 raise BusyError(
-                    f"There are {len(self._sessions)} sessions, and no more are taken. Come back later."
+                    f"{len(self._sessions)} sessions are open, which is the maximum. Try again later."
                 )
-            name = secrets.token_urlsafe(16)
-            session = self._sessions[name] = Session(name, self.folder / secrets.token_hex(8), self.limits)
+            session_id = secrets.token_urlsafe(16)
+            session = Session(session_id, self.folder / secrets.token_hex(8), self.limits)
+            self._sessions[session_id] = session
             return session
 
-    def find(self, name: str) -> Session | None:
-        """Give a session, which then lives on, or None if it is unknown or has expired."""
+    def get(self, session_id: str) -> Session | None:
+        """Return a session and reset its idle time, or None if it is unknown or has expired."""
         self.expire()
         with self._lock:
-            session = self._sessions.get(name)
+            session = self._sessions.get(session_id)
             if session is not None:
-                session.touched = time.monotonic()
+                session.last_used = time.monotonic()
             return session
 
     def close(self, session: Session) -> None:
-        """End a session, and forget its photographs."""
+        """Close a session and delete its files."""
         with self._lock:
             self._sessions.pop(session.id, None)
         session.close()
 
     def expire(self) -> None:
-        """End the sessions that nobody has asked for in a long time."""
-        before = time.monotonic() - self.limits.seconds_to_live
+        """Close the sessions that have been idle for too long."""
+        before = time.monotonic() - self.limits.idle_seconds
         with self._lock:
-            expired = [session for session in self._sessions.values() if session.touched < before]
+            expired = [session for session in self._sessions.values() if session.last_used < before]
         for session in expired:
             self.close(session)

@@ -1,95 +1,95 @@
-"""What the server tells of a session: the REST API's answers."""
+"""The JSON responses of the REST API."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from kshot.web.images import ObjectClass, Photograph, Role, Step
+from kshot.web.images import MapName, ObjectClass, Role, SessionImage
 from kshot.web.jobs import Worker
 from kshot.web.session import Session
 
-Status = Literal["unlabelled", "labelled", "waiting", "queued", "working", "done", "failed"]
+Status = Literal["unlabelled", "labelled", "waiting", "queued", "running", "done", "failed"]
 
 
-class PhotographState(BaseModel):
-    """A photograph, and how far it is."""
+class ImageState(BaseModel):
+    """An image and its status."""
 
     id: str
     name: str
-    role: Role = Field(description="What it came as.")
+    role: Role = Field(description="Role given at upload.")
     width: int
     height: int
     status: Status = Field(
-        description="Of supports: unlabelled, labelled. Of queries: waiting (for a first support), queued, "
-        "working, done. Of both: failed, see problem."
+        description="Supports: unlabelled, labelled. Queries: waiting (for the first support), queued, "
+        "running, done. Both: failed; see problem."
     )
-    is_labelled: bool = Field(description="Whether somebody drew its labels, which makes it a support.")
-    is_negative: bool = Field(description="Whether its labels say that it shows no class at all.")
-    is_stale: bool = Field(description="Whether its result was made with other supports than there are now.")
+    is_labelled: bool = Field(description="Whether a user labelled the image, which makes it a support.")
+    is_negative: bool = Field(description="Whether the labels are empty: the image shows no class.")
+    is_stale: bool = Field(description="Whether the supports have changed since the result was made.")
     confidence: float | None = Field(
-        description="The mean probability of the pixels that were found, 0 to 1; 0 if nothing was."
+        description="Mean probability of the foreground pixels, 0 to 1; 0 if there are none."
     )
-    problem: str | None
-    hint: str | None = Field(description="Of a labelled one: why little is to be expected of it.")
-    steps: tuple[Step, ...] = Field(description="The maps of probabilities that it has …")
-    values: tuple[int, ...] = Field(description="… of the classes with these values.")
-    stamp: str = Field(description="Changes when its labels or its result do.")
+    problem: str | None = Field(description="Why the image could not be used or segmented.")
+    hint: str | None = Field(description="Why the labels may not help (labelled images only).")
+    maps: tuple[MapName, ...] = Field(description="Available probability maps of each class.")
+    class_values: tuple[int, ...] = Field(description="Values of the classes that have probability maps.")
+    revision: str = Field(description="Changes when the labels or the result change.")
 
 
 class SessionState(BaseModel):
-    """A session, and how far it is."""
+    """A session and all its images."""
 
     id: str
     classes: tuple[ObjectClass, ...]
-    photographs: list[PhotographState]
-    takes_negatives: bool = Field(description="Whether the model learns from photographs of no class at all.")
-    num_waiting: int = Field(description="Photographs of all sessions that wait for the model.")
+    images: list[ImageState]
+    supports_negatives: bool = Field(description="Whether the model can use negative images.")
+    queue_length: int = Field(description="Number of queued images of all sessions.")
 
 
 def session_state(session: Session, worker: Worker) -> SessionState:
-    """Describe a session."""
+    """Return the state of a session."""
     with session.lock:
-        photographs = [photograph_state(session, one, worker) for one in session.photographs.values()]
+        images = [image_state(session, one, worker) for one in session.images.values()]
         return SessionState(
             id=session.id,
             classes=session.classes,
-            photographs=photographs,
-            takes_negatives=worker.segmenter.method.supports_negatives,
-            num_waiting=worker.num_waiting(),
+            images=images,
+            supports_negatives=worker.segmenter.method.supports_negatives,
+            queue_length=worker.queue_length(),
         )
 
 
-def photograph_state(session: Session, photograph: Photograph, worker: Worker) -> PhotographState:
-    """Describe a photograph."""
-    result = None if photograph.is_drawn else photograph.result
-    return PhotographState(
-        id=photograph.id,
-        name=photograph.name,
-        role=photograph.role,
-        width=photograph.size[1],
-        height=photograph.size[0],
-        status=_status(session, photograph, worker),
-        is_labelled=photograph.is_drawn,
-        is_negative=photograph.is_negative,
+def image_state(session: Session, image: SessionImage, worker: Worker) -> ImageState:
+    """Return the state of an image."""
+    result = None if image.is_labelled else image.result
+    return ImageState(
+        id=image.id,
+        name=image.name,
+        role=image.role,
+        width=image.size[1],
+        height=image.size[0],
+        status=_status(session, image, worker),
+        is_labelled=image.is_labelled,
+        is_negative=image.is_negative,
         is_stale=result is not None and result.version != session.version,
         confidence=None if result is None else round(result.confidence, 4),
-        problem=photograph.problem,
-        hint=photograph.hint,
-        steps=() if result is None else result.steps,
-        values=() if result is None else result.values,
-        stamp=f"{photograph.drawings}.{0 if result is None else result.version}",
+        problem=image.problem,
+        hint=image.hint,
+        maps=() if result is None else result.maps,
+        class_values=() if result is None else result.class_values,
+        revision=f"{image.label_version}.{0 if result is None else result.version}",
     )
 
 
-def _status(session: Session, photograph: Photograph, worker: Worker) -> Status:
-    if photograph.problem is not None:
+def _status(session: Session, image: SessionImage, worker: Worker) -> Status:
+    if image.problem is not None:
         return "failed"
-    if photograph.is_drawn:
+    if image.is_labelled:
         return "labelled"
-    if photograph.role == "support":
+    if image.role == "support":
         return "unlabelled"
-    if not session.needs_answer(photograph):
+    if not session.needs_prediction(image):
         return "done"
-    if worker.is_at(photograph):
-        return "working"
+    if worker.is_segmenting(image):
+        return "running"
     return "queued" if session.has_supports() else "waiting"

@@ -1,4 +1,4 @@
-"""What strangers send: photographs and masks as bytes, checked before they are decoded."""
+"""Decode uploaded images and masks, with checks before and after decoding."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -12,36 +12,34 @@ from kshot.io.images import read_embedded, read_label_map, read_mask
 from kshot.types import LabelMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""Pillow reads dozens more, and each is a way in."""
+"""Accepted formats. Pillow reads many more, and every decoder is attack surface."""
 
-THE_FILE = "The file"
-"""What messages call it: the page shows its name beside them."""
+SOURCE_NAME = "The file"
+"""Name of an upload in error messages; the page shows the real name beside them."""
 
 
-def read_photograph(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode an uploaded photograph whole, as an upright RGB picture.
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode an uploaded image as an upright RGB image.
 
-    Raises ImageError for what is no photograph, or has more pixels than are allowed.
+    Raises ImageError if it is not an image or has more than `max_pixels` pixels.
     """
-    return read_embedded(data, THE_FILE, max_pixels=max_pixels, formats=FORMATS)
+    return read_embedded(data, SOURCE_NAME, max_pixels=max_pixels, formats=FORMATS)
 
 
-def read_labels(
+def decode_labels(
     data: bytes, size: tuple[int, int], values: Sequence[int], *, may_be_empty: bool = False
 ) -> LabelMap:
-    """Decode an uploaded mask of a photograph of `size`: uint8 (H, W), 0 or one of the classes' values.
+    """Decode an uploaded mask of an image of `size` into labels, uint8 (H, W): 0 or one of `values`.
 
-    For a single class any mask that `kshot.io.images.read_mask` reads; for several, their values.
-    Raises MaskError for what is no such mask, or an empty one unless that may be.
+    With one class, any mask that `kshot.io.images.read_mask` accepts; with several, a label map of `values`.
+    Raises MaskError for any other mask, and for an empty one unless `may_be_empty`.
     """
-    with opened(BytesIO(data), MaskError, THE_FILE, max_pixels=size[0] * size[1], formats=FORMATS) as picture:
+    with opened(BytesIO(data), MaskError, SOURCE_NAME, max_pixels=size[0] * size[1], formats=FORMATS) as mask:
         if len(values) == 1:
-            return read_mask(picture, size, may_be_empty=may_be_empty).astype(np.uint8) * np.uint8(values[0])
+            return read_mask(mask, size, may_be_empty=may_be_empty).astype(np.uint8) * np.uint8(values[0])
         labels = np.zeros(size, np.uint8)
-        for name, mask in read_label_map(picture, size, {str(value): value for value in values}).items():
-            labels[mask] = int(name)
+        for name, region in read_label_map(mask, size, {str(value): value for value in values}).items():
+            labels[region] = int(name)
     if not labels.any() and not may_be_empty:
-        raise MaskError(
-            "The mask is empty: all its pixels are 0. Mark the objects with their classes' values."
-        )
+        raise MaskError("The mask is empty: all its pixels are 0. Mark each object with its class's value.")
     return labels

@@ -1,4 +1,4 @@
-"""Pictures of a photograph to look at, in JPEG: itself, its result, the steps to it."""
+"""Render JPEG views of an image: the image itself, its overlay and its probability maps."""
 
 from typing import Literal
 
@@ -7,29 +7,30 @@ from PIL import Image, ImageOps
 
 from kshot.io.files import encoded
 from kshot.io.overlays import tint
-from kshot.web.images import Photograph, Step
+from kshot.web.images import MapName, SessionImage
 from kshot.web.session import Session
 
-View = Literal["photo", "overlay"] | Step
+View = Literal["image", "overlay"] | MapName
 
 
-def view(session: Session, photograph: Photograph, kind: View, value: int, side: int | None) -> bytes:
-    """Draw a view of a photograph as a JPEG; a class's `value` chooses among the probabilities.
+def render_view(session: Session, image: SessionImage, view: View, value: int, side: int | None) -> bytes:
+    """Render a view as JPEG.
 
-    side: of the square in pixels into which the picture is shrunk; None leaves its size.
-    Raises KshotError if there is no such result.
+    value: of the class whose probability map is shown. side: of the square in pixels that the result is
+    shrunk to fit; None keeps its size.
+    Raises KshotError if the map does not exist.
     """
-    if kind == "photo" or kind == "overlay":
-        picture = _shrunk(session.picture(photograph), side)
+    if view == "image" or view == "overlay":
+        rendered = _shrink(session.pixels(image), side)
     else:
-        picture = _shrunk(session.step(photograph, kind, value), side)
-    if kind == "overlay":
-        labels = Image.fromarray(session.labels(photograph)).resize(picture.size, Image.Resampling.NEAREST)
-        tint(picture, np.asarray(labels), session.colour)
-    return encoded(picture, "JPEG", quality=85)
+        rendered = _shrink(session.probability_map(image, view, value), side)
+    if view == "overlay":
+        labels = Image.fromarray(session.labels(image)).resize(rendered.size, Image.Resampling.NEAREST)
+        tint(rendered, np.asarray(labels), session.colour)
+    return encoded(rendered, "JPEG", quality=85)
 
 
-def _shrunk(picture: Image.Image, side: int | None) -> Image.Image:
-    if side is None or max(picture.size) <= side:
-        return picture
-    return ImageOps.contain(picture, (side, side), Image.Resampling.BICUBIC)
+def _shrink(image: Image.Image, side: int | None) -> Image.Image:
+    if side is None or max(image.size) <= side:
+        return image
+    return ImageOps.contain(image, (side, side), Image.Resampling.BICUBIC)

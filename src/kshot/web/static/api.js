@@ -1,6 +1,6 @@
 // The REST API, as functions.
 
-export class Refusal extends Error {
+export class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -9,13 +9,13 @@ export class Refusal extends Error {
 
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const response = await fetch(path, options);
   if (response.status === 503) {
     await pause(Number(response.headers.get("Retry-After")) || 5);
-    return ask(path, options);
+    return request(path, options);
   }
-  if (!response.ok) throw new Refusal(response.status, await reason(response));
+  if (!response.ok) throw new ApiError(response.status, await reason(response));
   return response;
 }
 
@@ -25,11 +25,11 @@ async function reason(response) {
     const { detail } = JSON.parse(text);
     return typeof detail === "string" ? detail : detail[0].msg;
   } catch {
-    return response.status === 413 ? "The file is larger than this server takes." : text || response.statusText;
+    return response.status === 413 ? "The file is larger than the upload limit of this server." : text || response.statusText;
   }
 }
 
-const json = async (path, options) => (await ask(path, options)).json();
+const json = async (path, options) => (await request(path, options)).json();
 
 export async function beginSession() {
   return new Session((await json("api/sessions", { method: "POST" })).id);
@@ -41,7 +41,7 @@ export class Session {
     this.path = `api/sessions/${encodeURIComponent(id)}`;
   }
 
-  look = () => json(this.path);
+  state = () => json(this.path);
 
   setClasses(classes) {
     const headers = { "Content-Type": "application/json" };
@@ -50,20 +50,20 @@ export class Session {
 
   add(role, file, mask) {
     const body = new FormData();
-    body.append("photo", file, file.name);
+    body.append("image", file, file.name);
     if (mask) body.append("mask", mask, "mask.png");
     return json(`${this.path}/${role === "support" ? "supports" : "queries"}`, { method: "POST", body });
   }
 
-  remove = (id) => ask(`${this.path}/photographs/${id}`, { method: "DELETE" });
-  draw = (id, png) => json(`${this.path}/photographs/${id}/labels.png`, { method: "PUT", body: png });
-  erase = (id) => json(`${this.path}/photographs/${id}/labels.png`, { method: "DELETE" });
-  labels = async (id) => (await ask(`${this.path}/photographs/${id}/labels.png`)).blob();
-  photo = async (id) => (await ask(`${this.path}/photographs/${id}/photo.jpg`)).blob();
-  end = () => ask(this.path, { method: "DELETE" });
+  remove = (id) => request(`${this.path}/images/${id}`, { method: "DELETE" });
+  setLabels = (id, png) => json(`${this.path}/images/${id}/labels.png`, { method: "PUT", body: png });
+  deleteLabels = (id) => json(`${this.path}/images/${id}/labels.png`, { method: "DELETE" });
+  labels = async (id) => (await request(`${this.path}/images/${id}/labels.png`)).blob();
+  image = async (id) => (await request(`${this.path}/images/${id}/image.jpg`)).blob();
+  end = () => request(this.path, { method: "DELETE" });
 
-  view(id, kind, query) {
-    return `${this.path}/photographs/${id}/${kind}.jpg?${new URLSearchParams(query)}`;
+  view(id, name, query) {
+    return `${this.path}/images/${id}/${name}.jpg?${new URLSearchParams(query)}`;
   }
 
   get archive() {

@@ -1,27 +1,27 @@
-// The lists of photographs: labelled ones in a strip, the others as cards with their results.
+// The lists of images: supports in a strip, queries as cards with their results.
 
 import { find, keep, make, put } from "./page.js";
 
 const SIDE = 480;
 const WORDS = {
-  waiting: "waits for a labelled photograph",
+  waiting: "waiting for a labelled image",
   queued: "queued",
-  working: "segmenting …",
+  running: "segmenting …",
   done: "",
-  labelled: "mended: used as a support",
-  negative: "nothing of it is here",
+  labelled: "corrected: used as support",
+  negative: "object not present",
   failed: "failed",
 };
 
 const SUPPORT_WORDS = [
-  [(one) => one.problem, "cannot be used: open it"],
-  [(one) => one.hint, "hard to find: open it"],
+  [(one) => one.problem, "unusable: open to see why"],
+  [(one) => one.hint, "poor support: open to see why"],
   [(one) => one.is_negative, WORDS.negative],
   [(one) => one.status === "unlabelled", "not labelled yet"],
 ];
 
 export class Lists {
-  /** open: called with a photograph to paint on. remove: called with one to forget. */
+  /** open: called with the id of an image to label. remove: called with the id of an image to delete. */
   constructor(open, remove) {
     Object.assign(this, { open, remove });
   }
@@ -29,14 +29,14 @@ export class Lists {
   show(session, state, value, openId) {
     Object.assign(this, { session, value, openId });
     this.colours = state.classes.map(({ colour }) => colour.slice(1)).join("");
-    const supports = state.photographs.filter(isSupport);
-    const queries = state.photographs.filter(({ role }) => role === "query");
+    const supports = state.images.filter(isSupport);
+    const queries = state.images.filter(({ role }) => role === "query");
     keep(find("#supports"), supports, (one) => this.#create(one), (element, one) => this.#support(element, one));
-    const sorted = find("#sort").value === "unsure" ? [...queries].sort(bySureness) : queries;
+    const sorted = find("#sort").value === "unsure" ? [...queries].sort(byConfidence) : queries;
     keep(find("#cards"), sorted, (one) => this.#create(one), (element, one) => this.#card(element, one));
-    for (const step of ["first_pass", "second_pass"]) {
-      const has = queries.some(({ steps }) => steps.includes(step));
-      find(`#views input[value=${step}]`).parentElement.hidden = !has;
+    for (const name of ["first_pass", "second_pass"]) {
+      const has = queries.some(({ maps }) => maps.includes(name));
+      find(`#views input[value=${name}]`).parentElement.hidden = !has;
     }
   }
 
@@ -55,12 +55,12 @@ export class Lists {
 
   #support(element, one) {
     const state = SUPPORT_WORDS.find(([applies]) => applies(one))?.[1] ?? "";
-    this.#fill(element, one, one.status === "unlabelled" ? "photo" : "overlay", state, "Label");
+    this.#fill(element, one, one.status === "unlabelled" ? "image" : "overlay", state, "Label");
   }
 
   #card(element, one) {
     let state = WORDS[one.is_negative ? "negative" : one.status];
-    if (one.status === "done") state = `${Math.round(100 * one.confidence)} % sure`;
+    if (one.status === "done") state = `${Math.round(100 * one.confidence)} % confidence`;
     else if (one.is_stale) state = `stale, ${state}`;
     if (one.problem) state = one.problem;
     this.#fill(element, one, shown(one, this.value), state, "Open");
@@ -68,14 +68,14 @@ export class Lists {
     element.style.setProperty("--sure", one.status === "done" ? one.confidence : 0);
   }
 
-  #fill(element, one, kind, state, verb) {
-    const [look, , text] = element.children;
-    const query = { side: SIDE, value: this.value, v: `${one.stamp}.${this.colours}` };
-    const address = this.session.view(one.id, kind, query);
-    const picture = look.firstElementChild;
-    if (picture.getAttribute("src") !== address) picture.src = address;
-    put(look, { ariaLabel: `${verb} ${one.name}${state ? `, ${state}` : ""}` });
-    look.setAttribute("aria-pressed", String(one.id === this.openId));
+  #fill(element, one, view, state, verb) {
+    const [button, , text] = element.children;
+    const query = { side: SIDE, value: this.value, v: `${one.revision}.${this.colours}` };
+    const address = this.session.view(one.id, view, query);
+    const thumbnail = button.firstElementChild;
+    if (thumbnail.getAttribute("src") !== address) thumbnail.src = address;
+    put(button, { ariaLabel: `${verb} ${one.name}${state ? `, ${state}` : ""}` });
+    button.setAttribute("aria-pressed", String(one.id === this.openId));
     put(text, { textContent: state });
     element.classList.toggle("failed", one.status === "failed");
   }
@@ -84,15 +84,15 @@ export class Lists {
 export const isSupport = (one) => one.role === "support" || one.is_labelled;
 export const showsClass = (one) => one.is_labelled && !one.is_negative;
 
-/** The view that is chosen, or the photograph where there is none. */
+/** The selected view, or the image if that view does not exist. */
 function shown(one, value) {
   const chosen = find("#views input:checked").value;
-  if (one.is_labelled) return chosen === "photo" ? "photo" : "overlay";
-  if (chosen === "overlay") return one.steps.length ? "overlay" : "photo";
-  return one.steps.includes(chosen) && one.values.includes(value) ? chosen : "photo";
+  if (one.is_labelled) return chosen === "image" ? "image" : "overlay";
+  if (chosen === "overlay") return one.maps.length ? "overlay" : "image";
+  return one.maps.includes(chosen) && one.class_values.includes(value) ? chosen : "image";
 }
 
-function bySureness(a, b) {
+function byConfidence(a, b) {
   const rank = (one) => (one.confidence === null ? 2 : one.confidence);
   return rank(a) - rank(b);
 }

@@ -1,4 +1,4 @@
-// The classes: choose the one that is painted, rename, recolour, add, remove.
+// The list of classes: select, rename, recolour, add, remove.
 
 import { find, keep, make, put } from "./page.js";
 
@@ -10,7 +10,7 @@ export class Classes {
   all = [];
   value = 1;
 
-  /** onChoose: called with the class that one paints. onChange: called with the new list, to be kept. */
+  /** onChoose: called with the value of the selected class. onChange: called with the new list. */
   constructor(onChoose, onChange) {
     Object.assign(this, { onChoose, onChange, list: find("#classes") });
     find("#class-add").onclick = () => this.#add();
@@ -74,7 +74,7 @@ export class Classes {
 
   #remove(value) {
     const { name } = this.all.find((one) => one.value === value);
-    if (!confirm(`Remove "${name}", and what is painted of it?`)) return;
+    if (!confirm(`Remove "${name}" and all its labels?`)) return;
     this.onChange(this.all.filter((one) => one.value !== value));
   }
 }

@@ -1,4 +1,4 @@
-// The canvas on which one paints: tools, pointers, keys. It knows nothing of the server.
+// The labelling canvas: tools, pointers and keyboard actions. It does not talk to the server.
 
 import { Labels } from "./labels.js";
 import { Layer } from "./layer.js";
@@ -11,20 +11,20 @@ const PEN_ERASER = 32; // of PointerEvent.buttons
 export class Editor {
   tool = "brush";
   mode = "paint";
-  size = 30; // diameter in pixels of the photograph
+  size = 30; // diameter in image pixels
   value = 1;
   classes = [];
   isHidden = false;
 
-  /** onChange: called after each step. say: shows a line to people. */
+  /** onChange: called after each step. say: shows a status line. */
   constructor(canvas, onChange, say) {
     Object.assign(this, { canvas, onChange, say });
     this.context = canvas.getContext("2d");
     this.viewport = new Viewport();
     this.pointers = new Map();
-    this.stroke = null; // what is going on: a stroke, a box, a pan or a pinch
+    this.stroke = null; // in progress: a stroke, a box, a pan or a pinch
     this.corners = []; // of a polygon
-    this.cursor = null; // in pixels of the photograph
+    this.cursor = null; // in image pixels
     this.isSpaceDown = false;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -37,9 +37,9 @@ export class Editor {
     new ResizeObserver(() => this.#resize()).observe(canvas);
   }
 
-  open(picture, labels) {
-    this.picture = picture;
-    this.labels = new Labels(picture.width, picture.height, labels ?? undefined);
+  open(image, labels) {
+    this.image = image;
+    this.labels = new Labels(image.width, image.height, labels ?? undefined);
     this.layer = new Layer(this.labels);
     this.layer.colour(this.classes);
     this.stroke = null;
@@ -55,7 +55,7 @@ export class Editor {
   }
 
   setTool(tool) {
-    this.giveUp();
+    this.cancel();
     this.tool = tool;
     this.canvas.dataset.tool = tool;
     this.draw();
@@ -72,7 +72,7 @@ export class Editor {
   }
 
   fit() {
-    if (this.picture) this.viewport.fit(this.canvas, this.picture.width, this.picture.height);
+    if (this.image) this.viewport.fit(this.canvas, this.image.width, this.image.height);
     this.draw();
   }
 
@@ -81,8 +81,8 @@ export class Editor {
     this.draw();
   }
 
-  /** Give up a stroke or a shape that has not been finished. */
-  giveUp() {
+  /** Cancel an unfinished stroke or shape. */
+  cancel() {
     this.#cancelStroke();
     this.corners = [];
     this.draw();
@@ -100,22 +100,22 @@ export class Editor {
     this.draw();
   }
 
-  /** Move the keyboard's cursor by CSS pixels; paints while a stroke is on. */
+  /** Move the keyboard cursor by CSS pixels; paints during a stroke. */
   step(dx, dy) {
-    if (!this.picture) return;
-    const from = this.cursor ?? [this.picture.width / 2, this.picture.height / 2];
+    if (!this.image) return;
+    const from = this.cursor ?? [this.image.width / 2, this.image.height / 2];
     const to = [from[0] + dx / this.viewport.scale, from[1] + dy / this.viewport.scale];
     this.cursor = [
-      Math.min(this.picture.width - 0.5, Math.max(0.5, to[0])), Math.min(this.picture.height - 0.5, Math.max(0.5, to[1])),
+      Math.min(this.image.width - 0.5, Math.max(0.5, to[0])), Math.min(this.image.height - 0.5, Math.max(0.5, to[1])),
     ];
     this.showsCross = true;
     if (this.stroke?.kind === "line") this.#lineTo(this.cursor);
     this.draw();
   }
 
-  /** Do with the keyboard what a click does: start or end a stroke, set a corner. */
+  /** The keyboard equivalent of a click: start or end a stroke, set a corner. */
   act() {
-    if (!this.picture) return;
+    if (!this.image) return;
     if (!this.cursor) return this.step(0, 0);
     if (this.tool === "polygon") return this.#corner(this.cursor);
     if (this.stroke) {
@@ -123,7 +123,7 @@ export class Editor {
       this.say(this.tool === "box" ? "Box filled." : "Stroke ended.");
     } else if (this.tool === "brush" || this.tool === "box") {
       this.#beginStroke(this.cursor, true);
-      this.say(this.tool === "box" ? "First corner set." : "Stroke begun: arrow keys paint.");
+      this.say(this.tool === "box" ? "First corner set." : "Stroke started: arrow keys paint.");
     }
   }
 
@@ -138,7 +138,7 @@ export class Editor {
   }
 
   #down(event) {
-    if (!this.picture) return;
+    if (!this.image) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.canvas.focus({ preventScroll: true });
     this.showsCross = false;
@@ -158,7 +158,7 @@ export class Editor {
   }
 
   #move(event) {
-    if (!this.picture) return;
+    if (!this.image) return;
     const now = this.#at(event);
     const before = this.pointers.get(event.pointerId);
     if (before && this.stroke?.kind === "pan") this.viewport.move(now[0] - before[0], now[1] - before[1]);
@@ -175,7 +175,7 @@ export class Editor {
 
   #up(event) {
     if (!this.pointers.delete(event.pointerId)) return;
-    if (event.type === "pointercancel") this.giveUp();
+    if (event.type === "pointercancel") this.cancel();
     else if (this.stroke && !this.stroke.byKeys) this.#endStroke();
     if (event.pointerType === "touch") this.cursor = null;
     this.draw();
@@ -187,7 +187,7 @@ export class Editor {
   }
 
   #wheel(event) {
-    if (!this.picture) return;
+    if (!this.image) return;
     event.preventDefault();
     this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.002)), ...this.#at(event));
   }
@@ -269,15 +269,15 @@ export class Editor {
   }
 
   #drawNow() {
-    const { context, canvas, viewport, picture } = this;
+    const { context, canvas, viewport, image } = this;
     const dense = canvas.width / Math.max(1, canvas.clientWidth);
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    if (!picture) return;
+    if (!image) return;
     const scale = dense * viewport.scale;
     context.setTransform(scale, 0, 0, scale, dense * viewport.left, dense * viewport.top);
     context.imageSmoothingEnabled = viewport.scale < 3;
-    context.drawImage(picture, 0, 0);
+    context.drawImage(image, 0, 0);
     if (!this.isHidden) {
       context.globalAlpha = OPACITY;
       context.drawImage(this.layer.canvas, 0, 0);
@@ -307,7 +307,7 @@ export class Editor {
     }
   }
 
-  /** Draw a line that shows on dark and on light. */
+  /** Draw a line that is visible on dark and on light images. */
   #outline(trace) {
     const path = new Path2D();
     trace(path);

@@ -1,11 +1,11 @@
-// What the keys do while the editor has the focus.
+// Keyboard shortcuts of the editor.
 
 const STEP = 12; // CSS pixels
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const TOOLS = { b: "brush", p: "polygon", r: "box", m: "move" };
 
 /** actions: choose(name, value), size(factor), pick(index), help(). */
-export function listen(section, editor, actions) {
+export function bindKeys(section, editor, actions) {
   section.addEventListener("keydown", (event) => {
     const isCanvas = event.target === editor.canvas;
     if (event.target.matches("input[type=text], select")) return;
@@ -29,12 +29,12 @@ function onCommand(event, editor) {
 function onCanvas(event, editor) {
   const arrow = ARROWS[event.key];
   if (arrow) {
-    const step = event.shiftKey ? editor.viewport.scale : STEP; // finely: a pixel of the photograph
+    const step = event.shiftKey ? editor.viewport.scale : STEP; // one image pixel
     editor.step(arrow[0] * step, arrow[1] * step);
   } else if (event.key === "Enter") editor.act();
   else if (event.key === " ") editor.isSpaceDown = true;
   else if (event.key === "Backspace" && editor.corners.length) editor.undo();
-  else if (event.key === "Escape") editor.giveUp();
+  else if (event.key === "Escape") editor.cancel();
   else return false;
   return true;
 }

@@ -1,4 +1,4 @@
-// The labels of one photograph, a byte a pixel, with shapes to fill and a history.
+// The labels of one image, one byte per pixel, with shapes to fill and an undo history.
 
 const MOST_STEPS = 200;
 const MOST_BYTES = 128 * 2 ** 20;
@@ -22,7 +22,7 @@ export class Labels {
     this.touched = null;
   }
 
-  /** End the step; give whether it changed anything. */
+  /** End the step; returns whether it changed anything. */
   end() {
     const { before, touched } = this;
     this.before = this.touched = null;
@@ -37,7 +37,7 @@ export class Labels {
     return true;
   }
 
-  /** Give up the step, as if it had never begun; give the box that changed. */
+  /** Cancel the step and restore the labels; returns the changed box. */
   cancel() {
     const { before, touched } = this;
     if (before && touched) this.#paste(this.#cut(before, touched), touched);
@@ -45,7 +45,7 @@ export class Labels {
     return touched;
   }
 
-  /** Undo or redo a step; give the box that changed, or null. */
+  /** Undo a step; returns the changed box, or null. */
   undo() {
     return this.#move(this.done, this.undone, "old");
   }
@@ -65,7 +65,7 @@ export class Labels {
       const along = length ? Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / length)) : 0;
       return (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2 <= radius * radius;
     });
-    // However thin the brush, the pixel below it is painted.
+    // A brush thinner than a pixel still paints the pixel below it.
     const [x, y] = [Math.floor(x1), Math.floor(y1)];
     this.#fill(this.#clip(x, y, x + 1, y + 1), value, () => true);
     return this.touched;

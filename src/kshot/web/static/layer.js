@@ -1,4 +1,4 @@
-// Labels in colour: a picture of the photograph's size, kept up to date box by box.
+// The labels as a coloured canvas of the image's size, updated box by box.
 
 export class Layer {
   constructor(labels) {
@@ -8,7 +8,7 @@ export class Layer {
     this.palette = new Uint8Array(4 * 256);
   }
 
-  /** Take the classes' colours, and draw all again. */
+  /** Set the colours of the classes and redraw all labels. */
   colour(classes) {
     this.palette.fill(0);
     for (const { value, colour } of classes) {
@@ -21,14 +21,14 @@ export class Layer {
   update(box) {
     const [width, height] = [box.right - box.left, box.bottom - box.top];
     if (width <= 0 || height <= 0) return;
-    const picture = new ImageData(width, height);
+    const pixels = new ImageData(width, height);
     for (let y = 0, place = 0; y < height; y++) {
       const row = (box.top + y) * this.labels.width + box.left;
       for (let x = 0; x < width; x++, place += 4) {
         const colour = 4 * this.labels.values[row + x];
-        for (let channel = 0; channel < 4; channel++) picture.data[place + channel] = this.palette[colour + channel];
+        for (let channel = 0; channel < 4; channel++) pixels.data[place + channel] = this.palette[colour + channel];
       }
     }
-    this.context.putImageData(picture, box.left, box.top);
+    this.context.putImageData(pixels, box.left, box.top);
   }
 }

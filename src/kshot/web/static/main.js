@@ -1,24 +1,24 @@
-// The page: one session of the server, shown and changed.
+// The page: shows and changes one session of the server.
 
-import { beginSession, Refusal, Session } from "./api.js";
+import { beginSession, ApiError, Session } from "./api.js";
 import { isSupport, Lists, showsClass } from "./cards.js";
 import { Classes } from "./classes.js";
 import { EXAMPLES, fetchExample } from "./examples.js";
-import { listen } from "./keys.js";
+import { bindKeys } from "./keys.js";
 import { find, make, notice, put, report, takeDrops } from "./page.js";
 import { Workbench } from "./workbench.js";
 
-const SOON = 350; // milliseconds between looks while something is going on
-const LATER = 4000; // while the server does not answer
-const AT_ONCE = 2; // uploads
-const LAST = "kshot session";
+const SOON = 350; // milliseconds between refreshes while images are being segmented
+const LATER = 4000; // milliseconds, while the server does not respond
+const PARALLEL_UPLOADS = 2;
+const LAST_SESSION = "kshot session";
 
 let session = null;
-let state = { classes: [], photographs: [] };
+let state = { classes: [], images: [] };
 let uploading = 0;
 let timer = null;
 
-const bench = new Workbench(look, trouble);
+const bench = new Workbench(refresh, trouble);
 const { editor } = bench;
 const classes = new Classes(
   (value) => ((editor.value = value), show()),
@@ -28,89 +28,89 @@ const lists = new Lists(open, remove);
 
 /* The server */
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
-  if (!session) return enter(); // the server did not answer when the page was opened
+  if (!session) return enter(); // the server did not respond when the page was opened
   const asked = session;
   await attempt(async () => {
-    const found = await session.look();
+    const found = await session.state();
     if (asked !== session) return;
     notice(null);
     take(found);
   });
 }
 
-async function attempt(deed, name = "This session") {
+async function attempt(action, name = "This session") {
   try {
-    await deed();
+    await action();
   } catch (error) {
     trouble(name, error);
   }
 }
 
 function trouble(name, error) {
-  if (error instanceof Refusal && error.status !== 404) return report(name, error.message);
-  if (error instanceof Refusal) return report(name, `${error.message} Reload the page if that does not help.`);
+  if (error instanceof ApiError && error.status !== 404) return report(name, error.message);
+  if (error instanceof ApiError) return report(name, `${error.message} Reload the page if this persists.`);
   if (!(error instanceof TypeError)) throw error;
-  notice("The server does not answer. Is kshot serve still running?");
+  notice("The server does not respond. Is `kshot serve` still running?");
   clearTimeout(timer);
-  timer = setTimeout(look, LATER);
+  timer = setTimeout(refresh, LATER);
 }
 
-/** Show a new state, and look again soon while something is going on. */
+/** Show a new state and refresh again soon while images are being segmented. */
 function take(found) {
   clearTimeout(timer);
-  const isBusy = found.photographs.some(({ status }) => status === "queued" || status === "working");
-  if (isBusy) timer = setTimeout(look, SOON);
+  const isBusy = found.images.some(({ status }) => status === "queued" || status === "running");
+  if (isBusy) timer = setTimeout(refresh, SOON);
   const haveColoursChanged = JSON.stringify(state.classes) !== JSON.stringify(found.classes);
   state = found;
   classes.show(state.classes);
   editor.value = classes.value;
   if (haveColoursChanged) editor.setClasses(state.classes);
-  bench.mayBeNegative = state.takes_negatives && state.photographs.some(showsClass);
-  const open = state.photographs.find(({ id }) => id === bench.photograph?.id);
+  bench.mayBeNegative = state.supports_negatives && state.images.some(showsClass);
+  const open = state.images.find(({ id }) => id === bench.image?.id);
   if (open) attempt(() => bench.update(open), open.name);
   show();
 }
 
-/* What one sees */
+/* Display */
 
 function show() {
-  const supports = state.photographs.filter(isSupport);
-  const queries = state.photographs.filter(({ role }) => role === "query");
-  lists.show(session, state, classes.value, bench.photograph?.id);
-  put(find("#workbench"), { hidden: !bench.photograph });
-  put(find("#start"), { hidden: Boolean(bench.photograph || supports.length) });
+  const supports = state.images.filter(isSupport);
+  const queries = state.images.filter(({ role }) => role === "query");
+  lists.show(session, state, classes.value, bench.image?.id);
+  put(find("#workbench"), { hidden: !bench.image });
+  put(find("#start"), { hidden: Boolean(bench.image || supports.length) });
   put(find("#found"), { hidden: !queries.length });
   put(find("#query-start"), { hidden: queries.length > 0 });
   const done = queries.filter(({ status }) => ["done", "labelled", "failed"].includes(status)).length;
   put(find("#bar"), { max: Math.max(1, queries.length), value: done });
   put(find("#progress"), { textContent: progress(done, queries.length, supports) });
   const download = find("#download");
-  if (state.photographs.some(({ status }) => status === "done" || status === "labelled")) download.href = session.archive;
+  if (state.images.some(({ status }) => status === "done" || status === "labelled")) download.href = session.archive;
   else download.removeAttribute("href");
 }
 
 function progress(done, all, supports) {
   const sending = uploading ? ` Sending ${uploading} …` : "";
-  if (!supports.some(showsClass)) return `Label a photograph to begin.${sending}`;
+  if (!supports.some(showsClass)) return `Label an image to start.${sending}`;
   return `${done} of ${all} segmented.${sending}`;
 }
 
 async function open(id) {
-  const photograph = state.photographs.find((one) => one.id === id);
-  if (!photograph || id === bench.photograph?.id || !mayLeave()) return;
+  const image = state.images.find((one) => one.id === id);
+  if (!image || id === bench.image?.id || !mayLeave()) return;
   await bench.flush();
-  const opening = attempt(() => bench.open(session, photograph), photograph.name);
-  show(); // now, for a canvas that is hidden has no size and takes no focus
+  const opening = attempt(() => bench.open(session, image), image.name);
+  show(); // before opening: a hidden canvas has no size and cannot get the focus
   await opening;
   show();
   find("#canvas").scrollIntoView({ block: "nearest" });
 }
 
-const mayLeave = () => !bench.hasUnsent || bench.isKept || confirm("Leave this result? What you painted on it is not used yet.");
+const mayLeave = () => !bench.hasUnsent || bench.isAutoSaved || confirm("Leave this result? Your changes have not been used yet.");
 
-/* What one does */
+/* Actions */
 
 async function add(role, files, mask) {
   const waiting = [...files];
@@ -122,19 +122,19 @@ async function add(role, files, mask) {
     for (let file = waiting.shift(); file; file = waiting.shift()) {
       await attempt(async () => added.push((await session.add(role, file, mask)).id), file.name);
       uploading -= 1;
-      await look();
+      await refresh();
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, sendNext));
+  await Promise.all(Array.from({ length: PARALLEL_UPLOADS }, sendNext));
   if (role === "support" && added.length) await open(added[0]);
 }
 
 async function remove(id) {
-  const { name, is_labelled: isLabelled } = state.photographs.find((one) => one.id === id);
+  const { name, is_labelled: isLabelled } = state.images.find((one) => one.id === id);
   if (isLabelled && !confirm(`Remove ${name} and its labels?`)) return;
-  if (bench.photograph?.id === id) bench.close();
+  if (bench.image?.id === id) bench.close();
   await attempt(() => session.remove(id), name);
-  await look();
+  await refresh();
 }
 
 async function setClasses(all) {
@@ -142,43 +142,43 @@ async function setClasses(all) {
   await bench.flush();
   const isOneGone = all.length < state.classes.length;
   take(await session.setClasses(all));
-  if (isOneGone) await bench.reload(); // what was painted of it is gone too
+  if (isOneGone) await bench.reload(); // its labels were removed too
 }
 
 async function tryExample(example) {
   await attempt(async () => {
-    const { photo, mask } = await fetchExample(example);
-    await add("support", [photo], mask);
-    await add("query", [photo]);
+    const { image, mask } = await fetchExample(example);
+    await add("support", [image], mask);
+    await add("query", [image]);
   }, example.name);
 }
 
-/* Sessions: the last one is remembered, and its id is in the address. */
+/* Sessions: the last id is kept in the browser and in the URL. */
 
 async function enter() {
-  const known = location.hash.slice(1) || localStorage.getItem(LAST);
+  const known = location.hash.slice(1) || localStorage.getItem(LAST_SESSION);
   try {
     session = known ? new Session(known) : await beginSession();
-    take(await session.look());
+    take(await session.state());
   } catch (error) {
-    if (!(error instanceof Refusal)) return trouble("", error);
+    if (!(error instanceof ApiError)) return trouble("", error);
     session = await beginSession();
-    if (location.hash) notice("That session has expired, or the server was started anew. This is a new one.");
-    take(await session.look());
+    if (location.hash) notice("That session has expired or the server was restarted. This is a new session.");
+    take(await session.state());
   }
-  localStorage.setItem(LAST, session.id);
+  localStorage.setItem(LAST_SESSION, session.id);
   history.replaceState(null, "", `#${session.id}`);
-  const first = state.photographs.find(isSupport);
+  const first = state.images.find(isSupport);
   if (first) await open(first.id);
-  await look();
+  await refresh();
 }
 
-async function beginAnew() {
+async function startNewSession() {
   await entered;
-  if (state.photographs.length && !confirm("Forget these photographs and labels, and begin anew?")) return;
+  if (state.images.length && !confirm("Delete these images and labels and start a new session?")) return;
   bench.close();
   await attempt(() => session.end());
-  localStorage.removeItem(LAST);
+  localStorage.removeItem(LAST_SESSION);
   history.replaceState(null, "", location.pathname);
   await attempt(enter);
 }
@@ -215,18 +215,18 @@ function wire() {
     find("#problem-list").replaceChildren();
     find("#problems").hidden = true;
   };
-  find("#new-session").onclick = beginAnew;
+  find("#new-session").onclick = startNewSession;
   const help = () => find("#help").showModal();
   find("#help-open").onclick = help;
-  listen(find("#editor"), editor, { choose, size: resize, pick: (place) => classes.pick(place), help });
+  bindKeys(find("#editor"), editor, { choose, size: resize, pick: (place) => classes.pick(place), help });
   for (const example of EXAMPLES) {
     const [width, height] = example.size;
-    const picture = make("img", { src: `static/examples/${example.photo}`, alt: "", width, height });
-    const button = make("button", { type: "button", onclick: () => tryExample(example) }, picture, example.name);
+    const thumbnail = make("img", { src: `static/examples/${example.image}`, alt: "", width, height });
+    const button = make("button", { type: "button", onclick: () => tryExample(example) }, thumbnail, example.name);
     find("#examples").append(make("li", {}, button));
   }
   addEventListener("beforeunload", (event) => bench.hasUnsent && event.preventDefault());
 }
 
 wire();
-const entered = attempt(enter); // what people do before that waits for it
+const entered = attempt(enter); // user actions wait for it

@@ -1,4 +1,4 @@
-// Small things that all parts of the page need.
+// DOM helpers.
 
 export const find = (selector) => document.querySelector(selector);
 
@@ -13,14 +13,14 @@ export function make(kind, properties = {}, ...children) {
   return element;
 }
 
-/** Set what differs only, so that pictures are not loaded and text not read aloud again. */
+/** Set only properties that differ, so that images are not reloaded and text is not announced again. */
 export function put(element, properties) {
   for (const [name, value] of Object.entries(properties)) {
     if (element[name] !== value) element[name] = value;
   }
 }
 
-/** Keep a list's elements in step with items that have an id. */
+/** Synchronize a list's elements with items that have an id. */
 export function keep(list, items, create, update) {
   const known = new Map([...list.children].map((element) => [element.dataset.id, element]));
   items.forEach((item, place) => {
@@ -45,9 +45,9 @@ export function notice(text) {
   put(find("#notice"), { textContent: text ?? "", hidden: !text });
 }
 
-/** Let files be dropped on an element. */
+/** Accept files dropped on an element. */
 export function takeDrops(element, onFiles) {
-  let depth = 0; // an element is entered before the one around it is left
+  let depth = 0; // a child is entered before its parent is left
   const mark = (change) => element.classList.toggle("dropping", (depth = Math.max(0, depth + change)) > 0);
   element.addEventListener("dragenter", () => mark(1));
   element.addEventListener("dragleave", () => mark(-1));

@@ -1,4 +1,4 @@
-// Labels to and from PNG: one byte a pixel, the class's value. A canvas would write four channels.
+// Encode labels as 8-bit grey PNG (value of the class) and decode them. A canvas would write four channels.
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const GREY = [8, 0, 0, 0, 0]; // bits, colour type, compression, filter, interlace
@@ -35,10 +35,10 @@ export async function encode(labels, width, height) {
 
 export async function decode(blob) {
   const exactly = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  const picture = await createImageBitmap(blob, exactly);
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  const bitmap = await createImageBitmap(blob, exactly);
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(picture, 0, 0);
-  const { data } = context.getImageData(0, 0, picture.width, picture.height);
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
   return Uint8Array.from({ length: data.length / 4 }, (_, pixel) => data[4 * pixel]);
 }

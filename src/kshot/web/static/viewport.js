@@ -1,4 +1,4 @@
-// Where a photograph lies on the canvas: scale and offset, in CSS pixels.
+// Scale and offset of the image on the canvas, in CSS pixels.
 
 const CLOSEST = 40;
 
@@ -28,7 +28,7 @@ export class Viewport {
     this.top += dy;
   }
 
-  /** Zoom around a point of the canvas, which stays where it is. */
+  /** Zoom around a fixed point of the canvas. */
   zoom(factor, x, y) {
     const scale = Math.min(CLOSEST, Math.max(this.farthest, this.scale * factor));
     this.left = x - ((x - this.left) * scale) / this.scale;

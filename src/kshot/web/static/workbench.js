@@ -1,165 +1,165 @@
-// One photograph on the canvas, and what becomes of its labels: they are kept, or used as a new support.
+// The image on the canvas. Labels of supports are saved automatically, corrected results on request.
 
 import { Editor } from "./editor.js";
 import { find, put } from "./page.js";
 import { decode, encode } from "./png.js";
 
-const CALM = 600; // milliseconds after the last stroke until it is sent
+const CALM = 600; // milliseconds after the last stroke until the labels are sent
 
 export class Workbench {
-  /** onKept: called when the server has new labels. onTrouble: called with what went wrong. */
-  constructor(onKept, onTrouble) {
-    Object.assign(this, { onKept, onTrouble, photograph: null, isDirty: false });
+  /** onSaved: called when the server has new labels. onError: called with the name and the error. */
+  constructor(onSaved, onError) {
+    Object.assign(this, { onSaved, onError, image: null, isDirty: false });
     this.editor = new Editor(find("#canvas"), () => this.#changed(), (text) => this.say(text));
     this.sending = Promise.resolve();
     find("#use").onclick = () => this.#use();
     find("#put-back").onclick = () => this.reload();
-    find("#none").onclick = () => this.#none();
-    find("#forget").onclick = () => this.#forget();
+    find("#none").onclick = () => this.#setNegative();
+    find("#forget").onclick = () => this.#deleteLabels();
   }
 
   say(text) {
     find("#said").textContent = text;
   }
 
-  /** Put a photograph on the canvas. Flush first, for what was painted on the one before. */
-  async open(session, photograph) {
-    Object.assign(this, { session, photograph, opened: photograph.id, isDirty: false });
-    const picture = await createImageBitmap(await session.photo(photograph.id));
+  /** Open an image. Call flush() first to send the labels of the previous one. */
+  async open(session, image) {
+    Object.assign(this, { session, image, opened: image.id, isDirty: false });
+    const pixels = await createImageBitmap(await session.image(image.id));
     const labels = await this.#labels();
-    if (this.opened !== photograph.id) return; // another was opened meanwhile
-    this.#show(picture, labels);
+    if (this.opened !== image.id) return; // another image was opened meanwhile
+    this.#show(pixels, labels);
     this.editor.canvas.focus({ preventScroll: true });
   }
 
-  /** Take a photograph's new state; a result that came anew is shown, unless one has painted on the old one. */
-  async update(photograph) {
-    if (this.photograph?.id !== photograph.id) return;
-    const isNew = this.photograph.stamp !== photograph.stamp;
-    this.photograph = photograph;
+  /** Update the image's state; a new result is shown unless the user has changed the old one. */
+  async update(image) {
+    if (this.image?.id !== image.id) return;
+    const isNew = this.image.revision !== image.revision;
+    this.image = image;
     this.#bars();
-    if (isNew && !photograph.is_labelled && !this.isDirty && photograph.steps.length) await this.reload();
+    if (isNew && !image.is_labelled && !this.isDirty && image.maps.length) await this.reload();
   }
 
-  /** Fetch the labels again; what was done cannot be undone then. */
+  /** Fetch the labels again; clears the undo history. */
   async reload() {
-    if (!this.photograph) return;
-    const { id } = this.photograph;
+    if (!this.image) return;
+    const { id } = this.image;
     const labels = await this.#labels();
     if (this.opened !== id) return;
     this.isDirty = false;
-    this.#show(this.editor.picture, labels);
+    this.#show(this.editor.image, labels);
   }
 
   close() {
     clearTimeout(this.timer);
-    Object.assign(this, { photograph: null, opened: null, isDirty: false });
+    Object.assign(this, { image: null, opened: null, isDirty: false });
   }
 
-  /** Send what was painted, if it has not been sent. */
+  /** Send unsent labels. */
   async flush() {
-    if (this.photograph && this.isDirty && this.isKept) await this.#send();
+    if (this.image && this.isDirty && this.isAutoSaved) await this.#send();
     await this.sending;
   }
 
   get hasUnsent() {
-    return this.photograph !== null && this.isDirty;
+    return this.image !== null && this.isDirty;
   }
 
-  /** Whether what is painted is sent by itself; a result's is when people say so. */
-  get isKept() {
-    return this.photograph.role === "support" || this.photograph.is_labelled;
+  /** Whether labels are sent automatically; those of a result are sent on request. */
+  get isAutoSaved() {
+    return this.image.role === "support" || this.image.is_labelled;
   }
 
   #changed() {
     this.isDirty = true;
     this.#bars();
-    if (!this.isKept) return;
+    if (!this.isAutoSaved) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#send(), CALM);
   }
 
   #send() {
     clearTimeout(this.timer);
-    const { session, photograph, editor } = this;
+    const { session, image, editor } = this;
     const { labels } = editor;
     this.isDirty = false;
     this.sending = this.sending.then(async () => {
       try {
         const png = labels.isEmpty ? null : await encode(labels.values, labels.width, labels.height);
-        await (png ? session.draw(photograph.id, png) : session.erase(photograph.id));
-        this.say(png ? "Labels kept." : "Nothing is painted.");
-        await this.onKept();
+        await (png ? session.setLabels(image.id, png) : session.deleteLabels(image.id));
+        this.say(png ? "Labels saved." : "Labels removed.");
+        await this.onSaved();
       } catch (error) {
         this.isDirty = true;
-        this.onTrouble(photograph.name, error);
+        this.onError(image.name, error);
       }
     });
     return this.sending;
   }
 
   async #use() {
-    if (this.editor.labels.isEmpty) return this.say("Paint the thing first: a support shows at least one.");
+    if (this.editor.labels.isEmpty) return this.say("Paint the object first: a support image needs at least one.");
     await this.#send();
     this.editor.canvas.focus({ preventScroll: true });
   }
 
-  /** Make the photograph a negative: its labels are empty, and are kept. */
-  async #none() {
-    const { session, photograph } = this;
-    const { id, name, width, height } = photograph;
+  /** Make the image a negative one by saving empty labels. */
+  async #setNegative() {
+    const { session, image } = this;
+    const { id, name, width, height } = image;
     clearTimeout(this.timer);
     this.isDirty = false;
     try {
       await this.sending;
-      await session.draw(id, await encode(new Uint8Array(width * height), width, height));
+      await session.setLabels(id, await encode(new Uint8Array(width * height), width, height));
     } catch (error) {
-      return this.onTrouble(name, error);
+      return this.onError(name, error);
     }
-    await this.onKept();
+    await this.onSaved();
     await this.reload();
     this.editor.canvas.focus({ preventScroll: true });
   }
 
-  async #forget() {
+  async #deleteLabels() {
     await this.flush();
-    await this.session.erase(this.photograph.id);
-    await this.onKept();
+    await this.session.deleteLabels(this.image.id);
+    await this.onSaved();
     await this.reload();
   }
 
   async #labels() {
-    const { photograph } = this;
-    if (!photograph.is_labelled && !photograph.steps.length) return null;
-    return decode(await this.session.labels(photograph.id));
+    const { image } = this;
+    if (!image.is_labelled && !image.maps.length) return null;
+    return decode(await this.session.labels(image.id));
   }
 
-  #show(picture, labels) {
-    const { name, width, height } = this.photograph;
-    this.editor.open(picture, labels);
+  #show(pixels, labels) {
+    const { name, width, height } = this.image;
+    this.editor.open(pixels, labels);
     put(this.editor.canvas, { ariaLabel: `Paint on ${name}` });
     this.say(`${name}, ${width} x ${height} pixels`);
     this.#bars();
   }
 
   #bars() {
-    const { role, is_labelled: isLabelled, is_negative: isNegative, steps } = this.photograph;
-    const trouble = this.photograph.problem ?? this.photograph.hint;
+    const { role, is_labelled: isLabelled, is_negative: isNegative, maps } = this.image;
+    const trouble = this.image.problem ?? this.image.hint;
     put(find("#hint"), { textContent: trouble ?? "", hidden: !trouble });
     const isResult = role === "query" && !isLabelled;
     const isBare = role === "support" && !isLabelled && !this.isDirty;
     put(find("#correction"), { hidden: !isResult });
-    put(find("#put-back"), { hidden: !this.isDirty || !steps.length });
-    put(find("#nothing"), { hidden: !this.mayBeNegative || !((isResult && steps.length > 0) || isBare) });
+    put(find("#put-back"), { hidden: !this.isDirty || !maps.length });
+    put(find("#nothing"), { hidden: !this.mayBeNegative || !((isResult && maps.length > 0) || isBare) });
     put(find("#nothing-why"), {
-      textContent: isResult ? "Is all that was found wrong?" : "Or does it show what is not meant?",
+      textContent: isResult ? "No object in this image?" : "Or does this image not show the object?",
     });
     put(find("#corrected"), { hidden: !isNegative && (role === "support" || !isLabelled) });
     put(find("#mended"), {
       textContent: isNegative
-        ? "You said that nothing of it is here."
-        : "You mended this result; it is a support now.",
+        ? "You marked this image as negative: the object is not present."
+        : "You corrected this result; it is now a support image.",
     });
-    put(find("#forget"), { textContent: role === "support" ? "Take that back" : "Back to the model's result" });
+    put(find("#forget"), { textContent: role === "support" ? "Unmark as negative" : "Restore the prediction" });
   }
 }

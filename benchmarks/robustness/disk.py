@@ -1,4 +1,4 @@
-"""Disks that are full, or read-only."""
+"""Full and read-only disks."""
 
 import os
 import shutil
@@ -20,10 +20,16 @@ from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
-from benchmarks.torture.alone import alone
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
-from benchmarks.torture.trainings import TINY, Ended, Material, run, write_material
+from benchmarks.robustness.isolated import run_isolated
+from benchmarks.robustness.rows import CannotRun, Outcome, Row
+from benchmarks.robustness.samples import scene
+from benchmarks.robustness.training_runs import (
+    TINY,
+    ProcessResult,
+    TrainingInputs,
+    run,
+    write_training_inputs,
+)
 from kshot.cli.main import main as kshot
 from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError
@@ -44,17 +50,17 @@ from kshot.training.run_folder import RunFolder
 
 SIZE = 8 * 2**20
 PAGE = 4096
-"""Bytes of a disk in memory, and of the pieces in which it is given away."""
+"""Bytes of a disk in memory, and of its blocks."""
 
 RESULT = Path("benchmarks/results/shipped_two-pass_coco-mini-60_1shot.json")
-"""What `kshot evaluate` has written."""
+"""A result file of `kshot evaluate`."""
 
 
 class Writer(NamedTuple):
-    """Something that kshot writes.
+    """A kind of file that kshot writes.
 
-    write: into a folder, with content that depends on a number. read: loads all of it, and raises if it is
-    not whole. appends: it adds to a file, whose beginning must stay.
+    write: writes into a folder; the content depends on a number. read: loads it, and raises if it is
+    incomplete. appends: adds to a file whose earlier content must stay.
     """
 
     write: Callable[[Path, int], object]
@@ -62,49 +68,51 @@ class Writer(NamedTuple):
     appends: bool = False
 
 
-class Tried(NamedTuple):
-    """What came of a write without room, and of one with room after it."""
+class WriteAttempt(NamedTuple):
+    """The outcome of a write to a full disk and of one after space was freed."""
 
     name: str
-    is_kept: bool
-    is_told: bool
+    is_intact: bool
+    is_reported: bool
     is_written: bool
     message: str
 
 
-def full_disk(folder: Path, count: int = 100) -> Found:
-    """Write what kshot writes over what it wrote before, on a disk that becomes full meanwhile."""
-    with disk(folder / "disk") as place:
-        tried = alone(_fill, folder, place, count)
-    for one in tried:
-        if not (one.is_kept and one.is_told and one.is_written):
+def full_disk(folder: Path, count: int = 100) -> Outcome:
+    """Overwrite each kind of file on a disk that becomes full meanwhile."""
+    with small_disk(folder / "disk") as place:
+        attempts = run_isolated(_attempt_all, folder, place, count)
+    for one in attempts:
+        if not (one.is_intact and one.is_reported and one.is_written):
             print(one, file=sys.stderr)
-    kept, told, written = (sum(column) for column in list(zip(*tried, strict=True))[1:4])
+    intact, reported, written = (sum(column) for column in list(zip(*attempts, strict=True))[1:4])
     figure = (
-        f"{kept}/{count}: what was there before still loads; {told} say so in one line with the path; "
-        f"{written} are written once there is room"
+        f"{intact}/{count}: the earlier file still loads; {reported} report one line with the path; "
+        f"{written} are written once space is freed"
     )
-    return Found(figure, kept == told == written == count)
+    return Outcome(figure, intact == reported == written == count)
 
 
-def read_only(folder: Path) -> Found:
-    """Give the verbs that write a folder on a read-only disk."""
-    material = write_material(folder)
+def read_only(folder: Path) -> Outcome:
+    """Run the commands that write with a folder on a read-only disk."""
+    inputs = write_training_inputs(folder)
     write_archives(folder)
-    with disk(folder / "disk") as place:
+    with small_disk(folder / "disk") as place:
         (place / "there").mkdir()
         _mount("-o", "remount,ro", str(place))
-        ended = alone(_ask_all, material, place)
-    wrong = [verb for verb, one in ended.items() if not _is_refused(one, place)]
+        results = run_isolated(_run_commands, inputs, place)
+    wrong = [verb for verb, one in results.items() if not _is_refused(one, place)]
     for verb in wrong:
-        print(verb, ended[verb], file=sys.stderr)
-    figure = f"{len(ended) - len(wrong)}/{len(ended)} commands: exit status 2, one line that names the path"
-    return Found(f"{figure}{'; not ' if wrong else ''}{', '.join(wrong)}", not wrong)
+        print(verb, results[verb], file=sys.stderr)
+    figure = (
+        f"{len(results) - len(wrong)}/{len(results)} commands: exit status 2, one line that names the path"
+    )
+    return Outcome(f"{figure}{'; not ' if wrong else ''}{', '.join(wrong)}", not wrong)
 
 
 @contextmanager
-def disk(place: Path) -> Iterator[Path]:
-    """Give a small disk of its own. Raises CannotRun where one may not mount any."""
+def small_disk(place: Path) -> Iterator[Path]:
+    """Mount a small disk. Raises CannotRun if mounting is not allowed."""
     place.mkdir()
     _mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place))
     try:
@@ -117,23 +125,25 @@ def _mount(*arguments: str) -> None:
     try:
         subprocess.run(["mount", *arguments], check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        raise CannotRun("there is no `mount` here, which makes small disks") from None
+        raise CannotRun("the command `mount` is missing") from None
     except subprocess.CalledProcessError as error:
         raise CannotRun(f"a small disk cannot be mounted ({error.stderr.strip()})") from None
 
 
-def _fill(folder: Path, place: Path, count: int) -> list[Tried]:
-    """Try all writers in turn. Runs in a process of its own, as GDAL writes to stderr itself."""
+def _attempt_all(folder: Path, place: Path, count: int) -> list[WriteAttempt]:
+    """Try all writers in turn. Called in its own process, as GDAL writes to stderr."""
     torch.set_num_threads(1)
     random, writers = np.random.default_rng(0), list(_writers(folder).items())
     return [
-        _try(*writers[number % len(writers)], place, folder / f"whole {number}", random)
+        _attempt(*writers[number % len(writers)], place, folder / f"whole {number}", random)
         for number in range(count)
     ]
 
 
-def _try(name: str, writer: Writer, place: Path, whole: Path, random: np.random.Generator) -> Tried:
-    """Write twice; the second time there is no room for the largest file. `whole`: a folder with room."""
+def _attempt(
+    name: str, writer: Writer, place: Path, whole: Path, random: np.random.Generator
+) -> WriteAttempt:
+    """Write twice; the second time the disk has no space for the largest file. whole: a folder with space."""
     here = place / "here"
     for one in (here, whole):
         one.mkdir(exist_ok=True)
@@ -142,30 +152,30 @@ def _try(name: str, writer: Writer, place: Path, whole: Path, random: np.random.
     writer.write(whole, 1)
     after = _files(whole)
     largest = max(len(after[key]) - (len(before[key]) if writer.appends else 0) for key in after)
-    with _filled(place, int(random.integers(max(1, largest // PAGE)))):
-        message = _refusal(writer, here)
+    with _nearly_full(place, int(random.integers(max(1, largest // PAGE)))):
+        message = _write_error(writer, here)
     now = _files(here)
-    is_kept = now.keys() == before.keys() and now != after and _reads(writer, here)
+    is_intact = now.keys() == before.keys() and now != after and _reads(writer, here)
     for key, content in now.items():
-        was, becomes = before.get(key, b""), after.get(key, b"")
-        is_kept &= content.startswith(was) if writer.appends else content in (was, becomes)
-    is_told = "\n" not in message and str(here) in message and "Free some space" in message
+        old, new = before.get(key, b""), after.get(key, b"")
+        is_intact &= content.startswith(old) if writer.appends else content in (old, new)
+    is_reported = "\n" not in message and str(here) in message and "Free some space" in message
     writer.write(here, 1)
     is_written = _reads(writer, here) and (writer.appends or _files(here) == after)
     shutil.rmtree(here)
-    return Tried(name, is_kept, is_told, is_written, message)
+    return WriteAttempt(name, is_intact, is_reported, is_written, message)
 
 
 def _writers(folder: Path) -> dict[str, Writer]:
-    """List what is written."""
+    """Return the kinds of files by name."""
     backbone = folder / "backbone.safetensors"
     save_file(Backbone(TINY).trunk.state_dict(), backbone)
     result = read_result(RESULT)
     map_file, scan_file = _write_map(folder / "map.tif"), _write_scan(folder / "scan.nii.gz")
     segmenter = Segmenter.from_pretrained("prototype", image_size=65).fit(*scene())
-    photograph = folder / "photograph.png"
-    Image.fromarray(_noise(0, (90, 120, 3))).save(photograph)
-    answers = [segmenter.predict(scene(left=5 + 40 * number)[0]) for number in range(2)]
+    image = folder / "image.png"
+    Image.fromarray(_noise(0, (90, 120, 3))).save(image)
+    predictions = [segmenter.predict(scene(left=5 + 40 * number)[0]) for number in range(2)]
 
     def write_model(out: Path, number: int) -> None:
         torch.manual_seed(number)
@@ -173,8 +183,8 @@ def _writers(folder: Path) -> dict[str, Writer]:
         save_model(config, build_method(config, partial(imagenet_backbone, config, backbone)), out)
 
     def write_results(out: Path, number: int) -> None:
-        outputs = Outputs.plan([photograph], out, frozenset({"probability"}))
-        outputs.write(Path("photograph"), Image.fromarray(_noise(number, (90, 120, 3))), answers[number])
+        outputs = Outputs.plan([image], out, frozenset({"probability"}))
+        outputs.write(Path("image"), Image.fromarray(_noise(number, (90, 120, 3))), predictions[number])
 
     def write_mask_of_map(out: Path, number: int) -> None:
         with (
@@ -190,7 +200,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
     def log(out: Path, number: int) -> None:
         RunFolder(out, "{}", resume=True).log({"phase": 0, "step": number, "losses": _many(number)})
 
-    def note(out: Path, number: int) -> None:
+    def add_record(out: Path, number: int) -> None:
         Journal(out / "done.jsonl").add(Record("image", f"{number}", [0, 0], 0.5, _many(number)))
 
     return {
@@ -203,7 +213,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
             lambda out, number: write_result(result.model_copy(update={"fold": number}), out / "result.json"),
             lambda out: read_result(out / "result.json"),
         ),
-        "photograph": Writer(write_results, _read_results),
+        "image": Writer(write_results, _read_results),
         "labels": Writer(
             lambda out, number: save_picture(label_picture(_noise(number, (90, 120))), out / "labels.png"),
             lambda out: _decode(out / "labels.png"),
@@ -215,7 +225,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
         "map": Writer(write_mask_of_map, lambda out: rasterio.open(out / "map_mask.tif").read()),
         "scan": Writer(write_mask_of_scan, lambda out: load_nifti(out / "scan_mask.nii.gz").get_fdata()),
         "log": Writer(log, lambda out: RunFolder(out, "{}", resume=True).read_log()[0]["losses"], True),
-        "journal": Writer(note, lambda out: Journal(out / "done.jsonl").read()["0"], True),
+        "resume log": Writer(add_record, lambda out: Journal(out / "done.jsonl").read()["0"], True),
     }
 
 
@@ -233,14 +243,14 @@ def _many(number: int) -> dict[str, float]:
 
 
 def _read_results(out: Path) -> None:
-    _decode(out / "photograph_mask.png")
-    _decode(out / "photograph_overlay.png")
-    np.load(out / "photograph_probability.npy")
+    _decode(out / "image_mask.png")
+    _decode(out / "image_overlay.png")
+    np.load(out / "image_probability.npy")
 
 
 def _decode(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
+    with Image.open(path) as image:
+        image.load()
 
 
 def _write_map(path: Path) -> Path:
@@ -262,11 +272,11 @@ def _write_scan(path: Path) -> Path:
 
 
 @contextmanager
-def _filled(place: Path, left: int) -> Iterator[None]:
-    """Leave a disk but so many pages of room."""
-    filler, room = place / "filler", os.statvfs(place)
+def _nearly_full(place: Path, left: int) -> Iterator[None]:
+    """Fill a disk except for `left` pages."""
+    filler, usage = place / "filler", os.statvfs(place)
     with filler.open("wb") as file:
-        for _ in range(room.f_bavail - left):
+        for _ in range(usage.f_bavail - left):
             file.write(bytes(PAGE))
     try:
         yield
@@ -274,14 +284,14 @@ def _filled(place: Path, left: int) -> Iterator[None]:
         filler.unlink()
 
 
-def _refusal(writer: Writer, out: Path) -> str:
-    """Write where there is no room; give the error's text."""
+def _write_error(writer: Writer, out: Path) -> str:
+    """Write to a full disk; return the error message."""
     try:
         writer.write(out, 1)
     except WriteError as error:
         return str(error)
     except Exception as error:
-        return f"no error of kshot's:\n{type(error).__name__}: {error}"
+        return f"unexpected error:\n{type(error).__name__}: {error}"
     return "no error\n"
 
 
@@ -299,12 +309,12 @@ def _files(out: Path) -> dict[str, bytes]:
 
 
 def write_archives(folder: Path) -> None:
-    """Write archives like VOC's and SBD's, with one photograph and its mask."""
-    picture, mask = BytesIO(), BytesIO()
-    scene()[0].save(picture, "JPEG")
+    """Write archives like those of VOC and SBD, with one image and its mask."""
+    image, mask = BytesIO(), BytesIO()
+    scene()[0].save(image, "JPEG")
     label_picture(scene()[1].astype(np.uint8)).save(mask, "PNG")
     root = "VOCdevkit/VOC2012"
-    members = {f"{root}/JPEGImages/a.jpg": picture, f"{root}/SegmentationClass/a.png": mask}
+    members = {f"{root}/JPEGImages/a.jpg": image, f"{root}/SegmentationClass/a.png": mask}
     for archive, mode, contents in ((VOC_ARCHIVE, "w", members), (SBD_ARCHIVE, "w:gz", {})):
         with tarfile.open(folder / archive.name, mode) as tar:  # type: ignore[call-overload]
             for name, content in contents.items():
@@ -313,33 +323,33 @@ def write_archives(folder: Path) -> None:
                 tar.addfile(entry, BytesIO(content.getvalue()))
 
 
-def _ask_all(material: Material, place: Path) -> dict[str, Ended]:
-    """Run the verbs, each in a copy of this process."""
+def _run_commands(inputs: TrainingInputs, place: Path) -> dict[str, ProcessResult]:
+    """Run each command in a fork of this process."""
     torch.set_num_threads(1)
     folder = place.parent
-    ended = {}
-    for verb, arguments in _commands(material, place).items():
-        ended[verb] = run(partial(kshot, list(map(str, arguments))), folder / "told.txt")
-    return ended
+    results = {}
+    for verb, arguments in _commands(inputs, place).items():
+        results[verb] = run(partial(kshot, list(map(str, arguments))), folder / "stderr.txt")
+    return results
 
 
-def _commands(material: Material, place: Path) -> dict[str, list[str | Path]]:
+def _commands(inputs: TrainingInputs, place: Path) -> dict[str, list[str | Path]]:
     folder, there, new = place.parent, place / "there", place / "new"
-    picture, mask = scene()
-    picture.save(folder / "support.png")
+    image, mask = scene()
+    image.save(folder / "support.png")
     Image.fromarray(mask).save(folder / "mask.png")
     support = ["--support", folder / "support.png", folder / "mask.png", folder / "support.png"]
     small = ["--image-size", "65"]
-    data = ["--data", material.data]
+    data = ["--data", inputs.data]
     scored = [*data, "--episodes", "2", *small]
-    weights = ["--backbone", TINY, "--backbone-weights", material.weights]
+    weights = ["--backbone", TINY, "--backbone-weights", inputs.weights]
     return {
         "segment": ["segment", *support, *small, "--out", there],
         "segment into a new folder": ["segment", *support, *small, "--out", new],
-        "pretrain": [*material.pretrain(there)],
-        "train": [*material.train(there), "--method", "hsnet", "--cache", folder / "features"],
-        "train --cache": [*material.train(folder / "run"), "--method", "hsnet", "--cache", there],
-        "episodes": ["episodes", material.data, "--count", "2", "--out", there / "list.json"],
+        "pretrain": [*inputs.pretrain(there)],
+        "train": [*inputs.train(there), "--method", "hsnet", "--cache", folder / "features"],
+        "train --cache": [*inputs.train(folder / "run"), "--method", "hsnet", "--cache", there],
+        "episodes": ["episodes", inputs.data, "--count", "2", "--out", there / "list.json"],
         "evaluate --json": ["evaluate", *scored, "--json", there / "result.json"],
         "compare --json": ["compare", RESULT, RESULT, "--json", there / "difference.json"],
         "table": ["table", "list", RESULT, "--out", there / "table.md"],
@@ -349,22 +359,22 @@ def _commands(material: Material, place: Path) -> dict[str, list[str | Path]]:
     }
 
 
-def _is_refused(ended: Ended, place: Path) -> bool:
-    """Whether a command ended as it should: with one line that names a place on the disk."""
-    text = ended.stderr.strip()
-    return ended.status == 2 and text.startswith("kshot: ") and "\n" not in text and str(place) in text
+def _is_refused(result: ProcessResult, place: Path) -> bool:
+    """Return whether a command failed as expected: with one line that names a path on the disk."""
+    text = result.stderr.strip()
+    return result.status == 2 and text.startswith("kshot: ") and "\n" not in text and str(place) in text
 
 
 ROWS = (
     Row(
         "full-disk",
-        "a full disk during a write: checkpoint, model, result, masks, logs",
-        "100/100: what was there before still loads, the message names the path",
+        "disk full during a write: checkpoint, model, result, masks, logs",
+        "100/100: the earlier file still loads, the message names the path",
         full_disk,
     ),
     Row(
         "read-only",
-        "a read-only folder, for the verbs that write",
+        "a read-only folder, for all commands that write",
         "exit status 2, one line that names the path",
         read_only,
     ),

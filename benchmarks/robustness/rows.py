@@ -1,4 +1,4 @@
-"""What a row of docs/reliability.md is, and how rows become its table."""
+"""The rows of the table in docs/robustness.md."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,31 +9,31 @@ from kshot.reproduction.table_writers import Cell, Table, to_markdown
 VERDICTS = {True: "yes", False: "**no**", None: "not run here"}
 
 
-class Found(NamedTuple):
-    """What a row measured. is_met: whether that is what was expected; None: it could not be measured here."""
+class Outcome(NamedTuple):
+    """The outcome of a row. is_met: whether it is the expected one; None if it could not be measured."""
 
     figure: str
     is_met: bool | None
 
 
 class Row(NamedTuple):
-    """A bad day. measure: lives through it, in an empty folder, and says what happened.
+    """One measurement.
 
-    name: to choose it by. expected: as a figure.
+    name: command-line name. case, expected: texts of the table. measure: gets an empty folder.
     """
 
     name: str
     case: str
     expected: str
-    measure: Callable[[Path], Found]
+    measure: Callable[[Path], Outcome]
 
 
-class CannotRun(Exception):  # noqa: N818  it is no error of the row's
-    """A row needs something that this machine does not have; the text says what."""
+class CannotRun(Exception):  # noqa: N818  not an error of the row
+    """A row needs something that this machine does not have; the message names it."""
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write measured rows as a table: case, what was expected, what happened, and whether it was met."""
+    """Return measured rows as a Markdown table: case, expected, measured, met."""
     rows = list(rows)
     columns = tuple(("", name) for name in ("case", "expected", "measured", "met"))
     cells = tuple(

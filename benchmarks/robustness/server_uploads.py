@@ -1,4 +1,4 @@
-"""What is uploaded to the server: names that are paths, bodies that are huge or lie about their length."""
+"""Hostile uploads: names that are paths, and huge or malformed bodies."""
 
 import json
 import re
@@ -14,17 +14,24 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from select import select
 from typing import NamedTuple
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.served import API, Server, begin, counted, labelled, served
+from benchmarks.robustness.rows import Outcome, Row
+from benchmarks.robustness.server_process import (
+    API,
+    Server,
+    count_statuses,
+    create_session,
+    running_server,
+    support_parts,
+)
 
 SESSIONS, IN_EACH = 10, 20
-"""A session takes 20 labelled photographs; they are in its zip without the model's answer."""
+"""A session takes 20 labelled images; its zip contains them without predictions."""
 
 STARTS = (
     *(b"", b"../", b"../../", b"../" * 20, b"./../", b"....//", b"..;/", b"/", b"//host/share/", b"file:///"),
     *(b"..\\", b"..\\..\\", b"C:\\", b"C:", b"\\\\host\\share\\", b"\\\\.\\", b"../..\\", b"~/", b"$HOME/"),
     *(b"%2e%2e/", b"%2e%2e%2f", b"%252e%252e%252f", b"..%5c", b"..%00/", b"\0../", b"../\0", b"\xc0\xae./"),
-    *(b"\xc0\xae\xc0\xae\xc0\xaf", b"..\xc0\xaf", b"..\xff/"),  # longer ways to write a dot and a slash
+    *(b"\xc0\xae\xc0\xae\xc0\xaf", b"..\xc0\xaf", b"..\xff/"),  # overlong UTF-8 of a dot and a slash
     "\N{FULLWIDTH FULL STOP}\N{FULLWIDTH FULL STOP}\N{FULLWIDTH SOLIDUS}".encode(),
     *(
         "..\N{DIVISION SLASH}".encode(),
@@ -32,12 +39,12 @@ STARTS = (
         "\N{ZERO WIDTH SPACE}../".encode(),
     ),
 )
-ENDS = (b"made.png", b"..", b"CON.png", b"instances.json", b"m" * 5000, "ü😀".encode() * 100)
+ENDS = (b"created.png", b"..", b"CON.png", b"instances.json", b"m" * 5000, "ü😀".encode() * 100)
 
-KEPT = re.compile(r"tmp/kshot-\w+(/[0-9a-f]{16}(/[0-9a-f]{16}\.(photo|labels\.png))?)?")
-"""What the server may make."""
+EXPECTED_FILES = re.compile(r"tmp/kshot-\w+(/[0-9a-f]{16}(/[0-9a-f]{16}\.(upload|labels\.png))?)?")
+"""Files that the server may create."""
 
-ELSEWHERE = (
+MISSING_PATHS = (
     *(
         f"/static/{up}pyproject.toml"
         for up in ("../" * 5, "..%2f" * 5, "%2e%2e/" * 5, "..%5c" * 5, "..%252f" * 5)
@@ -46,67 +53,71 @@ ELSEWHERE = (
         "/static//etc/passwd",
         "/static/%2fetc/passwd",
         "/static/..",
-        "/static/%2e%2e%2fguard.py",
+        "/static/%2e%2e%2fauth.py",
         "//etc/passwd",
     ),
     *(f"{API}/{up}" for up in ("..%2f..", "%2e%2e", "..%5c..", "%00", "%2fetc%2fpasswd")),
 )
-"""Paths at which there is nothing."""
+"""Paths that must not return a file."""
 
 DEVICE = re.compile(r"(^|/)(con|prn|aux|nul|com\d|lpt\d) *(\.|/|$)", re.IGNORECASE)
-"""What Windows takes for no file."""
+"""Reserved names of Windows."""
 
 LIMIT = 64 * 2**20
-"""Of a request's body, as docs/server.md says."""
+"""Maximum size of a request body, as in docs/server.md."""
 
 MAX_GROWTH = (LIMIT + 20 * 2**20) / 10**6
 """In MB."""
 
-FAR_TOO_MUCH = 3 * 10**9
-"""Bytes that are sent if nobody objects."""
+MAX_SENT = 3 * 10**9
+"""Bytes that are sent unless the server refuses."""
 
-DEAF = 2 * LIMIT
-"""Bytes that are sent without listening for an answer."""
+UNREAD = 2 * LIMIT
+"""Bytes that are sent before the client checks for a response."""
 
 PAUSE = 0.1
-"""Seconds after an answer, in which the server frees what the request took."""
+"""Seconds after a response, in which the server frees the memory of the request."""
 
-FORM, JSON = "Content-Type: multipart/form-data; boundary=torture", "Content-Type: application/json"
+FORM, JSON = "Content-Type: multipart/form-data; boundary=kshot", "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
-START = b'--torture\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
-END = b"\r\n--torture--\r\n"
+START = b'--kshot\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
+END = b"\r\n--kshot--\r\n"
 
 
-def hostile_names(folder: Path) -> Found:
-    """Upload photographs whose names are paths; look at all files that are there, and at the zips."""
+def hostile_names(folder: Path) -> Outcome:
+    """Upload images whose names are paths; check all created files and the names in the zips."""
     deep = folder / "a" / "b" / "c"
     deep.mkdir(parents=True)
     names = list(islice((start + end for end, start in product(ENDS, STARTS)), SESSIONS * IN_EACH - 2))
-    names += [str(folder / "made.png").encode(), b"/tmp/kshot-torture/made.png"]
-    with served(deep) as server:
+    names += [str(folder / "created.png").encode(), b"/tmp/kshot-robustness/created.png"]
+    with running_server(deep) as server:
         before, entries, refused = set(folder.rglob("*")), [], 0
         for start in range(0, len(names), IN_EACH):
-            path = begin(server)
-            answers = [server.post(f"{path}/supports", *labelled(name)) for name in names[start:][:IN_EACH]]
-            refused += sum(answer.status == 400 for answer in answers)
-            entries += _entries(server.ask("GET", f"{path}/results.zip").content)
-        made = [
+            path = create_session(server)
+            responses = [
+                server.post_form(f"{path}/supports", *support_parts(name)) for name in names[start:][:IN_EACH]
+            ]
+            refused += sum(response.status == 400 for response in responses)
+            entries += _entries(server.request("GET", f"{path}/results.zip").content)
+        created = [
             str(path.relative_to(deep))
             for path in set(folder.rglob("*")) - before
             if path.is_relative_to(deep)
         ]
-        astray = len(set(folder.rglob("*")) - before) - sum(bool(KEPT.fullmatch(path)) for path in made)
-        astray += Path("/tmp/kshot-torture").exists()
-        num_read = sum(server.ask("GET", path).status == 200 for path in ELSEWHERE)
+        astray = len(set(folder.rglob("*")) - before) - sum(
+            bool(EXPECTED_FILES.fullmatch(path)) for path in created
+        )
+        astray += Path("/tmp/kshot-robustness").exists()
+        num_read = sum(server.request("GET", path).status == 200 for path in MISSING_PATHS)
         is_tidy = server.stop() and not server.num_tracebacks()
-    bad = sum(map(leaves, entries))
+    bad = sum(map(escapes, entries))
     inside = sum(entry.endswith("_mask.png") for entry in entries)
-    figure = f"{astray}/{len(names)} leave the folder; {inside} kept, {refused} refused as malformed"
-    figure += f"; {bad} of {len(entries)} names in zips leave theirs"
+    figure = f"{astray}/{len(names)} leave the folder; {inside} accepted, {refused} refused as malformed"
+    figure += f"; {bad} of {len(entries)} names in zips lead out of the archive"
     if num_read or not is_tidy:
-        figure += f"; {num_read} paths read, {'no' if is_tidy else 'a'} traceback or file left"
+        figure += f"; {num_read} paths read, {'no' if is_tidy else 'a'} traceback or leftover file"
     is_met = not (astray or bad or num_read) and inside + refused == len(names) and is_tidy
-    return Found(figure, is_met)
+    return Outcome(figure, is_met)
 
 
 def _entries(content: bytes) -> list[str]:
@@ -115,8 +126,8 @@ def _entries(content: bytes) -> list[str]:
         return archive.namelist()
 
 
-def leaves(name: str) -> bool:
-    """Say whether a name in a zip leads out of where it is unpacked, or cannot be unpacked, on any system."""
+def escapes(name: str) -> bool:
+    """Return whether a name in a zip leads out of its folder, or cannot be unpacked, on any system."""
     if any(len(part.encode()) > 255 for part in name.split("/")) or set(name) & set('\\:*?"<>|\0'):
         return True
     return bool(DEVICE.search(name)) or any(
@@ -125,28 +136,28 @@ def leaves(name: str) -> bool:
     )
 
 
-def huge_uploads(folder: Path) -> Found:
-    """Send bodies that are too long, said and unsaid; and look at the server's memory."""
-    with served(folder) as server:
-        path = begin(server)
-        one = json.loads(server.post(f"{path}/supports", *labelled()).content)["id"]
-        labels = f"{path}/photographs/{one}/labels.png"
-        before = server.forget_peak()
-        huge = [_pour(server, request) for request in _huge(path, labels)]
-        malformed = [_pour(server, request) for request in _malformed(path, labels)]
+def huge_uploads(folder: Path) -> Outcome:
+    """Send bodies that are too long, declared or not, and malformed ones; measure the server's memory."""
+    with running_server(folder) as server:
+        path = create_session(server)
+        one = json.loads(server.post_form(f"{path}/supports", *support_parts()).content)["id"]
+        labels = f"{path}/images/{one}/labels.png"
+        before = server.reset_peak_memory()
+        huge = [_send(server, request) for request in _huge(path, labels)]
+        malformed = [_send(server, request) for request in _malformed(path, labels)]
         growth = server.memory()[1] - before
-        works = server.ask("GET", path).status == 200
+        works = server.request("GET", path).status == 200
         is_tidy = server.stop() and not server.num_tracebacks()
-    figure = f"{counted(huge)} for what is huge; {counted(malformed)} for what is malformed"
+    figure = f"{count_statuses(huge)} for huge bodies; {count_statuses(malformed)} for malformed ones"
     figure += f"; memory grows by {growth:.0f} MB"
     if not (works and is_tidy):
-        figure += "; then it does not work, or leaves something"
+        figure += "; then it fails or leaves files"
     is_met = set(huge) == {413} and set(malformed) <= {400, 422} and growth < MAX_GROWTH
-    return Found(figure, is_met and works and is_tidy)
+    return Outcome(figure, is_met and works and is_tidy)
 
 
 class Request(NamedTuple):
-    """A request that is sent bit by bit. head: its headers, a line each."""
+    """A request that is sent in pieces. head: its header lines."""
 
     method: str
     path: str
@@ -155,20 +166,20 @@ class Request(NamedTuple):
 
 
 def _huge(path: str, labels: str) -> Iterator[Request]:
-    """Give requests whose bodies are too long, by what they say or by what comes."""
-    photo, much = START % (b"photo", b'; filename="p"'), repeat(bytes(2**20))
-    for where in ("supports", "queries", "segment"):
-        yield Request("POST", f"{path}/{where}", (FORM, f"Content-Length: {FAR_TOO_MUCH}"), ())
-        yield Request("POST", f"{path}/{where}", (FORM, CHUNKED), chain([photo], much))
-    yield Request("POST", f"{path}/queries", (FORM, CHUNKED), chain([photo], repeat(bytes(3000))))
-    yield Request("PUT", labels, (f"Content-Length: {FAR_TOO_MUCH}",), ())
+    """Yield requests whose bodies are too long, as declared or as sent."""
+    part, much = START % (b"image", b'; filename="p"'), repeat(bytes(2**20))
+    for endpoint in ("supports", "queries", "segment"):
+        yield Request("POST", f"{path}/{endpoint}", (FORM, f"Content-Length: {MAX_SENT}"), ())
+        yield Request("POST", f"{path}/{endpoint}", (FORM, CHUNKED), chain([part], much))
+    yield Request("POST", f"{path}/queries", (FORM, CHUNKED), chain([part], repeat(bytes(3000))))
+    yield Request("PUT", labels, (f"Content-Length: {MAX_SENT}",), ())
     yield Request("PUT", labels, (CHUNKED,), much)
     yield Request("PUT", f"{path}/classes", (JSON, CHUNKED), chain([b"["], repeat(b"0," * 2**19)))
 
 
 def _malformed(path: str, labels: str) -> Iterator[Request]:
-    """Give requests that say something wrong about themselves, or are no photograph for all their bytes."""
-    queries, part = f"{path}/queries", START % (b"photo", b'; filename="p"')
+    """Yield requests with contradictory headers, or whose body is not an image."""
+    queries, part = f"{path}/queries", START % (b"image", b'; filename="p"')
     for lengths in (("-1",), ("1e9",), ("1_0",), ("10", "20"), ("9" * 5000,), ("",)):
         yield Request("POST", queries, (FORM, *(f"Content-Length: {length}" for length in lengths)), ())
     yield Request("POST", queries, (FORM, "Content-Length: 100"), repeat(bytes(2**16), 16))
@@ -177,9 +188,7 @@ def _malformed(path: str, labels: str) -> Iterator[Request]:
     yield Request(
         "POST", queries, (FORM, CHUNKED), repeat(START % (b"text", b"") + b"x" * 10**6 + b"\r\n", 60)
     )
-    yield Request(
-        "POST", queries, (FORM, CHUNKED), chain([b"--torture\r\n"], repeat(b"A: b\r\n" * 1000, 8000))
-    )
+    yield Request("POST", queries, (FORM, CHUNKED), chain([b"--kshot\r\n"], repeat(b"A: b\r\n" * 1000, 8000)))
     yield Request("POST", queries, (FORM, CHUNKED), chain([part[:-4]], repeat(b"x" * 2**20, 60)))
     yield Request("POST", queries, (FORM, CHUNKED), chain([part], repeat(bytes(2**20), 63), [END]))
     yield Request("PUT", labels, (CHUNKED,), repeat(bytes(2**20), 63))
@@ -188,26 +197,26 @@ def _malformed(path: str, labels: str) -> Iterator[Request]:
     )
 
 
-def _pour(server: Server, request: Request) -> int:
-    """Send a request, at first without listening; give the answer's status, or 0 if there is none."""
+def _send(server: Server, request: Request) -> int:
+    """Send a request, at first without reading; return the status, or 0 without a response."""
     head = (f"{request.method} {request.path} HTTP/1.1", "Host: localhost", *request.head, "", "")
     is_chunked, num_sent = CHUNKED in request.head, 0
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall("\r\n".join(head).encode())
         with suppress(ConnectionError):
             for piece in chain(request.body, [b""]):
-                if num_sent > FAR_TOO_MUCH or (num_sent > DEAF and select([connection], [], [], 0)[0]):
+                if num_sent > MAX_SENT or (num_sent > UNREAD and select([connection], [], [], 0)[0]):
                     break
                 connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if is_chunked else piece)
                 num_sent += len(piece)
-        answer = HTTPResponse(connection, method=request.method)
+        response = HTTPResponse(connection, method=request.method)
         try:
-            answer.begin()
+            response.begin()
         except (HTTPException, OSError):
             return 0
         finally:
             time.sleep(PAUSE)
-        return answer.status
+        return response.status
 
 
 ROWS = (

@@ -1,4 +1,4 @@
-"""What must not depend on the machine: episodes, scores; and no word to anybody."""
+"""Reproducible episodes and scores, and no network access on import."""
 
 import subprocess
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.rows import Outcome, Row
+from benchmarks.robustness.samples import scene
 from kshot.data.folder import Folder
 from kshot.data.protocols import preset
 from kshot.evaluation.evaluator import EpisodeReader, read_ahead
@@ -30,16 +30,16 @@ from kshot.segmenter import Segmenter
 Segmenter.from_pretrained()
 print(len(opened), *opened)
 """
-"""Also of what `import kshot` puts off until it is asked for, and of the default model."""
+"""Includes the lazy imports of kshot and the default model."""
 
 
-def workers(folder: Path, count: int = 60) -> Found:
-    """Draw, read and score the same seed's episodes with several numbers of workers."""
+def workers(folder: Path, count: int = 60) -> Outcome:
+    """Sample, load and score the episodes of one seed with several numbers of workers."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
     for index in range(12):
-        picture, mask = scene(left=5 + 6 * index, top=3 * index)
-        picture.save(folder / "images" / f"{index}.png")
+        image, mask = scene(left=5 + 6 * index, top=3 * index)
+        image.save(folder / "images" / f"{index}.png")
         Image.fromarray(mask.astype(np.uint8) * np.uint8(1 + index % 2)).save(
             folder / "masks" / f"{index}.png"
         )
@@ -54,30 +54,30 @@ def workers(folder: Path, count: int = 60) -> Found:
         result = score_model(segmenter, "prototype", dataset, [manifest], protocol, num_workers=number)
         manifests.append(manifest.sha256)
         scores.append((result.miou, result.fb_iou, *result.class_iou.values()))
-    are_alike = len(set(manifests)) == 1 and all(one == read[0] for one in read)
+    are_equal = len(set(manifests)) == 1 and all(one == read[0] for one in read)
     difference = float(np.abs(np.array(scores) - scores[0]).max())
     figure = (
         f"{count} episodes with {', '.join(map(str, WORKERS))} workers: "
-        f"{'identical' if are_alike else 'other'} lists, metrics differ by {difference:g}"
+        f"{'identical' if are_equal else 'different'} lists, metrics differ by {difference:g}"
     )
-    return Found(figure, are_alike and difference <= 1e-6)
+    return Outcome(figure, are_equal and difference <= 1e-6)
 
 
-def sockets(folder: Path) -> Found:
-    """Import kshot in a process of its own that counts all it does with sockets."""
+def sockets(folder: Path) -> Outcome:
+    """Import kshot in a new process that counts its socket events."""
     done = subprocess.run([sys.executable, "-c", SOCKETS], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        return Found("the import failed", False)
+        return Outcome("the import failed", False)
     number, *events = done.stdout.split()
-    return Found(f"{number} sockets {' '.join(events)}".strip(), number == "0")
+    return Outcome(f"{number} sockets {' '.join(events)}".strip(), number == "0")
 
 
 ROWS = (
     Row(
         "workers",
-        "same seed, other numbers of workers",
+        "same seed, different numbers of workers",
         "episode list identical, metrics equal to 1e-6",
         workers,
     ),
-    Row("sockets", "`import kshot`, and the default model loaded", "0 sockets", sockets),
+    Row("sockets", "`import kshot` and loading the default model", "0 sockets", sockets),
 )

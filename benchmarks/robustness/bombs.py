@@ -1,4 +1,4 @@
-"""Small files that declare huge pictures, or unpack to much: refused before anything is decoded."""
+"""Small files that declare or unpack to huge images; they must be refused before decoding."""
 
 import struct
 import zlib
@@ -10,35 +10,35 @@ from pathlib import Path
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
-from benchmarks.torture.alone import Crashed, alone, memory
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import Crashed, memory, run_isolated
+from benchmarks.robustness.rows import Outcome, Row
+from benchmarks.robustness.samples import scene
 from kshot.errors import KshotError
 from kshot.io.images import read_image, read_mask
 
 SIDE = 30_000
-"""Pixels a side: 900 MB even of one bit each, once they are decoded."""
+"""Side in pixels: 900 MB once decoded, even with one bit per pixel."""
 
 MAX_GROWTH = 50
 """In MB."""
 
 
-def decompression_bombs(folder: Path) -> Found:
-    """Read each bomb as a photograph and as a mask, in a process whose memory is watched."""
+def decompression_bombs(folder: Path) -> Outcome:
+    """Read each bomb as an image and as a mask, in a process whose memory is measured."""
     for name, make in BOMBS.items():
         (folder / name).write_bytes(make())
     try:
-        accepted, growth = alone(read_bombs, folder)
+        accepted, growth = run_isolated(read_bombs, folder)
     except Crashed as error:
-        return Found(str(error), False)
+        return Outcome(str(error), False)
     figure = f"{len(BOMBS)} bombs, {len(accepted)} accepted; memory grows by {growth:.0f} MB"
-    return Found(figure, not accepted and growth < MAX_GROWTH)
+    return Outcome(figure, not accepted and growth < MAX_GROWTH)
 
 
 def read_bombs(folder: Path) -> tuple[list[str], float]:
-    """Name the bombs that are not refused; and tell how far the memory grew, in MB, by its peak."""
+    """Return the names of accepted bombs and the growth of the peak memory in MB."""
     scene()[0].save(folder / "small.png")
-    read_image(folder / "small.png")  # loads what reading needs
+    read_image(folder / "small.png")  # loads the decoders first
     before, accepted = memory()[0], []
     for name in BOMBS:
         for read in (read_image, lambda path: read_mask(path, (SIDE, SIDE))):
@@ -56,7 +56,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 @cache
 def _png(*chunks: bytes, side: int = SIDE) -> bytes:
-    """Write a PNG of one bit a pixel, all of them black."""
+    """Return a black PNG with one bit per pixel."""
     packer = zlib.compressobj(1)
     rows = b"".join(packer.compress(bytes(1 + side // 8)) for _ in range(side)) + packer.flush()
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
@@ -64,7 +64,7 @@ def _png(*chunks: bytes, side: int = SIDE) -> bytes:
 
 
 def _tiff() -> bytes:
-    """Write a TIFF of one bit a pixel, deflated."""
+    """Return a deflated TIFF with one bit per pixel."""
     strip = zlib.compress(bytes(SIDE // 8) * SIDE)
     strip += bytes(len(strip) % 2)
     tags = {Tag.ImageWidth: SIDE, Tag.ImageLength: SIDE, Tag.BitsPerSample: 1, Tag.Compression: 8}
@@ -76,7 +76,7 @@ def _tiff() -> bytes:
 
 
 def _declared(kind: str, mark: bytes, skip: int, sides: bytes) -> bytes:
-    """Write a small picture, and then other sides into it, `skip` bytes from a mark."""
+    """Return a small image whose header declares other sides, `skip` bytes after a marker."""
     content = BytesIO()
     Image.new("L", (64, 64)).save(content, kind)
     declared = bytearray(content.getvalue())
@@ -91,18 +91,18 @@ def _webp() -> bytes:
     return content.getvalue()
 
 
-def _icon(picture: bytes) -> bytes:
-    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 8, len(picture), 22)
-    return struct.pack("<HHH", 0, 1, 1) + entry + picture
+def _icon(image: bytes) -> bytes:
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 8, len(image), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + image
 
 
-def _mac_icon(picture: bytes) -> bytes:
-    body = b"ic10" + struct.pack(">I", 8 + len(picture)) + picture
+def _mac_icon(image: bytes) -> bytes:
+    body = b"ic10" + struct.pack(">I", 8 + len(image)) + image
     return b"icns" + struct.pack(">I", 8 + len(body)) + body
 
 
 TEXT = zlib.compress(bytes(100_000_000))
-"""What is unpacked when a file is opened."""
+"""Metadata of 100 MB that is unpacked when a file is opened."""
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "pixels.png": _png,
@@ -115,14 +115,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "declared.bmp": lambda: _declared("BMP", b"BM", 18, struct.pack("<II", SIDE, SIDE)),
     "declared.jp2": lambda: _declared("JPEG2000", b"ihdr", 4, struct.pack(">II", SIDE, SIDE)),
     "declared.pgm": lambda: b"P5 60000 60000 255\n",
-    "picture.ico": lambda: _icon(_png()),
-    "picture.icns": lambda: _mac_icon(_png()),
+    "image.ico": lambda: _icon(_png()),
+    "image.icns": lambda: _mac_icon(_png()),
 }
 
 ROWS = (
     Row(
         "bombs",
-        "decompression bombs, as photographs and as masks",
+        "decompression bombs, as images and as masks",
         "refused before decoding, memory grows < 50 MB",
         decompression_bombs,
     ),

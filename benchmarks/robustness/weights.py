@@ -1,4 +1,4 @@
-"""Weights that are code, of another network, or damaged."""
+"""Weight files that contain code, belong to another network, or are damaged."""
 
 import pickle
 import warnings
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.torture.rows import Found, Row
+from benchmarks.robustness.rows import Outcome, Row
 from kshot.errors import KshotError, WeightsError
 from kshot.methods.config import ModelConfig
 from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
@@ -25,20 +25,20 @@ TINY = "test_resnet"
 
 
 class Malice:
-    """Whoever unpickles it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
-    def __init__(self, made: Path) -> None:
-        self.made = made
+    def __init__(self, created: Path) -> None:
+        self.created = created
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
-        return open, (str(self.made), "w")
+        return open, (str(self.created), "w")
 
 
-def malicious_pickles(folder: Path) -> Found:
-    """Put pickles that run code where kshot reads weights."""
+def malicious_pickles(folder: Path) -> Outcome:
+    """Put pickles that run code in place of every weight file that kshot reads."""
     model, backbone = _write_model(folder)
-    made = folder / "made by the pickle"
-    state = {"weight": torch.zeros(2), "malice": Malice(made)}
+    created = folder / "created by the pickle"
+    state = {"weight": torch.zeros(2), "malice": Malice(created)}
     writers: list[Callable[[Path], object]] = [
         lambda path: path.write_bytes(pickle.dumps(state)),
         lambda path: torch.save(state, path),
@@ -48,7 +48,7 @@ def malicious_pickles(folder: Path) -> Found:
     base_learner.mkdir()
     about = '{"backbone": "test_resnet", "base_classes": ["cat"], "trained_on": "nothing"}'
     (base_learner / "config.json").write_text(about)
-    doors: dict[Path, Callable[[Path], object]] = {
+    loaders: dict[Path, Callable[[Path], object]] = {
         model / "model.safetensors": lambda _: load_model(model, backbone_weights=backbone),
         base_learner / "model.safetensors": lambda _: load_base_learner(base_learner),
         folder / "backbone.pth": lambda path: load_backbone(TINY, path),
@@ -56,24 +56,24 @@ def malicious_pickles(folder: Path) -> Found:
         folder / "checkpoint.pt": lambda path: read_checkpoint(path, ""),
     }
     refused = executed = 0
-    for path, read in doors.items():
+    for path, read in loaders.items():
         for write in writers:
             write(path)
             try:
-                with warnings.catch_warnings(action="ignore"):  # torch's, of the pickle's protocol
+                with warnings.catch_warnings(action="ignore"):  # torch warns about the pickle protocol
                     read(path)
             except WeightsError:
                 refused += 1
-            executed += made.exists()
-            made.unlink(missing_ok=True)
+            executed += created.exists()
+            created.unlink(missing_ok=True)
     pickle.loads(pickle.dumps(state))["malice"].close()
-    tried = len(doors) * len(writers)
+    tried = len(loaders) * len(writers)
     figure = f"{executed} executions in {tried} files, {refused} refused"
-    return Found(figure, made.exists() and not executed and refused == tried)
+    return Outcome(figure, created.exists() and not executed and refused == tried)
 
 
-def wrong_keys(folder: Path) -> Found:
-    """Load weights with keys that are missing, unknown, renamed, or of another shape."""
+def wrong_keys(folder: Path) -> Outcome:
+    """Load weights with missing, unknown or renamed keys, or other shapes and types."""
     model, backbone = _write_model(folder)
     path = model / "model.safetensors"
     state = load_file(path)
@@ -96,11 +96,11 @@ def wrong_keys(folder: Path) -> Found:
         except WeightsError as error:
             if str(path) in str(error):
                 refused.append(what)
-    return Found(f"{len(refused)}/{len(wrong)} refused, the file named", len(refused) == len(wrong))
+    return Outcome(f"{len(refused)}/{len(wrong)} refused with the file name", len(refused) == len(wrong))
 
 
-def flipped_bytes(folder: Path, count: int = 1000) -> Found:
-    """Change one byte of a model's weights, anywhere in the file, and load it."""
+def flipped_bytes(folder: Path, count: int = 1000) -> Outcome:
+    """Change one byte anywhere in a model's weight file, and load it."""
     model, backbone = _write_model(folder)
     path, random, found = model / "model.safetensors", np.random.default_rng(0), 0
     whole = path.read_bytes()
@@ -113,12 +113,12 @@ def flipped_bytes(folder: Path, count: int = 1000) -> Found:
         except KshotError:
             found += 1
     path.write_bytes(whole)
-    load_model(model, backbone_weights=backbone)  # the whole file is not refused
-    return Found(f"found {found:,}/{count:,}", found == count)
+    load_model(model, backbone_weights=backbone)  # the intact file is accepted
+    return Outcome(f"{found:,}/{count:,} detected", found == count)
 
 
 def _write_model(folder: Path) -> tuple[Path, Path]:
-    """Write a small hsnet with random weights, and its backbone's; give both paths."""
+    """Write a small hsnet with random weights and its backbone; return both paths."""
     torch.manual_seed(0)
     backbone = folder / "backbone.safetensors"
     save_file(Backbone(TINY).trunk.state_dict(), backbone)
@@ -131,5 +131,5 @@ def _write_model(folder: Path) -> tuple[Path, Path]:
 ROWS = (
     Row("pickles", "a malicious pickle in place of weights", "0 executions", malicious_pickles),
     Row("keys", "weights with wrong keys", "refused", wrong_keys),
-    Row("flipped-bytes", "a flipped byte in a model's weights", "found 1000/1000", flipped_bytes),
+    Row("flipped-bytes", "a flipped byte in a model's weights", "1,000/1,000 detected", flipped_bytes),
 )

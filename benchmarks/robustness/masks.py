@@ -1,4 +1,4 @@
-"""Masks of all kinds against an oracle, written from the README's words with numpy and Pillow alone."""
+"""Masks in all forms against an oracle, written from the rules of the README with numpy and Pillow only."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from benchmarks.torture.rows import Found, Row
+from benchmarks.robustness.rows import Outcome, Row
 from kshot.errors import MaskError
 from kshot.io.images import read_label_map, read_mask
 from kshot.models.losses import losses
@@ -34,10 +34,10 @@ CONTENTS = (
 FORMS = (
     "array",
     "tensor",
-    "picture",
+    "PIL image",
     "png",
     "palette png",
-    "palette picture",
+    "palette image",
     "bmp",
     "tif",
     "jpg",
@@ -51,37 +51,37 @@ FORMS = (
 
 
 class Drawn(NamedTuple):
-    """A mask as somebody gives it. values: what is meant by it, (H, W); None if it is in colour."""
+    """A mask as given by a user. values: its intended values (H, W); None if it is in colour."""
 
     source: Any
     values: Values | None
 
 
-def random_masks(folder: Path, count: int = 1000) -> Found:
-    """Read random masks, and compare with what the README says of them."""
-    random, alike, refused = np.random.default_rng(0), 0, 0
+def random_masks(folder: Path, count: int = 1000) -> Outcome:
+    """Read random masks and compare with the oracle."""
+    random, num_equal, refused = np.random.default_rng(0), 0, 0
     for index in range(count):
         size = (int(random.integers(1, 40)), int(random.integers(1, 40)))
         drawn = _draw(random, size, FORMS[index % len(FORMS)], folder)
-        asked = size if random.random() < 0.85 else (size[1], size[0] + int(random.integers(2)))
+        requested = size if random.random() < 0.85 else (size[1], size[0] + int(random.integers(2)))
         has_classes = random.random() < 0.3
-        expected = _expected_labels(drawn, asked) if has_classes else _expected_mask(drawn, asked)
+        expected = _expected_labels(drawn, requested) if has_classes else _expected_mask(drawn, requested)
         try:
             found: Any = (
-                read_label_map(drawn.source, asked, CLASSES)
+                read_label_map(drawn.source, requested, CLASSES)
                 if has_classes
-                else {"object": read_mask(drawn.source, asked)}
+                else {"object": read_mask(drawn.source, requested)}
             )
         except MaskError:
             found = None
-        alike += _is_alike(found, expected)
+        num_equal += _is_equal(found, expected)
         refused += expected is None
-    figure = f"{alike:,} of {count:,} cases as the oracle says, which refuses {refused:,}"
-    return Found(figure, alike == count)
+    figure = f"{num_equal:,} of {count:,} cases equal to the oracle, which refuses {refused:,}"
+    return Outcome(figure, num_equal == count)
 
 
-def ignored_pixels(folder: Path, count: int = 100) -> Found:
-    """Take each loss's gradient where the mask says 255."""
+def ignored_pixels(folder: Path, count: int = 100) -> Outcome:
+    """Compute the gradient of each loss where the mask is 255."""
     torch.manual_seed(0)
     nonzero = dict.fromkeys(Prediction._fields[:5], 0)
     for _ in range(count):
@@ -95,11 +95,11 @@ def ignored_pixels(folder: Path, count: int = 100) -> Found:
             nonzero[name] += bool((logits.grad.movedim(1, -1)[ignored] != 0).any())
     others = [name for name, times in nonzero.items() if times]
     figure = f"{count} masks: exactly 0 in {', '.join(sorted(set(nonzero) - set(others))) or 'no loss'}"
-    return Found(f"{figure}; not in {', '.join(others)}" if others else figure, not others)
+    return Outcome(f"{figure}; not in {', '.join(others)}" if others else figure, not others)
 
 
 def _expected_mask(drawn: Drawn, size: Size) -> dict[str, Values] | None:
-    """Do as the README says of masks; None is an error."""
+    """Return the expected mask; None for an error."""
     if drawn.values is None or drawn.values.shape != size:
         return None
     values = set(np.unique(drawn.values).tolist()) - {0}
@@ -108,7 +108,7 @@ def _expected_mask(drawn: Drawn, size: Size) -> dict[str, Values] | None:
 
 
 def _expected_labels(drawn: Drawn, size: Size) -> dict[str, Values] | None:
-    """Do as the README says of masks of several classes; None is an error."""
+    """Return the expected masks of several classes; None for an error."""
     if drawn.values is None or drawn.values.shape != size:
         return None
     if set(np.unique(drawn.values).tolist()) - {0, IGNORE_INDEX, *CLASSES.values()}:
@@ -117,7 +117,7 @@ def _expected_labels(drawn: Drawn, size: Size) -> dict[str, Values] | None:
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _is_alike(found: dict[str, Values] | None, expected: dict[str, Values] | None) -> bool:
+def _is_equal(found: dict[str, Values] | None, expected: dict[str, Values] | None) -> bool:
     if found is None or expected is None:
         return found is expected
     return found.keys() == expected.keys() and all(
@@ -126,7 +126,7 @@ def _is_alike(found: dict[str, Values] | None, expected: dict[str, Values] | Non
 
 
 def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> Drawn:
-    """Draw a mask, and give it in a form."""
+    """Draw a random mask in a given form."""
     values = _draw_values(random, size, CONTENTS[random.integers(len(CONTENTS))])
     path = folder / f"mask.{form.split()[-1]}"
     match form:
@@ -135,11 +135,11 @@ def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> D
             return Drawn(values.astype(kind), values)
         case "tensor":
             return Drawn(torch.from_numpy(values), values)
-        case "picture":
+        case "PIL image":
             return Drawn(Image.fromarray(values), values)
         case "bools":
             return Drawn(values > 0, values > 0)
-        case "palette picture":
+        case "palette image":
             return Drawn(_with_palette(values, random), values)
         case "palette png":
             _with_palette(values, random).save(path)
@@ -158,15 +158,15 @@ def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> D
             return Drawn(path, None)
         case "jpg":
             Image.fromarray(values).save(path, quality=int(random.integers(50, 96)))
-            with Image.open(path) as picture:
-                values = np.asarray(picture)  # what JPEG has made of it
+            with Image.open(path) as stored:
+                values = np.asarray(stored)  # after JPEG compression
         case _:
             Image.fromarray(values).save(path)
     return Drawn(path, values)
 
 
 def _draw_values(random: np.random.Generator, size: Size, content: str) -> NDArray[np.uint8]:
-    """Draw boxes of the values that a content has, on 0."""
+    """Draw boxes with the values of a content on a background of 0."""
     first, second = (
         int(value) for value in random.choice([*CLASSES.values(), 3, 128, 254], 2, replace=False)
     )
@@ -183,7 +183,7 @@ def _draw_values(random: np.random.Generator, size: Size, content: str) -> NDArr
         case "empty":
             pass
         case _:
-            in_it = {
+            box_values = {
                 "one value": [first],
                 "one value and 255": [first, 255],
                 "0 and 255": [255],
@@ -191,30 +191,30 @@ def _draw_values(random: np.random.Generator, size: Size, content: str) -> NDArr
                 "two values and 255": [255, first, second],
                 "several classes": [*CLASSES.values(), 255],
             }
-            for value in in_it[content]:
+            for value in box_values[content]:
                 _draw_box(random, values, value)
     return values
 
 
 def _draw_box(random: np.random.Generator, values: NDArray[np.uint8], value: int) -> None:
-    """Draw a box, or the corner of one."""
+    """Draw a random box, clipped to the mask."""
     top, left = (int(random.integers(length)) for length in values.shape)
     height, width = (int(random.integers(1, length + 1)) for length in values.shape)
     values[top : top + height, left : left + width] = value
 
 
 def _with_palette(values: NDArray[np.uint8], random: np.random.Generator) -> Image.Image:
-    picture = Image.fromarray(values).convert("P")
-    picture.putpalette(random.integers(0, 256, 768).tolist())
-    return picture
+    image = Image.fromarray(values).convert("P")
+    image.putpalette(random.integers(0, 256, 768).tolist())
+    return image
 
 
 ROWS = (
     Row(
         "masks",
         "masks: other size, empty, all foreground, 255, palettes, colours, anti-aliased, JPEG",
-        "never resized or thresholded, palette ids kept: equal to an oracle on 1,000 random cases",
+        "never resized or thresholded, palette indices kept: equal to an oracle in 1,000 random cases",
         random_masks,
     ),
-    Row("ignored", "pixels that a mask ignores, in training", "gradient exactly 0", ignored_pixels),
+    Row("ignored", "ignored pixels of a mask, in training", "gradient exactly 0", ignored_pixels),
 )

@@ -1,4 +1,4 @@
-"""Annotation files in JSON that are wrong in every way."""
+"""Invalid annotation files in JSON."""
 
 import json
 import math
@@ -9,14 +9,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.torture.alone import Crashed, alone
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.isolated import Crashed, run_isolated
+from benchmarks.robustness.rows import CannotRun, Outcome, Row
+from benchmarks.robustness.samples import scene
 from kshot.annotations.reader import read_annotations
 from kshot.errors import KshotError
 
 HEIGHT, WIDTH = 90, 120
-"""Of the photograph that all files annotate."""
+"""Size of the annotated image."""
 
 GIGABYTE = 2**30
 
@@ -29,7 +29,7 @@ NUMBERS = st.one_of(
 )
 POINTS = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=8)
 CROSSING = st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=4, max_size=30)
-"""Random points: their polygons nearly always cross themselves."""
+"""Random points, whose polygons are nearly always self-intersecting."""
 
 JUNK = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=20)),
@@ -44,7 +44,7 @@ DEPTHS = st.sampled_from([10, 100, 400, 900, 3_000, 100_000])
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Write what COCO, LabelMe or Label Studio would, with wrong outlines, other things or depths in it."""
+    """Draw a COCO, LabelMe or Label Studio document with invalid outlines, values or nesting."""
     points = draw(st.one_of(CROSSING, POINTS))
     flat = [value for point in points for value in point]
     counts = draw(st.one_of(st.lists(st.integers(-5, HEIGHT * WIDTH), max_size=5), st.text(max_size=20)))
@@ -60,9 +60,9 @@ def documents(draw: st.DrawFn) -> str:
     return text
 
 
-def drawn_files(folder: Path, count: int = 1000) -> Found:
-    """Read drawn files, and draw what they annotate."""
-    scene(width=WIDTH, height=HEIGHT)[0].save(folder / "photograph.png")
+def random_files(folder: Path, count: int = 1000) -> Outcome:
+    """Read random files and rasterize their annotations."""
+    scene(width=WIDTH, height=HEIGHT)[0].save(folder / "image.png")
     path, counts = folder / "annotations.json", Counter[str]()
 
     @settings(
@@ -83,27 +83,27 @@ def drawn_files(folder: Path, count: int = 1000) -> Found:
         f"{counts.total():,} cases: {crashes} tracebacks, {counts['refused']} refused in one line, "
         f"{counts['read']} read"
     )
-    return Found(figure, counts.total() >= count and not crashes)
+    return Outcome(figure, counts.total() >= count and not crashes)
 
 
-def huge_file(folder: Path) -> Found:
-    """Read a file of a gigabyte, of which the memory that is free holds half."""
+def huge_file(folder: Path) -> Outcome:
+    """Read a file of 1 GB with 0.5 GB of free memory."""
     path = folder / "huge.json"
     with path.open("wb") as file:
         file.write(b'{"images": [')
-        file.truncate(GIGABYTE)  # takes no room on the disk
+        file.truncate(GIGABYTE)  # a sparse file takes no disk space
     try:
-        what = alone(read_with_little_memory, path)
+        what = run_isolated(read_with_little_memory, path)
     except Crashed as error:
         what = str(error)
-    return Found(f"{what} in one line" if what == "refused" else what, what == "refused")
+    return Outcome(f"{what} in one line" if what == "refused" else what, what == "refused")
 
 
 def _what_happens(path: Path) -> str:
-    """Read a file, and draw all that it annotates."""
+    """Read a file and rasterize all its annotations; return what happened."""
     try:
-        for photograph in read_annotations(path).photographs:
-            _, masks = photograph.read()
+        for annotated in read_annotations(path).photographs:
+            _, masks = annotated.read()
             if any(mask.shape != (HEIGHT, WIDTH) for mask in masks.values()):
                 return "traceback: a mask of another size"
     except KshotError as error:
@@ -114,11 +114,11 @@ def _what_happens(path: Path) -> str:
 
 
 def read_with_little_memory(path: Path) -> str:
-    """Read a file where there is memory for half of it. Raises CannotRun where none can be held back."""
+    """Read a file with memory for half of it. Raises CannotRun where memory cannot be limited."""
     held = Path("/proc/self/statm")
     if not held.exists():
-        raise CannotRun("memory is held back by what only Linux has")
-    import resource  # there is none on Windows
+        raise CannotRun("limiting memory needs /proc, which only Linux has")
+    import resource  # not available on Windows
 
     limit = int(held.read_text().split()[0]) * resource.getpagesize() + GIGABYTE // 2
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -127,7 +127,7 @@ def read_with_little_memory(path: Path) -> str:
 
 def _coco(outline: Any) -> dict[str, Any]:
     return {
-        "images": [{"id": 1, "file_name": "photograph.png", "height": HEIGHT, "width": WIDTH}],
+        "images": [{"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline, "iscrowd": 0}],
         "categories": [{"id": 1, "name": "thing"}],
     }
@@ -136,18 +136,18 @@ def _coco(outline: Any) -> dict[str, Any]:
 def _labelme(points: list[tuple[Any, Any]]) -> dict[str, Any]:
     shape = {"label": "thing", "points": points, "shape_type": "polygon"}
     size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
-    return {"version": "5.5.0", "shapes": [shape], "imagePath": "photograph.png", "imageData": None, **size}
+    return {"version": "5.5.0", "shapes": [shape], "imagePath": "image.png", "imageData": None, **size}
 
 
 def _label_studio(points: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
     value = {"points": points, "polygonlabels": ["thing"]}
     size = {"original_width": WIDTH, "original_height": HEIGHT}
     region = {"type": "polygonlabels", "value": value, **size}
-    return [{"data": {"image": "photograph.png"}, "annotations": [{"result": [region]}]}]
+    return [{"data": {"image": "image.png"}, "annotations": [{"result": [region]}]}]
 
 
 def _places(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """List the ways to all parts of a document but the whole."""
+    """Return the paths to all parts of a document."""
     found = [at] if at else []
     if isinstance(content, dict | list):
         items = content.items() if isinstance(content, dict) else enumerate(content)
@@ -157,7 +157,7 @@ def _places(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _with(content: Any, at: tuple[Any, ...], junk: Any) -> Any:
-    """Put something else at a place of a document."""
+    """Replace one part of a document."""
     if not at:
         return junk
     copy = content.copy() if isinstance(content, dict) else list(content)
@@ -168,9 +168,9 @@ def _with(content: Any, at: tuple[Any, ...], junk: Any) -> Any:
 ROWS = (
     Row(
         "annotations",
-        "annotation JSON: polygons out of range or self-crossing, NaN, deep nesting",
-        "1,000 hypothesis cases, 0 tracebacks",
-        drawn_files,
+        "annotation JSON: polygons out of range or self-intersecting, NaN, deep nesting",
+        "1,000 random cases, 0 tracebacks",
+        random_files,
     ),
-    Row("huge-json", "annotation JSON of 1 GB, with half of that free", "0 tracebacks", huge_file),
+    Row("huge-json", "annotation JSON of 1 GB with 0.5 GB of free memory", "0 tracebacks", huge_file),
 )

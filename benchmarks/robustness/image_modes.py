@@ -1,4 +1,4 @@
-"""Photographs of every kind: turned, 16-bit, with alpha, in ink, animated."""
+"""Image modes: EXIF orientation, 16 bits, alpha, CMYK, palettes, animations."""
 
 import warnings
 from pathlib import Path
@@ -9,8 +9,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.torture.rows import Found, Row
-from benchmarks.torture.samples import photograph, scene
+from benchmarks.robustness.rows import Outcome, Row
+from benchmarks.robustness.samples import cat_image, scene
 from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 
@@ -24,17 +24,17 @@ UNDO = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How an upright picture is stored with each EXIF orientation."""
+"""Transpose that stores an upright image with each EXIF orientation."""
 
 LOSSLESS: dict[str, dict[str, Any]] = {"png": {}, "tif": {}, "webp": {"lossless": True, "exact": True}}
 
 
-def orientations(folder: Path) -> Found:
-    """Segment one photograph, stored in each orientation and kind of file."""
-    picture, mask = scene()
-    segmenter = Segmenter.from_pretrained("prototype", image_size=97).fit(picture, mask)
+def orientations(folder: Path) -> Outcome:
+    """Segment one image, stored with each orientation in each format."""
+    image, mask = scene()
+    segmenter = Segmenter.from_pretrained("prototype", image_size=97).fit(image, mask)
     upright, _ = scene(left=60, top=35)
-    expected, alike = segmenter.predict(upright).mask, 0
+    expected, num_equal = segmenter.predict(upright).mask, 0
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
@@ -43,31 +43,31 @@ def orientations(folder: Path) -> Found:
         for kind, options in LOSSLESS.items():
             stored.save(folder / f"turned.{kind}", exif=exif, **options)
             masks.append(segmenter.predict(folder / f"turned.{kind}").mask)
-        alike += all(np.array_equal(mask, expected) for mask in masks)
-    is_met = alike == 8 and bool(0 < expected.mean() < 1)
-    return Found(f"{alike}/8 give the same mask, as PNG, TIFF and WebP", is_met)
+        num_equal += all(np.array_equal(mask, expected) for mask in masks)
+    is_met = num_equal == 8 and bool(0 < expected.mean() < 1)
+    return Outcome(f"{num_equal}/8 give the same mask, as PNG, TIFF and WebP", is_met)
 
 
-def grey_levels(folder: Path) -> Found:
-    """Count the levels that are left of a ramp of more than 8 bits, in each kind of file."""
+def grey_levels(folder: Path) -> Outcome:
+    """Count the grey levels that remain of a ramp of more than 8 bits in each mode."""
     ramp = np.linspace(3_000, 40_000, 4096).reshape(64, 64)
     colours = np.stack([ramp, ramp / 2, ramp], axis=-1).astype(np.uint16)
-    paths = {kind: folder / f"{kind}.tif" for kind in ("F", "I", "RGB of 16 bits")} | {
-        kind: folder / f"{kind}.png" for kind in ("I;16", "I;16 of the 12 bits")
+    paths = {kind: folder / f"{kind}.tif" for kind in ("F", "I", "RGB with 16 bits")} | {
+        kind: folder / f"{kind}.png" for kind in ("I;16", "I;16 with 12 bits")
     }
     Image.fromarray(ramp.astype(np.float32)).save(paths["F"])
     Image.fromarray(ramp.astype(np.int32)).save(paths["I"])
-    tifffile.imwrite(paths["RGB of 16 bits"], colours, photometric="rgb")
+    tifffile.imwrite(paths["RGB with 16 bits"], colours, photometric="rgb")
     Image.fromarray(ramp.astype(np.uint16)).save(paths["I;16"])
-    Image.fromarray((ramp / 10).astype(np.uint16)).save(paths["I;16 of the 12 bits"])
+    Image.fromarray((ramp / 10).astype(np.uint16)).save(paths["I;16 with 12 bits"])
     levels = {kind: len(np.unique(np.asarray(read_image(path))[..., 0])) for kind, path in paths.items()}
     fewest = min(levels, key=levels.__getitem__)
-    return Found(f"{len(levels)} kinds keep {levels[fewest]} or more", levels[fewest] >= 200)
+    return Outcome(f"{len(levels)} modes keep {levels[fewest]} or more", levels[fewest] >= 200)
 
 
-def hidden_pixels(folder: Path) -> Found:
-    """Read pairs of files that differ only in what alpha hides."""
-    visible = np.asarray(photograph(40, 30))
+def hidden_pixels(folder: Path) -> Outcome:
+    """Read pairs of files that differ only in fully transparent pixels."""
+    visible = np.asarray(cat_image(40, 30))
     alpha = np.zeros((30, 40), np.uint8)
     alpha[5:20, 5:30] = 255
     pairs = {
@@ -78,15 +78,15 @@ def hidden_pixels(folder: Path) -> Found:
         "palette.png": [_with_hidden_colour(alpha, colour) for colour in (0, 200)],
         "palette.gif": [_with_hidden_colour(alpha, colour) for colour in (0, 200)],
     }
-    shown = [name for name, pair in pairs.items() if not _are_read_alike(pair, folder / name, alpha == 0)]
-    figure = f"{len(shown)} of {len(pairs)} kinds show some"
-    return Found(f"{figure}: {', '.join(shown)}" if shown else figure, not shown)
+    shown = [name for name, pair in pairs.items() if not _are_read_equal(pair, folder / name, alpha == 0)]
+    figure = f"visible in {len(shown)} of {len(pairs)} formats"
+    return Outcome(f"{figure}: {', '.join(shown)}" if shown else figure, not shown)
 
 
-def colours(folder: Path) -> Found:
-    """Compare the colours of 1-bit, grey, palette and CMYK pictures with what the numbers in them mean."""
-    picture = photograph(40, 30)
-    grey = np.asarray(picture.convert("L"))
+def colours(folder: Path) -> Outcome:
+    """Compare the colours of 1-bit, grey, palette and CMYK images with the stored values."""
+    image = cat_image(40, 30)
+    grey = np.asarray(image.convert("L"))
     indices, palette = grey // 32, np.random.default_rng(0).integers(0, 256, (8, 3), dtype=np.uint8)
     with_palette = Image.fromarray(indices)
     with_palette.putpalette(palette.ravel().tolist())
@@ -103,12 +103,12 @@ def colours(folder: Path) -> Found:
         stored.save(folder / name)
         found = np.asarray(read_image(folder / name)).astype(float)
         largest = max(largest, float(np.abs(found - expected).max()))
-    return Found(f"{len(cases)} modes, off by {largest:.1f} of 255 levels at most", largest <= 1)
+    return Outcome(f"{len(cases)} modes, off by {largest:.1f} of 255 levels at most", largest <= 1)
 
 
-def animations(folder: Path) -> Found:
-    """Read files of several pictures."""
-    first, second = photograph(40, 30).quantize(64).convert("RGB"), Image.new("RGB", (40, 30), "blue")
+def animations(folder: Path) -> Outcome:
+    """Read files with several frames."""
+    first, second = cat_image(40, 30).quantize(64).convert("RGB"), Image.new("RGB", (40, 30), "blue")
     options: dict[str, dict[str, Any]] = {"gif": {}, "tif": {}, "png": {}, "webp": LOSSLESS["webp"]}
     done = 0
     for kind, given in options.items():
@@ -117,11 +117,13 @@ def animations(folder: Path) -> Found:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = np.asarray(read_image(path)).astype(int)
-        is_told = any(
+        has_warned = any(
             path.name in str(one.message) and "the first is read" in str(one.message) for one in caught
         )
-        done += is_told and bool(np.abs(found - np.asarray(first)).max() <= 1)
-    return Found(f"{done}/{len(options)}: the first, and a warning that names the file", done == len(options))
+        done += has_warned and bool(np.abs(found - np.asarray(first)).max() <= 1)
+    return Outcome(
+        f"{done}/{len(options)}: first frame, and a warning that names the file", done == len(options)
+    )
 
 
 def _with_alpha(visible: NDArray[np.uint8], alpha: NDArray[np.uint8], hidden: int) -> Image.Image:
@@ -130,29 +132,34 @@ def _with_alpha(visible: NDArray[np.uint8], alpha: NDArray[np.uint8], hidden: in
 
 
 def _with_hidden_colour(alpha: NDArray[np.uint8], hidden: int) -> Image.Image:
-    """Draw a palette picture whose index 0 is transparent."""
-    picture = Image.fromarray((alpha > 0).astype(np.uint8))
-    picture.putpalette([hidden, hidden, hidden, 90, 60, 30])
-    picture.info["transparency"] = 0
-    return picture
+    """Return a palette image whose index 0 is transparent."""
+    image = Image.fromarray((alpha > 0).astype(np.uint8))
+    image.putpalette([hidden, hidden, hidden, 90, 60, 30])
+    image.info["transparency"] = 0
+    return image
 
 
-def _are_read_alike(pair: list[Image.Image], path: Path, hidden: NDArray[np.bool_]) -> bool:
-    """Say whether both are read alike, white where nothing shows, though they differ in their bytes."""
+def _are_read_equal(pair: list[Image.Image], path: Path, hidden: NDArray[np.bool_]) -> bool:
+    """Return whether two different files are read as equal images, white where they are transparent."""
     options = LOSSLESS.get(path.suffix.removeprefix("."), {})
-    contents, pictures = [], []
+    contents, images = [], []
     for one in pair:
         one.save(path, **options)
         contents.append(path.read_bytes())
-        pictures.append(np.asarray(read_image(path)))
-    is_white = bool((pictures[0][hidden] == 255).all())
-    return contents[0] != contents[1] and is_white and np.array_equal(*pictures)
+        images.append(np.asarray(read_image(path)))
+    is_white = bool((images[0][hidden] == 255).all())
+    return contents[0] != contents[1] and is_white and np.array_equal(*images)
 
 
 ROWS = (
     Row("exif", "EXIF orientations 1 to 8", "8/8 give the same mask", orientations),
-    Row("levels", "levels of 16 and 32 bits, and floating-point ones", "200 grey levels kept", grey_levels),
-    Row("alpha", "pixels that alpha hides", "they never show", hidden_pixels),
-    Row("colours", "1-bit, grey, palette and CMYK", "their own colours", colours),
+    Row(
+        "levels",
+        "grey levels of 16-bit, 32-bit and float images",
+        "200 grey levels kept",
+        grey_levels,
+    ),
+    Row("alpha", "fully transparent pixels", "never visible", hidden_pixels),
+    Row("colours", "1-bit, grey, palette and CMYK", "correct colours", colours),
     Row("animated", "animated and multi-page files", "first frame and a warning", animations),
 )

@@ -1,4 +1,4 @@
-"""Photographs with awkward names, through the command and back."""
+"""Images with difficult file names, through the command and back."""
 
 import csv
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.torture.rows import CannotRun, Found, Row
-from benchmarks.torture.samples import scene
+from benchmarks.robustness.rows import CannotRun, Outcome, Row
+from benchmarks.robustness.samples import scene
 from kshot.segmenter import Segmenter
 
 IMAGE_SIZE = 97
@@ -31,7 +31,7 @@ NAMES = (
     "العربية",
     "emoji 😀",
     "right\N{RIGHT-TO-LEFT OVERRIDE}left",
-    "no text \udcff",  # the byte ff, as Python shows it
+    "no text \udcff",  # the byte 0xff, which is not valid UTF-8
     "-dash",
     "--out",
     ".hidden",
@@ -49,23 +49,23 @@ NAMES = (
 )
 
 
-def round_trip(folder: Path) -> Found:
-    """Segment a folder of photographs with the command; find each one's own mask by its name."""
+def round_trip(folder: Path) -> Outcome:
+    """Segment a folder of images with the command; find the mask of each by its name."""
     if sys.platform != "linux":
-        raise CannotRun("not all of these names are allowed here")
-    photographs, out = folder / "photographs", folder / "out"
-    photographs.mkdir()
-    picture, mask = scene()
-    picture.save(folder / "support.png")
+        raise CannotRun("not all of these names are valid on this system")
+    images, out = folder / "images", folder / "out"
+    images.mkdir()
+    image, mask = scene()
+    image.save(folder / "support.png")
     Image.fromarray(mask).save(folder / "mask.png")
-    segmenter = Segmenter.from_pretrained("prototype", image_size=IMAGE_SIZE).fit(picture, mask)
+    segmenter = Segmenter.from_pretrained("prototype", image_size=IMAGE_SIZE).fit(image, mask)
     expected = {}
     for index, name in enumerate(NAMES):
         query, _ = scene(left=5 + 2 * index, top=40 - index)
-        path = photographs / f"{name}.png"
+        path = images / f"{name}.png"
         query.save(path)
         expected[path] = segmenter.predict(query).mask
-    inputs = ["--support", folder / "support.png", folder / "mask.png", photographs]
+    inputs = ["--support", folder / "support.png", folder / "mask.png", images]
     code = "from kshot.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "segment", *inputs, "--out", out, "--image-size", str(IMAGE_SIZE)],
@@ -76,14 +76,14 @@ def round_trip(folder: Path) -> Found:
     found = sum(
         path in listed and _is_mask(out / f"{path.stem}_mask.png", mask) for path, mask in expected.items()
     )
-    figure = f"{found}/{len(NAMES)} have their own mask and line"
+    figure = f"{found}/{len(NAMES)} have a mask and a row in confidence.csv"
     if done.returncode:
         figure += f"; exit status {done.returncode}"
-    return Found(figure, found == len(NAMES) and done.returncode == 0)
+    return Outcome(figure, found == len(NAMES) and done.returncode == 0)
 
 
 def _listed(table: Path) -> set[Path]:
-    """Name the photographs that the table of confidences lists."""
+    """Return the images listed in the confidence table."""
     if not table.exists():
         return set()
     with table.open(newline="", errors="surrogateescape") as file:
@@ -93,8 +93,8 @@ def _listed(table: Path) -> set[Path]:
 def _is_mask(path: Path, expected: np.ndarray) -> bool:
     if not path.exists():
         return False
-    with Image.open(path) as picture:
-        return np.array_equal(np.asarray(picture) == 255, expected)
+    with Image.open(path) as found:
+        return np.array_equal(np.asarray(found) == 255, expected)
 
 
 ROWS = (Row("names", "names with spaces, unicode, newlines, 200 characters", "30/30 round trip", round_trip),)

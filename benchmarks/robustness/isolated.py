@@ -1,4 +1,4 @@
-"""Call a function in a process of its own: it may crash there, and its memory can be told."""
+"""Call a function in its own process, where it may crash and where its memory can be measured."""
 
 import os
 from collections.abc import Callable
@@ -8,20 +8,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.torture.rows import CannotRun
+from benchmarks.robustness.rows import CannotRun
 
 Result = TypeVar("Result")
 
 STATUS = "/proc/{}/status"
 
 
-class Crashed(Exception):  # noqa: N818  the row says what that means
-    """The process ended by itself, as by a fault in a decoder."""
+class Crashed(Exception):  # noqa: N818  an expected outcome, not an error of the benchmark
+    """The process died, for example in a decoder."""
 
 
-def alone(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a module's function in a new process. Raises what it raises, and Crashed if the process dies."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_say_nothing) as pool:
+def run_isolated(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a module-level function in a new process. Raises its exception, or Crashed if the process dies."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_silence) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
@@ -29,7 +29,7 @@ def alone(function: Callable[..., Result], *arguments: object) -> Result:
 
 
 def memory(process: int | str = "self") -> tuple[float, float]:
-    """Give what a process holds now, and what it held at its peak, in MB. Raises CannotRun off Linux."""
+    """Return the current and the peak memory of a process in MB. Raises CannotRun except on Linux."""
     path = Path(STATUS.format(process))
     if not path.exists():
         raise CannotRun("memory is read from /proc, which only Linux has")
@@ -38,8 +38,8 @@ def memory(process: int | str = "self") -> tuple[float, float]:
     return now, peak
 
 
-def _say_nothing() -> None:
-    # Decoders write to stderr themselves, a line for each file that they don't like.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def _silence() -> None:
+    # Some decoders write a line to stderr for each broken file.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
