@@ -96,7 +96,7 @@ scale: setup
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
-	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
+	$(BIN)/kshot figure discriminability benchmarks/results/discriminability_*.json --out docs/discriminability.png
 	$(BIN)/kshot figure classes benchmarks/results/prototype_*_coco-mini-60_1shot.json --out docs/classes.png
 
 # One process a core, each with one thread: many threads for such small networks wait for one another. OpenVINO has a

@@ -28,7 +28,7 @@ def main() -> None:
         manifests = [coco_mini_manifest(shots, seed) for seed in SEEDS]
         evaluate(f"coco-mini-60_{shots}shot", "coco-mini-60", places.coco_mini, backbone, manifests)
     for backbone in BACKBONES:
-        measure_power(backbone, places.coco_mini)
+        measure_discriminability(backbone, places.coco_mini)
     for backbone, shots, fold in product(BACKBONES, SHOTS, range(4)):
         manifest = voc_manifest(fold, shots, places.voc)
         evaluate(f"voc-train_fold{fold}_{shots}shot", "pascal", places.voc, backbone, [manifest])
@@ -66,13 +66,13 @@ def evaluate(name: str, data: str, root: Path, backbone: str, manifests: list[Pa
         run("evaluate", *options, *given, "--json", str(result))
 
 
-def measure_power(backbone: str, root: Path) -> None:
-    """Measure rho_k of one backbone unless it is done."""
-    result = HERE / "results" / f"power_{backbone}_coco-mini-60.json"
+def measure_discriminability(backbone: str, root: Path) -> None:
+    """Measure rho_k of one backbone unless its result file exists."""
+    result = HERE / "results" / f"discriminability_{backbone}_coco-mini-60.json"
     if not result.exists():
         manifest = str(coco_mini_manifest(1, 0).relative_to(HERE.parent))
         options = ["--data", "coco-mini-60", "--root", str(root), "--manifest", manifest]
-        run("power", "--backbone", backbone, *options, "--json", str(result))
+        run("figure", "discriminability", "--backbone", backbone, *options, "--json", str(result))
 
 
 def run(*arguments: str) -> None:
