@@ -93,7 +93,7 @@ def sample_image(name: str) -> Image.Image:
 def annotated_image(name: str) -> tuple[Image.Image, Any]:
     """Return an annotated image, cropped if its annotation says so, and its mask."""
     annotation = json.loads((HERE / "annotations" / f"{name}.json").read_text())
-    image = sample_image(annotation["photograph"])
+    image = sample_image(annotation["image"])
     mask = Image.new("1", image.size)
     for polygon in annotation["polygons"]:
         ImageDraw.Draw(mask).polygon([tuple(point) for point in polygon], fill=1)

@@ -413,6 +413,6 @@ def _describe(result: Result) -> str:
     classes = f"{len(result.classes)} {'class' if len(result.classes) == 1 else 'classes'}"
     text = f"{classes}, {_episodes(result.protocol)} by the {result.protocol.name} protocol"
     if there := {run.restricted_to for run in result.runs} - {None}:
-        text += f", drawn from the {', '.join(map(str, there))} photographs that were there"
+        text += f", drawn from the {', '.join(map(str, there))} images that were available"
     left_out = dict.fromkeys(name for run in result.runs for name in run.left_out)
     return f"{text}, without {', '.join(left_out)} (too few images)" if left_out else text
