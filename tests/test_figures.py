@@ -260,7 +260,7 @@ def test_correlations_need_maps():
         with pytest.raises(DataError, match=message):
             correlation_figure(image, image, mask, heatmaps)
     unequal = {"a": maps_of(image), "b": maps_of(image)[:1]}
-    with pytest.raises(DataError, match="as many heat maps"):
+    with pytest.raises(DataError, match="same number of heat maps"):
         correlation_figure(image, image, mask, unequal)
 
 

@@ -12,11 +12,13 @@ SOURCE = Path(kshot.__file__).parent
 
 LAYERS = [
     "errors",
+    "plugins",
     "types",
     "io",
     "annotations",
     "data",
     "transforms",
+    "results",
     "models",
     "methods",
     "segmenter",
