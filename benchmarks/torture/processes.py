@@ -24,7 +24,7 @@ from kshot.data.folder import Folder
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.recipes import TrainConfig
-from kshot.training.run_folder import LEFT_OUT, LOG, RECIPE
+from kshot.training.run_folder import LOG, RECIPE, SKIPPED_STEPS
 
 KSHOT = [sys.executable, "-c", "from kshot.cli.main import main; main()"]
 
@@ -262,7 +262,7 @@ def no_numbers(folder: Path) -> Found:
     for path in (material.data / "images").iterdir():
         _spoil(folder / "features", path)
     status = _run(_launched(commands[all_broken], _free_port()), folder)
-    path = all_broken / LEFT_OUT
+    path = all_broken / SKIPPED_STEPS
     dumped = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     is_named = (
         [one["shows"] for one in dumped] == shown[:3]
@@ -315,7 +315,7 @@ def _spoil(cache: Path, photograph: Path) -> None:
 
 
 def _left_out(run: Path) -> int:
-    return sum(json.loads(line).get("left_out", 0) for line in (run / LOG).read_text().splitlines())
+    return sum(json.loads(line).get("skipped", 0) for line in (run / LOG).read_text().splitlines())
 
 
 def _losses(run: Path) -> list[float]:

@@ -45,8 +45,17 @@ class Material(NamedTuple):
 
     def pretrain(self, out: Path, *more: str, epochs: tuple[float, float] = (9, 3)) -> list[str]:
         """Give the arguments of `kshot pretrain`."""
-        short = ["--epochs", str(epochs[0]), "--epochs", str(epochs[1]), "--crop", "33", "--kept-back", "1"]
-        return ["pretrain", *self.options(out), "--no-hold-out", *short, *more]
+        short = [
+            "--epochs",
+            str(epochs[0]),
+            "--epochs",
+            str(epochs[1]),
+            "--crop",
+            "33",
+            "--num-val-images",
+            "1",
+        ]
+        return ["pretrain", *self.options(out), "--no-exclude-holdout", *short, *more]
 
     def train(self, out: Path, *more: str, steps: int = 20) -> list[str]:
         """Give the arguments of `kshot train`; its features are kept beside the run."""
