@@ -48,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe = ("--recipe", "lite", "--root", given.voc)
     # All rows share this base learner, trained on the base classes without the held-out ones.
-    train("pretrain", RUNS / "base_learner", *recipe, "--hold-out")
+    train("pretrain", RUNS / "base_learner", *recipe, "--exclude-holdout")
     for name, row in ROWS.items():
         if given.only in (None, name):
             options = ("--base-learner", RUNS / "base_learner", "--cache", "runs/features")
@@ -80,7 +80,7 @@ def score(name: str, folders: argparse.Namespace) -> None:
 def held_out(shots: int, count: int, voc: Path) -> Path:
     """Draw episodes of cats, horses and sofas, with another seed than those that select checkpoints."""
     path = MANIFESTS / f"held-out_fold0_{shots}shot.json"
-    options = ("--held-out", "--shots", shots, "--protocol", "balanced", "--seed", 1)
+    options = ("--holdout", "--shots", shots, "--protocol", "balanced", "--seed", 1)
     return draw_manifest(path, "pascal", *options, "--count", count, "--root", voc)
 
 

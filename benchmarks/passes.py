@@ -31,12 +31,11 @@ from harness import (
 from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import open_dataset
-from kshot.data.manifest import read_manifest
+from kshot.data.manifest import draw_manifest, read_manifest
 from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader, names_of
 from kshot.evaluation.metrics import count_pixels, mean_interval
-from kshot.evaluation.score import draw_manifest
 from kshot.methods.two_pass import TwoPass
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
@@ -84,7 +83,7 @@ def measure(voc: Path, coco_mini: Path) -> None:
 def trained_episodes(dataset: Dataset) -> tuple[Episode, ...]:
     """Draw episodes of fold 0's base classes."""
     protocol = preset("balanced", "pascal").model_copy(update={"num_episodes": EPISODES})
-    return draw_manifest(train_fold("pascal", 0, hold_out=False), protocol, 1, 0, dataset).episodes
+    return draw_manifest(train_fold("pascal", 0, exclude_holdout=False), protocol, 1, 0, dataset).episodes
 
 
 def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...]) -> list[dict[str, Any]]:

@@ -123,8 +123,8 @@ def train_all(voc: Path) -> None:
     """Train the models that the ablation lacks, and the base learners that are used for training only."""
     recipe = ("--recipe", "lite", "--root", voc)
     for out, (epochs, excluded) in OTHER_LEARNERS.items():
-        options = [option for name in excluded for option in ("--leave-out", name)]
-        train("pretrain", out, *recipe, "--no-hold-out", *options, "--epochs", epochs, "--epochs", 1)
+        options = [option for name in excluded for option in ("--exclude-class", name)]
+        train("pretrain", out, *recipe, "--no-exclude-holdout", *options, "--epochs", epochs, "--epochs", 1)
     for out, options in STAGES.items():
         cache = ("--cache", f"runs/features/{out.name}")
         train("train", out, *recipe, "--select-on", "nothing", *options, *cache)

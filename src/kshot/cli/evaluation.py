@@ -44,10 +44,11 @@ def episodes(
     count: Annotated[int | None, typer.Option(help="Number of episodes; default the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default the protocol's first.")] = None,
     split: Split = None,
-    held_out: Annotated[
+    holdout: Annotated[
         bool,
         typer.Option(
-            "--held-out", help="Of the fold's held-out base classes, on which one chooses, untested."
+            "--holdout",
+            help="Draw episodes of the fold's holdout classes, to choose a model on them.",
         ),
     ] = False,
     root: Annotated[
@@ -57,9 +58,8 @@ def episodes(
 ) -> None:
     """Write down a benchmark's episodes. Needs no images: the field's lists ship with kshot."""
     from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
-    from kshot.data.manifest import write_manifest
+    from kshot.data.manifest import draw_manifest, write_manifest
     from kshot.data.protocols import default_protocol, preset
-    from kshot.evaluation.score import draw_manifest
     from kshot.evaluation.selection import selection_fold
 
     benchmark = benchmark_of(data)
@@ -67,9 +67,9 @@ def episodes(
     if count is not None:
         protocol = protocol.model_copy(update={"num_episodes": count})
     present = None if root is None else open_dataset(data, root)
-    if held_out and split not in (None, "train"):
-        raise DataError(f"--held-out draws from the train lists, but --split is {split}. Leave it out.")
-    pairs = selection_fold(benchmark, fold, "base") if held_out else read_fold(data, fold, split)
+    if holdout and split not in (None, "train"):
+        raise DataError(f"--holdout draws from the train lists, but --split is {split}. Leave it out.")
+    pairs = selection_fold(benchmark, fold, "base") if holdout else read_fold(data, fold, split)
     seed = protocol.seeds[0] if seed is None else seed
     manifest = draw_manifest(pairs, protocol, shots, seed, present)
     write_manifest(manifest, out)
@@ -259,12 +259,13 @@ def compare(
 
 def _described(model: "ModelRecord | PeerRecord") -> str:
     """Name a compared model, its backbone, and what its checkpoint was chosen on."""
-    from kshot.evaluation.results import NOTES, ModelRecord
+    from kshot.data.protocols import SELECTION_NOTES
+    from kshot.evaluation.results import ModelRecord
 
     if not isinstance(model, ModelRecord):
         return model.name
     chosen = model.config.selected_on
-    return f"{model.name}, {model.config.backbone}{f' ({NOTES[chosen]})' if chosen else ''}"
+    return f"{model.name}, {model.config.backbone}{f' ({SELECTION_NOTES[chosen]})' if chosen else ''}"
 
 
 def choose(
@@ -287,9 +288,9 @@ def choose(
 ) -> None:
     """Choose the best of several checkpoints, and write down in the model what it was chosen on."""
     from kshot.data.benchmarks import open_dataset
-    from kshot.evaluation.results import NOTES
+    from kshot.data.protocols import SELECTION_NOTES
     from kshot.evaluation.score import score_model
-    from kshot.evaluation.selection import check_held_out, selection_fold, selection_manifest
+    from kshot.evaluation.selection import check_holdout_classes, selection_fold, selection_manifest
     from kshot.io.progress import progress
     from kshot.methods.hub import save_model
     from kshot.segmenter import Segmenter
@@ -300,7 +301,7 @@ def choose(
     for path in models:
         segmenter = Segmenter.from_pretrained(path, backbone_weights=backbone_weights, device=device)
         if select_on == "base":
-            check_held_out(data, fold, segmenter.config.base_classes)
+            check_holdout_classes(data, fold, segmenter.config.base_classes)
         with progress(path.name, "episodes") as on_progress:
             result = score_model(
                 segmenter,
@@ -316,7 +317,7 @@ def choose(
         scored.append((result.miou, segmenter, path))
     _, best, path = max(scored, key=lambda item: item[0])
     save_model(best.config.model_copy(update={"selected_on": select_on}), best.method, out)
-    typer.echo(f"{path} is written to {out}: {NOTES[select_on]}.")
+    typer.echo(f"{path} is written to {out}: {SELECTION_NOTES[select_on]}.")
 
 
 def calibrate(
