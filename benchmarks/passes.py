@@ -22,12 +22,11 @@ from first_numbers import coco_mini_manifest, voc_manifest
 from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import open_dataset
-from kshot.data.manifest import read_manifest
+from kshot.data.manifest import draw_manifest, read_manifest
 from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader, names_of
 from kshot.evaluation.metrics import count_pixels, mean_interval
-from kshot.evaluation.score import draw_manifest
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
 from kshot.methods.two_pass import TwoPass

@@ -46,9 +46,8 @@ def test_a_root_is_needed_and_must_be_there(tmp_path):
 
 
 def test_the_frozen_manifests_are_drawn_again_from_the_list():
-    from kshot.data.manifest import read_manifest
+    from kshot.data.manifest import draw_manifest, read_manifest
     from kshot.data.protocols import preset
-    from kshot.evaluation.score import draw_manifest
 
     folder = Path(__file__).parent.parent / "benchmarks" / "manifests"
     for shots in (1, 5):

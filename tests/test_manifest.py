@@ -4,10 +4,9 @@ import json
 import pytest
 
 from kshot.data.benchmarks import read_fold
-from kshot.data.manifest import read_manifest, write_manifest
+from kshot.data.manifest import draw_manifest, read_manifest, write_manifest
 from kshot.data.protocols import preset
 from kshot.errors import DataError
-from kshot.evaluation.score import draw_manifest
 
 
 @pytest.fixture

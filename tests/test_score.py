@@ -4,9 +4,10 @@ from make_data import colour_segmenter, write_folder
 
 from kshot.data.benchmarks import read_fold
 from kshot.data.folder import Folder
+from kshot.data.manifest import draw_manifest
 from kshot.data.protocols import preset
 from kshot.errors import DataError
-from kshot.evaluation.score import check_alike, draw_manifest, draw_manifests, score_model
+from kshot.evaluation.score import check_alike, draw_manifests, score_model
 
 PAIRS = [(f"im{n}", n % 3) for n in range(12)] + [("rare", 3)]
 

@@ -10,9 +10,10 @@ from PIL import Image
 from benchmarks.robustness.rows import Outcome, Row
 from benchmarks.robustness.samples import scene
 from kshot.data.folder import Folder
+from kshot.data.manifest import draw_manifest
 from kshot.data.protocols import preset
 from kshot.evaluation.evaluator import EpisodeReader, read_ahead
-from kshot.evaluation.score import draw_manifest, score_model
+from kshot.evaluation.score import score_model
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 

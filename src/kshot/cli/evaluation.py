@@ -57,9 +57,8 @@ def episodes(
 ) -> None:
     """Write down a benchmark's episodes. Needs no images: the field's lists ship with kshot."""
     from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
-    from kshot.data.manifest import write_manifest
+    from kshot.data.manifest import draw_manifest, write_manifest
     from kshot.data.protocols import default_protocol, preset
-    from kshot.evaluation.score import draw_manifest
     from kshot.evaluation.selection import selection_fold
 
     benchmark = benchmark_of(data)
@@ -259,12 +258,13 @@ def compare(
 
 def _described(model: "ModelRecord | PeerRecord") -> str:
     """Name a compared model, its backbone, and what its checkpoint was chosen on."""
-    from kshot.evaluation.results import NOTES, ModelRecord
+    from kshot.data.protocols import SELECTION_NOTES
+    from kshot.evaluation.results import ModelRecord
 
     if not isinstance(model, ModelRecord):
         return model.name
     chosen = model.config.selected_on
-    return f"{model.name}, {model.config.backbone}{f' ({NOTES[chosen]})' if chosen else ''}"
+    return f"{model.name}, {model.config.backbone}{f' ({SELECTION_NOTES[chosen]})' if chosen else ''}"
 
 
 def choose(
@@ -287,7 +287,7 @@ def choose(
 ) -> None:
     """Choose the best of several checkpoints, and write down in the model what it was chosen on."""
     from kshot.data.benchmarks import open_dataset
-    from kshot.evaluation.results import NOTES
+    from kshot.data.protocols import SELECTION_NOTES
     from kshot.evaluation.score import score_model
     from kshot.evaluation.selection import check_held_out, selection_fold, selection_manifest
     from kshot.io.progress import progress
@@ -316,7 +316,7 @@ def choose(
         scored.append((result.miou, segmenter, path))
     _, best, path = max(scored, key=lambda item: item[0])
     save_model(best.config.model_copy(update={"selected_on": select_on}), best.method, out)
-    typer.echo(f"{path} is written to {out}: {NOTES[select_on]}.")
+    typer.echo(f"{path} is written to {out}: {SELECTION_NOTES[select_on]}.")
 
 
 def calibrate(

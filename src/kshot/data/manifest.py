@@ -1,4 +1,4 @@
-"""Manifests: a benchmark's episodes written down, so that two people can run the very same."""
+"""Manifests: a benchmark's episodes in a file, so that two people can run exactly the same ones."""
 
 import hashlib
 import json
@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kshot.data.sampling import Episode, Fold
+from kshot.data.base import Dataset
+from kshot.data.protocols import Protocol
+from kshot.data.sampling import Episode, Fold, draw_episodes, needed_images
 from kshot.errors import DataError, fault_of
 from kshot.io.files import write_text
 
@@ -18,7 +20,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    """Version of this file's layout."""
+    """Version of the file's layout."""
     benchmark: str
     split: str
     fold: int
@@ -26,14 +28,39 @@ class Manifest(BaseModel):
     protocol: str
     seed: int
     classes: dict[int, str]
-    """The classes that episodes were drawn from, by id: those that mIoU is the mean of."""
+    """The classes that episodes were drawn from, by id. mIoU is the mean over these."""
     left_out: dict[str, int] = {}
-    """Classes with too few images for an episode, with their numbers of images."""
+    """Skipped classes, which have too few images for an episode, with their numbers of images."""
     restricted_to: int | None = None
-    """How many images the draw was restricted to, where a folder did not have them all."""
+    """Number of images that the draw was restricted to, if some of the benchmark's were missing."""
     sha256: str
     """Digest of the episodes; see `episodes_sha256`."""
     episodes: tuple[Episode, ...]
+
+
+def draw_manifest(
+    fold: Fold, protocol: Protocol, shots: int, seed: int, present: Dataset | None = None
+) -> Manifest:
+    """Draw a protocol's episodes. Classes with too few images are skipped, and named in the manifest.
+
+    present: draw only from images that this dataset has on disk.
+    Raises DataError if shots, seed or number of episodes are out of range, or no class has enough images.
+    """
+    restricted_to = None
+    if present is not None:
+        names = {name for name, _ in fold.queries}
+        found = {name for name in names if present.image_path(name).exists()}
+        fold, restricted_to = fold.keep(found), len(found)
+    too_small = fold.too_small(shots)
+    usable = fold.large_enough(shots)
+    if too_small and not usable.images:
+        name, number = max(too_small.items(), key=lambda item: item[1])
+        raise DataError(
+            f"No class has enough images: {needed_images(shots)}, and '{name}' has most, {number}. "
+            "Use fewer shots, or add images."
+        )
+    episodes = draw_episodes(usable, protocol.rule, shots, protocol.num_episodes, seed)
+    return make_manifest(usable, episodes, protocol.name, seed, too_small, restricted_to)
 
 
 def make_manifest(
@@ -44,7 +71,7 @@ def make_manifest(
     left_out: dict[str, int],
     restricted_to: int | None = None,
 ) -> Manifest:
-    """Write down what was drawn from a fold."""
+    """Return the manifest of episodes that were drawn from a fold."""
     return Manifest(
         benchmark=fold.benchmark,
         split=fold.split,
@@ -61,13 +88,13 @@ def make_manifest(
 
 
 def episodes_sha256(episodes: list[Episode] | tuple[Episode, ...]) -> str:
-    """Digest episodes: sha256 of their JSON with sorted keys and without spaces."""
+    """Return the sha256 of the episodes' JSON with sorted keys and without spaces."""
     text = json.dumps([_to_json(e) for e in episodes], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as JSON, one episode a line, whole or not at all."""
+    """Write a manifest as JSON, one episode a line. The write is atomic."""
     head = manifest.model_dump(mode="json", exclude={"episodes"})
     lines = ",\n".join("    " + json.dumps(_to_json(episode)) for episode in manifest.episodes)
     text = json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "episodes": [\n' + lines + "\n  ]\n}\n"
@@ -81,7 +108,7 @@ def read_manifest(path: Path) -> Manifest:
         content["episodes"] = [_from_json(episode) for episode in content["episodes"]]
         manifest = Manifest.model_validate(content)
     except FileNotFoundError:
-        raise DataError(f"There is no manifest {path}. `kshot episodes` writes one.") from None
+        raise DataError(f"There is no manifest {path}. Write one with `kshot episodes`.") from None
     except ValidationError as error:
         raise DataError(f"{path} is no manifest: {fault_of(error)}.") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -92,7 +119,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _check(manifest: Manifest, path: Path) -> None:
     if episodes_sha256(manifest.episodes) != manifest.sha256:
-        raise DataError(f"The episodes in {path} are not those that its sha256 names: the file was changed.")
+        raise DataError(f"The episodes in {path} do not match its sha256: the file was changed.")
     for index, episode in enumerate(manifest.episodes):
         wrong = None
         if episode.query in episode.supports:

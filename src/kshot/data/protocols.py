@@ -1,6 +1,6 @@
-"""The field's test protocols as named presets: how many episodes, how they are drawn, where they are scored.
+"""The field's test protocols as named presets: number of episodes, how they are drawn, size at scoring.
 
-Numbers under different protocols must not share a row; `docs/benchmarks.md` says what differs.
+Never put numbers of different protocols into one row; `docs/benchmarks.md` lists the differences.
 """
 
 from typing import Literal
@@ -21,26 +21,32 @@ class Protocol(BaseModel):
     rule: Rule
     """How episodes are drawn; see `sampling`."""
     num_episodes: int
-    """Episodes of each seed."""
+    """Episodes for each seed."""
     seeds: tuple[int, ...]
     image_size: int | None
-    """Side in pixels of the network's square input; None: the model's own."""
+    """Side of the network's square input in pixels; None: the model's own size."""
     fit: Literal["squash", "pad"]
-    """Whether an image is squashed to the square, or keeps its aspect and is padded."""
+    """Squash the image to the square, or keep its aspect ratio and pad it."""
     scored_at: Literal["network", "original"]
-    """The size in which prediction and ground truth are compared: the square, or the photograph's own."""
+    """Size at which prediction and ground truth are compared: the network's square, or the image's own."""
 
 
 PROTOCOLS = ("hsnet", "bam", "pfenet", "balanced")
 
 BAM_SEEDS = (510, 365, 382, 322, 988)
-"""What numpy's RandomState(123).randint(0, 1000, 5) gives: BAM draws its five test seeds that way."""
+"""BAM's five test seeds: the values of numpy's RandomState(123).randint(0, 1000, 5)."""
 
 BALANCED_SEEDS = (0, 1, 2)
 
+SELECTION_NOTES = {
+    "base": "checkpoint chosen on held-out base classes",
+    "novel": "checkpoint chosen on the novel classes themselves, the field's habit",
+}
+"""Notes printed beside the numbers of a model, by its config's `selected_on`."""
+
 
 def preset(name: str, benchmark: str) -> Protocol:
-    """Give a named protocol for a benchmark: pascal, coco, fss1000, or one with no published protocol.
+    """Return a named protocol for a benchmark: pascal, coco, fss1000, or one without a published protocol.
 
     Raises DataError for an unknown protocol, or one that was never defined on this benchmark.
     """
@@ -61,7 +67,7 @@ def preset(name: str, benchmark: str) -> Protocol:
 
 
 def default_protocol(benchmark: str) -> str:
-    """Name the protocol of a benchmark unless another is asked for."""
+    """Return the name of a benchmark's default protocol."""
     return "hsnet" if benchmark in (*FOLDED, "fss1000") else "balanced"
 
 

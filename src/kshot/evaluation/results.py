@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from kshot.data.folds import FOLDED
 from kshot.data.manifest import Manifest
-from kshot.data.protocols import Protocol
+from kshot.data.protocols import SELECTION_NOTES, Protocol
 from kshot.errors import DataError, fault_of
 from kshot.evaluation.evaluator import Counted
 from kshot.evaluation.metrics import IntArray, Interval, bootstrap, interval, score
@@ -36,13 +36,6 @@ BACKBONES = {
     "efficientnet_lite2": "EfficientNet-Lite2",
 }
 """How backbones are printed, the first two as in the paper."""
-
-NOTES = {
-    "base": "checkpoint chosen on held-out base classes",
-    "novel": "checkpoint chosen on the novel classes themselves, the field's habit",
-}
-"""What is printed beside the numbers of a model, by its config's `selected_on`."""
-
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -253,7 +246,7 @@ def summary(result: Result) -> list[str]:
             f"Note: {few} classes have fewer than {FEW_EPISODES} episodes; intervals are too narrow."
         )
     if config.selected_on is not None:
-        lines.append(f"Note: {NOTES[config.selected_on]}.")
+        lines.append(f"Note: {SELECTION_NOTES[config.selected_on]}.")
     if empty := sum(run.num_empty_supports for run in result.runs):
         lines.append(
             f"Note: in {empty} supports the object was too small to be seen at {result.image_size} px."

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import read_fold
-from kshot.data.manifest import Manifest, make_manifest
+from kshot.data.manifest import Manifest, draw_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
-from kshot.data.sampling import Fold, draw_episodes, needed_images
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import evaluate
 from kshot.evaluation.feature_store import CACHE_GB
@@ -15,31 +14,6 @@ from kshot.evaluation.results import Result, make_result, make_run, record_model
 from kshot.io.provenance import record_provenance
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
-
-
-def draw_manifest(
-    fold: Fold, protocol: Protocol, shots: int, seed: int, present: Dataset | None = None
-) -> Manifest:
-    """Draw a protocol's episodes. Classes with too few images are left out, and named in the manifest.
-
-    present: draw only from photographs that this dataset has on disk.
-    Raises DataError if shots, seed or number of episodes are out of range, or no class has enough images.
-    """
-    restricted_to = None
-    if present is not None:
-        names = {name for name, _ in fold.queries}
-        there = {name for name in names if present.image_path(name).exists()}
-        fold, restricted_to = fold.keep(there), len(there)
-    too_small = fold.too_small(shots)
-    usable = fold.large_enough(shots)
-    if too_small and not usable.images:
-        name, number = max(too_small.items(), key=lambda item: item[1])
-        raise DataError(
-            f"No class has enough images: {needed_images(shots)}, and '{name}' has most, {number}. "
-            "Use fewer shots, or add images."
-        )
-    episodes = draw_episodes(usable, protocol.rule, shots, protocol.num_episodes, seed)
-    return make_manifest(usable, episodes, protocol.name, seed, too_small, restricted_to)
 
 
 def draw_manifests(data: str, fold: int, split: str | None, protocol: Protocol, shots: int) -> list[Manifest]:

@@ -10,11 +10,10 @@ from kshot.data.base import Dataset
 from kshot.data.base_classes import held_out, train_fold
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED
-from kshot.data.manifest import Manifest
+from kshot.data.manifest import Manifest, draw_manifest
 from kshot.data.protocols import Protocol, preset
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
-from kshot.evaluation.score import draw_manifest
 
 SelectOn = Literal["base", "novel"]
 

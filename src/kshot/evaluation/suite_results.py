@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from kshot.data.protocols import SELECTION_NOTES
 from kshot.data.tasks import SuiteEpisodes, TaskSet
 from kshot.errors import DataError
 from kshot.evaluation.compare import Difference
 from kshot.evaluation.feature_store import CACHE_GB
 from kshot.evaluation.metrics import IntArray, Interval, interval
-from kshot.evaluation.results import NOTES, ModelRecord, read_record
+from kshot.evaluation.results import ModelRecord, read_record
 from kshot.evaluation.suite import EpisodeScore, Runner, evaluate_suite
 from kshot.evaluation.suite_scores import SizeScore, SuiteCounts, iou_by_size
 from kshot.io.provenance import Provenance
@@ -236,7 +237,7 @@ def suite_summary(result: SuiteResult) -> list[str]:
         lines.append(f"  object covers {covered:24} {value}  {size.num_images} images")
     lines.append(f"{result.seconds_per_image:.2f} s of the processor for each image (median)")
     if isinstance(result.model, ModelRecord) and result.model.config.selected_on is not None:
-        lines.append(f"Note: {NOTES[result.model.config.selected_on]}.")
+        lines.append(f"Note: {SELECTION_NOTES[result.model.config.selected_on]}.")
     return lines
 
 

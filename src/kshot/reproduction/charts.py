@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from kshot.data.protocols import SELECTION_NOTES
 from kshot.errors import DataError
-from kshot.evaluation.results import NOTES, Result, printed_name
+from kshot.evaluation.results import Result, printed_name
 from kshot.reproduction.discriminability import Power
 from kshot.reproduction.style import (
     DOUBLE_COLUMN,
@@ -200,5 +201,5 @@ def _result_label(result: Result) -> str:
     config = result.model.config
     model = f"{result.model.name}, {printed_name(config.backbone)}, {result.shots}-shot"
     if config.selected_on is not None:
-        model += f" ({NOTES[config.selected_on]})"
+        model += f" ({SELECTION_NOTES[config.selected_on]})"
     return f"{model}: mIoU {100 * result.miou:.1f} [{low:.1f}, {high:.1f}]"

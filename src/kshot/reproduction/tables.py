@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from kshot.data.folds import FOLDED, NUM_FOLDS, novel_classes
-from kshot.data.protocols import Protocol, preset
+from kshot.data.protocols import SELECTION_NOTES, Protocol, preset
 from kshot.errors import DataError
 from kshot.evaluation.metrics import interval
-from kshot.evaluation.results import NOTES, Result, printed_name, resample
+from kshot.evaluation.results import Result, printed_name, resample
 from kshot.methods.hub import list_models
 from kshot.reproduction.table_writers import MISSING, Cell, Table
 
@@ -355,7 +355,7 @@ def _all_notes(cells: list[Cell]) -> tuple[str, ...]:
 
 
 def _label_cell(row: _Row, maker: str = "") -> Cell:
-    note = NOTES.get(row.selected_on)
+    note = SELECTION_NOTES.get(row.selected_on)
     return Cell(f"{maker}{row.label}", (f"{note[0].upper()}{note[1:]}.",) if note else ())
 
 

@@ -1,6 +1,6 @@
 """A run's card: what was trained on what, how good it is, and how to use it, for people."""
 
-from kshot.evaluation.results import NOTES
+from kshot.data.protocols import SELECTION_NOTES
 from kshot.io.provenance import Provenance
 from kshot.methods.config import ModelConfig
 from kshot.training.base_learner_files import BaseLearnerConfig
@@ -39,7 +39,7 @@ def model_card(
     steps = sum(stage.steps for stage in config.sizes)
     sizes = ", ".join(f"{stage.steps} steps at {stage.image_size} px" for stage in config.sizes)
     matched = f" matched by {model.backbones}" if model.method == "hsnet" else ""
-    chosen = NOTES[model.selected_on] if model.selected_on else "nothing chosen: the last weights"
+    chosen = SELECTION_NOTES[model.selected_on] if model.selected_on else "nothing chosen: the last weights"
     base = ", ".join(model.base_classes) or "none"
     data = NAMES.get(config.data, config.data)
     cross_fitted = ""
