@@ -63,7 +63,17 @@ def pretrain(voc: Path) -> None:
     out = RUNS / "base_learner"
     if not (out / "metrics.json").exists():
         resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-        run("pretrain", "--recipe", "lite", "--root", str(voc), "--hold-out", "--out", str(out), *resume)
+        run(
+            "pretrain",
+            "--recipe",
+            "lite",
+            "--root",
+            str(voc),
+            "--exclude-holdout",
+            "--out",
+            str(out),
+            *resume,
+        )
 
 
 def train(name: str, row: Row, voc: Path) -> None:

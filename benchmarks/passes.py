@@ -86,7 +86,7 @@ def measure(voc: Path, coco_mini: Path) -> None:
 def trained_episodes(dataset: Dataset) -> tuple[Episode, ...]:
     """Draw episodes of fold 0's base classes."""
     protocol = preset("balanced", "pascal").model_copy(update={"num_episodes": EPISODES})
-    return draw_manifest(train_fold("pascal", 0, hold_out=False), protocol, 1, 0, dataset).episodes
+    return draw_manifest(train_fold("pascal", 0, exclude_holdout=False), protocol, 1, 0, dataset).episodes
 
 
 def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from kshot.io.files import write_text
 from kshot.reproduction.table_writers import insert_between
 from kshot.training.meta_train import train
 from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig, lite_general
-from kshot.training.trainer import Machine
+from kshot.training.trainer import RuntimeArgs
 
 RUNS = Path("runs/recipe")
 RESULTS = Path("benchmarks/results/recipe")
@@ -139,7 +139,7 @@ def learn(row: str, voc: Path, extra: list[str]) -> None:
         config,
         open_dataset("pascal", voc),
         out,
-        Machine("cpu", resume=(out / "checkpoint.pt").exists()),
+        RuntimeArgs("cpu", resume=(out / "checkpoint.pt").exists()),
         cache=Path("runs/features"),
         cache_gb=20,
         extra=dict(extra_data_set(text) for text in extra) if config.mix == GENERAL else {},

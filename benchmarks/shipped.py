@@ -118,8 +118,8 @@ def train(voc: Path) -> None:
     for out, (epochs, left_out) in OTHER_LEARNERS.items():
         if not (out / "metrics.json").exists():
             resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-            settings = ["--recipe", "lite", "--root", str(voc), "--no-hold-out"]
-            settings += [option for name in left_out for option in ("--leave-out", name)]
+            settings = ["--recipe", "lite", "--root", str(voc), "--no-exclude-holdout"]
+            settings += [option for name in left_out for option in ("--exclude-class", name)]
             run("pretrain", *settings, "--epochs", epochs, "--epochs", "1", "--out", str(out), *resume)
     for out, options in STAGES.items():
         if not (out / "metrics.json").exists():

@@ -87,7 +87,7 @@ def measure(coco_mini: Path, voc: Path) -> None:
     coco, pascal = open_dataset("coco-mini-60", coco_mini), open_dataset("pascal", voc)
     names = sorted(path.stem for path in (coco_mini / "images").iterdir())
     of_coco = {c: [n for n in names if c in coco.classes_in(n)] for c in range(len(coco.class_names))}
-    fold = train_fold("pascal", 0, hold_out=False)
+    fold = train_fold("pascal", 0, exclude_holdout=False)
     of_voc = {
         c: [n for n in shuffled(list(listed), 0, c) if pascal.image_path(n).exists()][:MAX_IMAGES]
         for c, listed in fold.images.items()

@@ -43,11 +43,14 @@ def main(out: Path, voc: Path | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
     if voc is None:
         trained_on, tested_on = write_pasted(out)
-        chosen, phases = ["--no-hold-out", "--kept-back", "20"], ["--epochs", "3", "--epochs", "1"]
+        chosen, phases = (
+            ["--no-exclude-holdout", "--num-val-images", "20"],
+            ["--epochs", "3", "--epochs", "1"],
+        )
         selected = ["--select-on", "nothing"]
     else:
         trained_on, tested_on = read_voc(out, voc)
-        chosen, phases = ["--hold-out"], ["--epochs", "1.5", "--epochs", "0.25"]
+        chosen, phases = ["--exclude-holdout"], ["--epochs", "1.5", "--epochs", "0.25"]
         selected = ["--select-on", "base"]
     learner, model = out / "base_learner", out / "two-pass"
     run("pretrain", "--out", learner, "--crop", "129", *phases, *chosen, *trained_on, *SMALL)

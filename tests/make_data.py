@@ -324,7 +324,7 @@ def result_of(
     )
 
 
-TRAINED, HELD_OUT, NOVEL = (8, 9, 11), (7, 12), (2,)
+TRAINED, HOLDOUT, NOVEL = (8, 9, 11), (7, 12), (2,)
 """Classes of `write_training_photographs`, for fold 0 of PASCAL-5i: chair, cow, dog; cat, horse; bird."""
 
 
@@ -335,7 +335,7 @@ def write_training_photographs(root, per_class=5):
     queries = [query for fold in range(4) for query in read_fold("pascal", fold, "train").queries]
     shown = classes_by_image(queries)
     pairs = []
-    for class_id in (*TRAINED, *HELD_OUT):
+    for class_id in (*TRAINED, *HOLDOUT):
         pairs += [(name, c) for name, c in queries if c == class_id and len(shown[name]) == 1][:per_class]
     dogs = [name for name, class_id in pairs if class_id == 11]
     return write_pascal(root, [*pairs, (dogs[0], NOVEL[0])])

@@ -6,22 +6,22 @@ from PIL import Image
 
 from kshot.training.augment import (
     STRONG,
-    Changes,
-    Colours,
-    Kind,
+    ColorJitter,
+    CropAugmentation,
+    ImageKind,
     View,
-    apply_changes,
-    apply_colours,
+    apply_augmentation,
+    apply_color_jitter,
     apply_kind,
     apply_view,
-    draw_changes,
+    draw_augmentation,
     draw_kind,
     draw_view,
     squash,
     to_tensor,
 )
 
-NOTHING = Changes(scale=1.0, degrees=0.0, blur=0.0, flip=False, left=0.0, top=0.0)
+IDENTITY = CropAugmentation(scale=1.0, degrees=0.0, blur=0.0, flip=False, left=0.0, top=0.0)
 
 
 def is_red(image):
@@ -30,8 +30,8 @@ def is_red(image):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_labels_follow_the_picture(seed):
-    picture, labels = coloured_scene([0], 96, 72)
-    image, changed = apply_changes(picture, labels, draw_changes((seed,), blur=0.0), 64)
+    pil_image, labels = coloured_scene([0], 96, 72)
+    image, changed = apply_augmentation(pil_image, labels, draw_augmentation((seed,), blur=0.0), 64)
     assert image.shape == (3, 64, 64)
     assert changed.shape == (64, 64)
     known = changed != 255
@@ -41,15 +41,17 @@ def test_labels_follow_the_picture(seed):
 
 
 def test_without_changes_the_shorter_side_fills_the_crop():
-    picture, labels = coloured_scene([0, 1], 80, 40)
-    image, changed = apply_changes(picture, labels, NOTHING, 40)
+    pil_image, labels = coloured_scene([0, 1], 80, 40)
+    image, changed = apply_augmentation(pil_image, labels, IDENTITY, 40)
     np.testing.assert_array_equal(changed.numpy(), labels[:, :40])
-    torch.testing.assert_close(image, torch.from_numpy(np.array(picture)).permute(2, 0, 1)[..., :40] / 255)
+    torch.testing.assert_close(image, torch.from_numpy(np.array(pil_image)).permute(2, 0, 1)[..., :40] / 255)
 
 
 def test_outside_of_the_photograph_is_the_mean_colour_without_a_label():
-    picture, labels = coloured_scene([0], 40, 40)
-    image, changed = apply_changes(picture, labels, NOTHING._replace(scale=0.5, left=0.5, top=0.5), 40)
+    pil_image, labels = coloured_scene([0], 40, 40)
+    image, changed = apply_augmentation(
+        pil_image, labels, IDENTITY._replace(scale=0.5, left=0.5, top=0.5), 40
+    )
     assert (changed[:10] == 255).all()
     assert (changed[30:] == 255).all()
     assert (changed[10:30, 10:30] != 255).all()
@@ -57,17 +59,17 @@ def test_outside_of_the_photograph_is_the_mean_colour_without_a_label():
 
 
 def test_flips_and_turns_move_both():
-    picture, labels = coloured_scene([0, 1], 40, 40)
-    _, plain = apply_changes(picture, labels, NOTHING, 40)
-    _, flipped = apply_changes(picture, labels, NOTHING._replace(flip=True), 40)
+    pil_image, labels = coloured_scene([0, 1], 40, 40)
+    _, plain = apply_augmentation(pil_image, labels, IDENTITY, 40)
+    _, flipped = apply_augmentation(pil_image, labels, IDENTITY._replace(flip=True), 40)
     torch.testing.assert_close(flipped, plain.flip(-1))
-    _, turned = apply_changes(picture, labels, NOTHING._replace(degrees=90.0), 40)
+    _, turned = apply_augmentation(pil_image, labels, IDENTITY._replace(degrees=90.0), 40)
     torch.testing.assert_close(turned, plain.rot90())
 
 
 def test_changes_depend_on_their_key_alone_and_keep_their_ranges():
-    drawn = [draw_changes((5, n)) for n in range(400)]
-    assert drawn == [draw_changes((5, n)) for n in range(400)]
+    drawn = [draw_augmentation((5, n)) for n in range(400)]
+    assert drawn == [draw_augmentation((5, n)) for n in range(400)]
     assert len(set(drawn)) == 400
     assert all(0.5 <= c.scale <= 2 and abs(c.degrees) <= 10 and 0 <= c.left < 1 for c in drawn)
     assert 150 < sum(c.flip for c in drawn) < 250
@@ -75,25 +77,25 @@ def test_changes_depend_on_their_key_alone_and_keep_their_ranges():
 
 
 def test_squash_keeps_everything():
-    picture, labels = coloured_scene([0, 1], 80, 40)
-    image, squashed = squash(picture, labels, 32)
+    pil_image, labels = coloured_scene([0, 1], 80, 40)
+    image, squashed = squash(pil_image, labels, 32)
     assert image.shape == (3, 32, 32)
     assert set(squashed.unique().tolist()) == {0, 1, 2}
 
 
 def test_a_view_without_changes_is_the_squashed_image():
-    picture, labels = coloured_scene([0, 1], 80, 40)
-    seen, mask = apply_view(picture, labels, View(), 64)
-    np.testing.assert_array_equal(seen, picture.resize((64, 64), Image.Resampling.BILINEAR))
+    pil_image, labels = coloured_scene([0, 1], 80, 40)
+    seen, mask = apply_view(pil_image, labels, View(), 64)
+    np.testing.assert_array_equal(seen, pil_image.resize((64, 64), Image.Resampling.BILINEAR))
     small = Image.fromarray(labels).resize((64, 64), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(mask, small)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_labels_follow_the_image_in_any_view(seed):
-    picture, labels = coloured_scene([0], 96, 72)
-    view = draw_view(np.random.default_rng(seed), STRONG._replace(colour=0.0))
-    seen, mask = apply_view(picture, labels, view._replace(colours=Colours()), 64)
+    pil_image, labels = coloured_scene([0], 96, 72)
+    view = draw_view(np.random.default_rng(seed), STRONG._replace(color=0.0))
+    seen, mask = apply_view(pil_image, labels, view._replace(color=ColorJitter()), 64)
     assert mask.shape == (64, 64)
     known = mask != 255
     agree = is_red(to_tensor(seen)).numpy()[known] == (mask[known] == 1)
@@ -102,14 +104,17 @@ def test_labels_follow_the_image_in_any_view(seed):
 
 def test_colours_change_as_they_say():
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
-    assert apply_colours(grey, Colours()).getpixel((0, 0)) == (100, 100, 100)
-    assert apply_colours(grey, Colours(brightness=1.5)).getpixel((0, 0)) == (150, 150, 150)
-    assert apply_colours(grey, Colours(gamma=2.0)).getpixel((0, 0)) == (39, 39, 39)
+    assert apply_color_jitter(grey, ColorJitter()).getpixel((0, 0)) == (100, 100, 100)
+    assert apply_color_jitter(grey, ColorJitter(brightness=1.5)).getpixel((0, 0)) == (150, 150, 150)
+    assert apply_color_jitter(grey, ColorJitter(gamma=2.0)).getpixel((0, 0)) == (39, 39, 39)
     red = Image.new("RGB", (8, 8), (200, 20, 20))
-    r, g, b = apply_colours(red, Colours(hue=1 / 3)).getpixel((0, 0))
+    r, g, b = apply_color_jitter(red, ColorJitter(hue=1 / 3)).getpixel((0, 0))
     assert g > 190
     assert max(r, b) < 30
-    noisy = [np.asarray(apply_colours(grey, Colours(noise=9.0, noise_key=k))).astype(int) for k in (1, 1, 2)]
+    noisy = [
+        np.asarray(apply_color_jitter(grey, ColorJitter(noise=9.0, noise_key=k))).astype(int)
+        for k in (1, 1, 2)
+    ]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert (noisy[0] != noisy[2]).any()
     assert 5 < noisy[0].std() < 13
@@ -125,9 +130,9 @@ def test_views_depend_on_the_generator_alone_and_keep_their_ranges():
 
 def test_images_become_grey_or_negatives():
     red = Image.new("RGB", (8, 8), (200, 20, 20))
-    assert apply_kind(red, Kind()).getpixel((0, 0)) == (200, 20, 20)
-    assert len(set(apply_kind(red, Kind(grey=True)).getpixel((0, 0)))) == 1
-    assert apply_kind(red, Kind(negative=True)).getpixel((0, 0)) == (55, 235, 235)
+    assert apply_kind(red, ImageKind()).getpixel((0, 0)) == (200, 20, 20)
+    assert len(set(apply_kind(red, ImageKind(grey=True)).getpixel((0, 0)))) == 1
+    assert apply_kind(red, ImageKind(negative=True)).getpixel((0, 0)) == (55, 235, 235)
     drawn = [draw_kind(np.random.default_rng(n)) for n in range(300)]
     assert 30 < sum(kind.grey for kind in drawn) < 90
     assert 10 < sum(kind.negative for kind in drawn) < 60

@@ -46,7 +46,7 @@ def test_everything_that_is_wrong_is_one_line_each_in_one_run(tmp_path):
     report = check_data("pascal", tmp_path, fold=0, split="val", shots=5)
     expected = [
         "no file .*SegmentationClassAug/im0.png",
-        "Mask of im1 is 5 x 5 pixels, but its photograph is 48 x 36",
+        "Mask of im1 is 5 x 5 pixels, but its image is 48 x 36",
         r"im2.png' has unknown values \(77\)",
         r"im3.png' has unknown colours \(mode RGB\)",
         "no file .*im4.jpg",
@@ -80,7 +80,7 @@ def test_a_folder_of_ones_own_is_checked_whole(tmp_path):
     (tmp_path / "masks" / "c.png").unlink()
     save(tmp_path / "masks" / "z.png", np.ones((2, 2)))
     problems = "\n".join(check_data(str(tmp_path), None).problems)
-    for text in ("c.png has no mask", "z.png has no photograph", "unknown values (9)"):
+    for text in ("c.png has no mask", "z.png has no image", "unknown values (9)"):
         assert problems.count(text) == 1
     assert "Class 'ant' (all, fold 0) has 1 usable image," in problems
     assert len(problems.splitlines()) == 5

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from test_cli import run
 
 from kshot.cli import training as commands
-from kshot.training.base_learner_files import find_base_learner, forget, load_base_learner
+from kshot.training.base_learner_files import drop_classes, find_base_learner, load_base_learner
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def tiny(root, out, *more):
 
 def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
     base, model = tmp_path / "base", tmp_path / "model"
-    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--batch", 4, "--kept-back", 2, "--seed", 3)
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--batch", 4, "--num-val-images", 2, "--seed", 3)
     assert run("pretrain", *tiny(voc, base, *short)) == 0
     recipe = json.loads((base / "recipe.json").read_text())
     assert [phase["epochs"] for phase in recipe["phases"]] == [0.5, 0.2]
-    assert (recipe["seed"], recipe["hold_out"], recipe["novel_pixels"]) == (3, True, "ignore")
+    assert (recipe["seed"], recipe["exclude_holdout"], recipe["novel_pixels"]) == (3, True, "ignore")
     options = (
         "--base-learner",
         base,
@@ -94,7 +94,7 @@ def test_a_folder_of_ones_own_is_trained_on_too(voc, tmp_path):
     weights = ("--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors", "--device", "cpu")
     quick = ("--data", folder, "--precision", "no", "--batch", 2, *weights)
     base, model = tmp_path / "base", tmp_path / "model"
-    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    short = ("--epochs", 0.5, "--epochs", 0.2, "--crop", 65, "--num-val-images", 2, "--no-exclude-holdout")
     assert run("pretrain", "--out", base, *short, *quick) == 0
     options = ("--base-learner", base, "--stage", "2@65", "--select-on", "nothing", "--validate-episodes", 2)
     assert run("train", "--out", model, "--cache", tmp_path / "features", *options, *quick) == 0
@@ -112,15 +112,15 @@ CPU = ("--device", "cpu", "--precision", "no")
     [
         (("pretrain", "--epochs", 1), "recipe has 2 phases, but --epochs was given 1 times"),
         (("train", "--stage", "257"), "--stage is '257'; give steps and image size"),
-        (("train", "--data", "pascal"), "Say where the files of pascal are: --root DIR"),
+        (("train", "--data", "pascal"), "The folder of pascal is missing. Give it as --root DIR"),
         (("pretrain", "--data", "nowhere"), "There is no benchmark and no folder 'nowhere'"),
         (("train", "--recipe", "lite", "--fold", 7), "fold: Input should be less than 4"),
-        (("train", *OWN, "--start-from", "prototype"), "'prototype' is prototype, which learns nothing"),
+        (("train", *OWN, "--start-from", "prototype"), "'prototype' is prototype, which has no training"),
         (("train", *OWN, "--start-from", "nowhere"), "no model or folder 'nowhere'. kshot ships"),
         (("train", *OWN, "--base-learner", "prototype"), "'prototype' (prototype) has no base learner. Give"),
         (
             ("train", *OWN, "--start-from", "two-pass", "--method", "hsnet"),
-            "'two-pass' cannot be trained on: it has method two-pass, not hsnet. Give the --method,",
+            "cannot start from model 'two-pass': it has method two-pass, not hsnet. Give the --method,",
         ),
         (("train", *OWN, *CPU), "or a model that has one (--base-learner two-pass)"),
         (("train", "--stage", "3@8"), "sizes.0.image_size: Input should be greater than or equal to 33"),
@@ -147,7 +147,7 @@ def test_a_folder_of_ones_own_is_trained_on_without_a_word_of_folds(voc, tmp_pat
     base, model = tmp_path / "base", tmp_path / "model"
     tiny = ("--data", folder, "--backbone", TINY, "--backbone-weights", voc / "tiny.safetensors")
     quick = ("--device", "cpu", "--precision", "no", "--batch", 2)
-    short = ("--epochs", 0.2, "--epochs", 0.2, "--crop", 65, "--kept-back", 2)
+    short = ("--epochs", 0.2, "--epochs", 0.2, "--crop", 65, "--num-val-images", 2)
     assert run("pretrain", *tiny, *quick, *short, "--out", base) == 0
     assert json.loads((base / "config.json").read_text())["base_classes"] == ["ant", "bee", "dog", "elk"]
     short = ("--stage", "1@65", "--validate-episodes", 2, "--cache", tmp_path / "features")
@@ -173,7 +173,7 @@ def test_a_training_goes_on_from_a_model_with_its_base_learner(voc, tmp_path):
     pairs = [(f"im{n}", n % 3) for n in range(6)]
     theirs = write_folder(tmp_path / "theirs", pairs, class_names=("ant", "Bee", "cow"))
     base, first, mine = (tmp_path / name for name in ("base", "first", "mine"))
-    short = ("--epochs", 0.3, "--epochs", 0.3, "--crop", 65, "--kept-back", 2, "--no-hold-out")
+    short = ("--epochs", 0.3, "--epochs", 0.3, "--crop", 65, "--num-val-images", 2, "--no-exclude-holdout")
     assert run("pretrain", "--data", theirs, "--out", base, *short, *quick[:6], *weights) == 0
     few = ("--stage", "1@65", "--select-on", "nothing", "--validate-episodes", 2)
     assert run("train", "--data", theirs, "--base-learner", base, "--out", first, *few, *quick) == 0
@@ -194,7 +194,7 @@ def test_models_that_ship_have_names_as_base_learners_too():
     about, network = load_base_learner(folder)
     assert folder.name == "base_learner"
     assert len(about.base_classes) == 12
-    smaller, forgetful = forget(about, network, ("dog", "bus"))
+    smaller, forgetful = drop_classes(about, network, ("dog", "bus"))
     assert smaller.base_classes == tuple(n for n in about.base_classes if n not in ("dog", "bus"))
     features = torch.randn(1, network.backbone.num_features, 5, 5)
     kept = [0, *(1 + place for place, name in enumerate(about.base_classes) if name not in ("dog", "bus"))]

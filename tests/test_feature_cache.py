@@ -6,7 +6,7 @@ import torch
 from make_data import random_pyramid
 
 from kshot.training.feature_cache import (
-    LEFT_BEHIND,
+    STALE_SECONDS,
     Budget,
     FeatureCache,
     features_to_pyramid,
@@ -38,7 +38,7 @@ def cache_in(folder, limit=GB, key="weights", compute=compute):
 def test_what_a_killed_run_left_is_no_part_of_a_cache_and_goes_away(tmp_path):
     old, young = tmp_path / "one" / ".kshot-1.safetensors", tmp_path / "one" / ".kshot-2.safetensors"
     old.parent.mkdir()
-    for path, age in ((old, 2 * LEFT_BEHIND), (young, 0)):
+    for path, age in ((old, 2 * STALE_SECONDS), (young, 0)):
         path.write_bytes(bytes(100))
         os.utime(path, (time.time() - age,) * 2)
     assert Budget(tmp_path, 50).left == 50

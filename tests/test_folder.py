@@ -55,7 +55,7 @@ def test_what_is_broken_is_named(tmp_path):
     (tmp_path / "masks" / "c.png").unlink()
     save(tmp_path / "masks" / "z.png", [[0]])
     lines = Folder(tmp_path).unpaired()
-    assert [line.split("/")[-1] for line in lines] == ["c.png has no mask.", "z.png has no photograph."]
+    assert [line.split("/")[-1] for line in lines] == ["c.png has no mask.", "z.png has no image."]
     (tmp_path / "images" / "a.jpg").write_bytes((tmp_path / "images" / "a.png").read_bytes())
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have one name"):
         _ = Folder(tmp_path).images

@@ -6,7 +6,7 @@ from kshot.data.folds import (
     PASCAL_CLASSES,
     VOC_CLASSES_OF_COCO,
     base_classes,
-    held_out_classes,
+    fold_holdout_classes,
     novel_classes,
 )
 from kshot.errors import DataError
@@ -22,7 +22,7 @@ def test_folds_share_no_class_and_miss_none(benchmark):
         base, novel = set(base_classes(benchmark, fold)), set(folds[fold])
         assert not base & novel
         assert len(base | novel) == SIZES[benchmark]
-        held_out = set(held_out_classes(benchmark, fold))
+        held_out = set(fold_holdout_classes(benchmark, fold))
         assert held_out < base
         assert len(held_out) == len(base) // 5
 
@@ -33,10 +33,10 @@ def test_the_folds_are_the_published_ones():
     assert novel_classes("coco", 3) == tuple(range(3, 80, 4))
     assert (len(PASCAL_CLASSES), len(COCO_CLASSES)) == (20, 80)
     assert len(set(COCO_CLASSES) - VOC_CLASSES_OF_COCO) == 60
-    assert [PASCAL_CLASSES[c] for c in held_out_classes("pascal", 0)] == ["cat", "horse", "sofa"]
+    assert [PASCAL_CLASSES[c] for c in fold_holdout_classes("pascal", 0)] == ["cat", "horse", "sofa"]
 
 
-@pytest.mark.parametrize("call", [novel_classes, base_classes, held_out_classes])
+@pytest.mark.parametrize("call", [novel_classes, base_classes, fold_holdout_classes])
 def test_what_does_not_exist_is_an_error(call):
     with pytest.raises(DataError, match="folds 0 to 3"):
         call("pascal", 4)

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from kshot.data import prepare
-from kshot.data.prepare import PHOTOGRAPHS, SBD_ARCHIVE, SBD_MASKS, VOC_ARCHIVE, VOC_MASKS, prepare_pascal
+from kshot.data.prepare import SBD_ARCHIVE, SBD_MASKS, VOC_ARCHIVE, VOC_IMAGES, VOC_MASKS, prepare_pascal
 from kshot.errors import DataError
 
 BOTH, VOC_ONLY, SBD_ONLY, SBD_TOO, NEITHER = (
@@ -46,10 +46,10 @@ def values(name, label, border=None):
 
 
 def png(mask):
-    picture, buffer = Image.fromarray(mask), BytesIO()
-    if picture.mode == "L":
-        picture.putpalette([level for index in range(256) for level in (index, 0, 0)])
-    picture.save(buffer, "PNG")
+    image, buffer = Image.fromarray(mask), BytesIO()
+    if image.mode == "L":
+        image.putpalette([level for index in range(256) for level in (index, 0, 0)])
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -64,11 +64,11 @@ def voc_members():
         # Masks first: a reader can't rely on the order.
         f"{VOC_MASKS}/{BOTH}.png": png(values(BOTH, 1, border=255)),
         f"{VOC_MASKS}/{VOC_ONLY}.png": png(values(VOC_ONLY, 20, border=255)),
-        **{f"{PHOTOGRAPHS}/{name}.jpg": jpeg(name) for name in SIZES},
+        **{f"{VOC_IMAGES}/{name}.jpg": jpeg(name) for name in SIZES},
         "../evil.png": png(values(BOTH, 1)),
         f"{VOC_MASKS}/../../../../evil.png": png(values(BOTH, 1)),
         f"{VOC_MASKS}/...png": png(values(BOTH, 1)),
-        f"{PHOTOGRAPHS}/._{BOTH}.jpg": b"not for us",
+        f"{VOC_IMAGES}/._{BOTH}.jpg": b"not for us",
         "VOCdevkit/VOC2012/Annotations/2007_000032.xml": b"<annotation/>",
         "VOCdevkit/VOC2012/SegmentationObject/2007_000032.png": png(values(BOTH, 7)),
     }
@@ -102,7 +102,7 @@ def write_archives(folder, changes=None):
                     entry.size = len(contents)
                     tar.addfile(entry, BytesIO(contents))
             if archive is VOC_ARCHIVE:
-                link = tarfile.TarInfo(f"{PHOTOGRAPHS}/link.jpg")
+                link = tarfile.TarInfo(f"{VOC_IMAGES}/link.jpg")
                 link.type, link.linkname = tarfile.SYMTYPE, "../../../evil.jpg"
                 tar.addfile(link)
 
@@ -138,9 +138,9 @@ def files_in(folder):
 
 
 def mask_of(root, name):
-    with Image.open(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png") as picture:
-        assert picture.mode == "P"
-        return np.array(picture)
+    with Image.open(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png") as image:
+        assert image.mode == "P"
+        return np.array(image)
 
 
 def error_of(root):
@@ -177,8 +177,8 @@ def test_vocs_own_mask_wins_and_sbd_gives_the_others(root):
 @pytest.mark.parametrize("name", [BOTH, SBD_ONLY])
 def test_masks_have_vocs_colours(root, name):
     prepare_pascal(root, report=silent)
-    with Image.open(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png") as picture:
-        colours = np.reshape(picture.getpalette(), (256, 3))
+    with Image.open(root / "VOC2012" / "SegmentationClassAug" / f"{name}.png") as image:
+        colours = np.reshape(image.getpalette(), (256, 3))
     # From VOC's development kit.
     expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0)}
     expected |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
@@ -267,10 +267,13 @@ def test_a_run_after_an_interrupted_one_is_complete(root, monkeypatch, num_writt
 
 
 BAD_MEMBERS = {
-    f"{VOC_MASKS}/{BOTH}.png": (png(values(BOTH, 21, border=255)), "holds 21; allowed are 0 to 20 and 255"),
-    f"{VOC_MASKS}/{VOC_ONLY}.png": (png(values(BOTH, 1)), "is 40 x 30 pixels, but its photograph is 30 x 40"),
-    f"{SBD_MASKS}/{SBD_ONLY}.mat": (mat(values(SBD_ONLY, 255)), "holds 255; allowed are 0 to 20"),
-    f"{SBD_MASKS}/{SBD_TOO}.mat": (mat(values(BOTH, 3)), "is 40 x 30 pixels, but its photograph is 41 x 28"),
+    f"{VOC_MASKS}/{BOTH}.png": (
+        png(values(BOTH, 21, border=255)),
+        "contains 21; allowed are 0 to 20 and 255",
+    ),
+    f"{VOC_MASKS}/{VOC_ONLY}.png": (png(values(BOTH, 1)), "is 40 x 30 pixels, but its image is 30 x 40"),
+    f"{SBD_MASKS}/{SBD_ONLY}.mat": (mat(values(SBD_ONLY, 255)), "contains 255; allowed are 0 to 20"),
+    f"{SBD_MASKS}/{SBD_TOO}.mat": (mat(values(BOTH, 3)), "is 40 x 30 pixels, but its image is 41 x 28"),
 }
 
 
@@ -300,8 +303,8 @@ def test_every_bad_file_is_told_of_in_one_error_and_the_good_ones_are_written(tm
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", b"", "not a MATLAB file that can be read"),
         (f"{VOC_MASKS}/{BOTH}.png", png(values(BOTH, 1))[:-30], "not a PNG that can be read whole"),
         (f"{VOC_MASKS}/{BOTH}.png", png(np.zeros((30, 40, 3), np.uint8)), "mode RGB"),
-        (f"{PHOTOGRAPHS}/{BOTH}.jpg", b"not a photograph", "not a JPEG"),
-        (f"{PHOTOGRAPHS}/{VOC_ONLY}.jpg", None, "there is no photograph"),
+        (f"{VOC_IMAGES}/{BOTH}.jpg", b"not a photograph", "not a JPEG"),
+        (f"{VOC_IMAGES}/{VOC_ONLY}.jpg", None, "there is no image"),
     ],
 )
 def test_one_bad_file_is_one_line(tmp_path, name, contents, reason):
@@ -338,7 +341,7 @@ def damages():
     def at(shift):
         def cut(path):
             with tarfile.open(path) as tar:
-                member = tar.getmember(f"{PHOTOGRAPHS}/{SBD_ONLY}.jpg")
+                member = tar.getmember(f"{VOC_IMAGES}/{SBD_ONLY}.jpg")
             return path.read_bytes()[: member.offset + shift]
 
         return cut

@@ -36,7 +36,7 @@ def test_the_published_settings():
 
 def test_the_lite_recipe_is_honest_and_fits_its_backbone():
     pretrain, train = lite()
-    assert pretrain.hold_out
+    assert pretrain.exclude_holdout
     assert train.select_on == "base"
     assert pretrain.backbone == train.backbone
     # A TensorFlow EfficientNet is the same dilated and undilated at 32 n + 1 pixels only.

@@ -22,7 +22,7 @@ def test_superpixels_partition_the_image_and_know_their_looks():
     found = find_superpixels(quarters(), 100.0)
     assert found.labels.shape == (80, 120)
     assert abs(found.sizes.sum() - 1) < 1e-9
-    assert len(found.looks) == len(found.sizes) == found.labels.max() + 1
+    assert len(found.features) == len(found.sizes) == found.labels.max() + 1
     large = np.flatnonzero(found.sizes > 0.1)  # the others are strips along the borders
     assert len(large) == 4
     for number in large:

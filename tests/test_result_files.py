@@ -5,9 +5,8 @@ import pytest
 from make_data import colour_segmenter, result_of, write_folder
 
 from kshot.data.folder import Folder
-from kshot.data.protocols import preset
+from kshot.data.protocols import SELECTION_NOTES, preset
 from kshot.errors import DataError
-from kshot.evaluation import results
 from kshot.evaluation.results import read_result, summary, write_result
 from kshot.evaluation.score import draw_manifests, score_model
 
@@ -73,4 +72,4 @@ def test_the_summary_says_what_a_number_depends_on():
     assert "1 episode\n" in "\n".join(summary(few))
     assert "Note: 2 classes have fewer than 10 episodes" in "\n".join(summary(few))
     assert "never drawn: counts as 0" in lines
-    assert results.NOTES.keys() == {"base", "novel"}
+    assert SELECTION_NOTES.keys() == {"base", "novel"}

@@ -33,7 +33,7 @@ def test_somebodys_model_is_not_written_over(tmp_path):
 
 def test_what_a_killed_run_was_just_writing_goes_away(tmp_path):
     left = tmp_path / ".kshot-1.pt"
-    for goes_on in (RunFolder.begin, lambda run: run.forget_after(0, 0)):
+    for goes_on in (RunFolder.begin, lambda run: run.truncate_after(0, 0)):
         run = started(tmp_path)
         left.touch()
         goes_on(run)

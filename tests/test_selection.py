@@ -3,16 +3,16 @@ from make_data import write_pascal
 
 from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import read_fold
-from kshot.data.folds import PASCAL_CLASSES, base_classes, held_out_classes, novel_classes
+from kshot.data.folds import PASCAL_CLASSES, base_classes, fold_holdout_classes, novel_classes
 from kshot.data.pascal import Pascal
 from kshot.errors import DataError
-from kshot.evaluation.selection import check_held_out, selection_fold, selection_manifest
+from kshot.evaluation.selection import check_holdout_classes, selection_fold, selection_manifest
 
 
 @pytest.mark.parametrize(("benchmark", "fold"), [("pascal", 0), ("pascal", 3), ("coco", 2)])
 def test_honest_episodes_show_no_novel_class_and_no_test_image(benchmark, fold):
     chosen_on = selection_fold(benchmark, fold, "base")
-    assert sorted(chosen_on.images) == list(held_out_classes(benchmark, fold))
+    assert sorted(chosen_on.images) == list(fold_holdout_classes(benchmark, fold))
     assert not set(chosen_on.images) & set(novel_classes(benchmark, fold))
     assert set(chosen_on.images) < set(base_classes(benchmark, fold))
     tested_on = {name for name, _ in read_fold(benchmark, fold).queries}
@@ -29,8 +29,8 @@ def test_the_draw_takes_what_is_there(tmp_path):
 
 
 def test_a_model_that_has_seen_the_held_out_classes_is_refused():
-    check_held_out("pascal", 0, ("car", "dog"))
+    check_holdout_classes("pascal", 0, ("car", "dog"))
     with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--select-on novel"):
-        check_held_out("pascal", 0, PASCAL_CLASSES[5:])
+        check_holdout_classes("pascal", 0, PASCAL_CLASSES[5:])
     with pytest.raises(DataError, match="trained on"):
-        check_held_out("fss1000", 0, train_fold("fss1000", 0, hold_out=False).class_names)
+        check_holdout_classes("fss1000", 0, train_fold("fss1000", 0, exclude_holdout=False).class_names)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from make_data import HELD_OUT, NOVEL, TRAINED, write_training_photographs
+from make_data import HOLDOUT, NOVEL, TRAINED, write_training_photographs
 from PIL import Image
 
 from kshot.data.base_classes import present, train_fold
@@ -8,15 +8,15 @@ from kshot.data.pascal import Pascal
 from kshot.errors import DataError
 from kshot.training.augment import GENTLE
 from kshot.training.sources import (
-    LEAST_PIXELS,
+    MIN_PIXELS,
     ClassPairs,
+    ImagePool,
     Items,
     Mixture,
     Mosaics,
-    Photographs,
     Regions,
     Thin,
-    look,
+    view_with_object,
 )
 
 SIZE = 65
@@ -25,7 +25,7 @@ SIZE = 65
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     voc = Pascal(write_training_photographs(tmp_path_factory.mktemp("voc")))
-    return Photographs(voc, present(train_fold("pascal", 0, hold_out=False), voc), NOVEL)
+    return ImagePool(voc, present(train_fold("pascal", 0, exclude_holdout=False), voc), NOVEL)
 
 
 ALL = [
@@ -59,7 +59,7 @@ def test_pairs_are_two_images_of_a_named_class(photographs):
     source = ClassPairs([photographs], 4)
     names = {source.draw(np.random.default_rng(seed), SIZE).class_name for seed in range(60)}
     voc = photographs.dataset
-    assert names <= {voc.class_names[c] for c in (*TRAINED, *HELD_OUT)}
+    assert names <= {voc.class_names[c] for c in (*TRAINED, *HOLDOUT)}
     assert len(names) > 4
 
 
@@ -81,8 +81,10 @@ def test_a_look_shows_enough_of_the_object():
     image, mask = Image.new("RGB", (100, 100)), np.zeros((100, 100), dtype=np.uint8)
     mask[:12, :12] = 1  # in a corner, which most enlarged views miss
     for seed in range(30):
-        shown = look(image, mask, np.random.default_rng(seed), GENTLE._replace(scale=(1.5, 3.0)), SIZE)
-        assert (shown.mask == 1).sum() >= LEAST_PIXELS
+        shown = view_with_object(
+            image, mask, np.random.default_rng(seed), GENTLE._replace(scale=(1.5, 3.0)), SIZE
+        )
+        assert (shown.mask == 1).sum() >= MIN_PIXELS
 
 
 def test_a_mixture_draws_by_weight(photographs):

@@ -107,7 +107,7 @@ def test_faulty_suites_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"There is no folder or file .*none"):
         read_task_sets(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no data sets"):
+    with pytest.raises(DataError, match="contains no data sets"):
         read_task_sets(tmp_path / "empty")
     root = write_sets(tmp_path / "sets")
     with pytest.raises(DataError, match=r"is one data set, not a folder of them"):

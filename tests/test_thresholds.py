@@ -23,7 +23,7 @@ CLASSES = ("cat", "dog", "horse", "sofa")
 
 def photographs(class_id):
     """Name four photographs of a base class, and of no other, with it."""
-    queries = train_fold("pascal", 0, hold_out=False).queries
+    queries = train_fold("pascal", 0, exclude_holdout=False).queries
     classes = Counter(name for name, _ in queries)
     return [(name, c) for name, c in queries if c == class_id and classes[name] == 1][:4]
 
@@ -46,7 +46,7 @@ def test_each_threshold_scores_what_evaluate_says_of_a_model_with_it(voc, thresh
     dataset = Pascal(voc)
     found = score_thresholds(make_segmenter("prototype"), dataset, "pascal", 0, 6)
     assert tuple(found) == THRESHOLDS
-    manifest, _ = selection_manifest(train_fold("pascal", 0, hold_out=False), 6, dataset)
+    manifest, _ = selection_manifest(train_fold("pascal", 0, exclude_holdout=False), 6, dataset)
     segmenter = make_segmenter("prototype", threshold)
     counted = evaluate(segmenter, dataset, [manifest], Resize(65), at_original_size=True)[0]
     ids = np.array([episode.class_id for episode in manifest.episodes])

@@ -13,7 +13,7 @@ from torch import nn
 
 from kshot import DataError
 from kshot.training.run_folder import RunFolder
-from kshot.training.trainer import Machine, Phase, Training, fit
+from kshot.training.trainer import Phase, RuntimeArgs, Trainer, fit
 
 
 class Line(nn.Module):
@@ -32,10 +32,10 @@ def training(steps, clip=None, ema=None):
     torch.manual_seed(0)
     learner = Line()
     phase = Phase(
-        0, steps, lambda step: 1.0, 0, Machine("cpu"), clip=clip, ema=ema, shows=lambda s: f"step {s}"
+        0, steps, lambda step: 1.0, 0, RuntimeArgs("cpu"), clip=clip, ema=ema, describe=lambda s: f"step {s}"
     )
     optimiser = torch.optim.Adam(learner.parameters(), 0.1)
-    return Training(learner, optimiser, phase, Accelerator(cpu=True))
+    return Trainer(learner, optimiser, phase, Accelerator(cpu=True))
 
 
 def points(number, broken=None):
@@ -86,15 +86,15 @@ def run_through(folder, broken_steps, steps=20):
 
 def test_the_log_counts_what_was_left_out(tmp_path):
     log = [entry for entry in run_through(tmp_path, {3, 5, 6}).read_log() if "losses" in entry]
-    assert [entry.get("left_out", 0) for entry in log] == [3, 0]
+    assert [entry.get("skipped", 0) for entry in log] == [3, 0]
     assert all(entry["losses"]["square"] > 0 for entry in log)
-    assert not (run_through(tmp_path / "whole", set()).path / "left_out.jsonl").exists()
+    assert not (run_through(tmp_path / "whole", set()).path / "skipped_steps.jsonl").exists()
 
 
 def test_three_in_a_row_end_the_run_and_are_written_down(tmp_path):
     with pytest.raises(DataError, match="not finite in 3 steps in a row, the last of them step 13") as error:
         run_through(tmp_path, {4, 5, 10, 11, 12, 13})
-    path = tmp_path / "left_out.jsonl"
+    path = tmp_path / "skipped_steps.jsonl"
     assert str(path) in str(error.value)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 5, 10, 11, 12]

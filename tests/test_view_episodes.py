@@ -78,7 +78,7 @@ def test_episodes_come_in_pairs_with_exchanged_roles(voc, other_set):
 def test_a_batch_holds_what_its_episodes_show(voc, other_set, networks):
     cls, base_learner = networks
     method = TwoPass(cls, base_learner.backbone, base_learner.head).eval()
-    episodes = views_of(voc, other_set, unlearn_own=True)
+    episodes = views_of(voc, other_set, mask_class_logit=True)
     indices = [3, 4, 5, 8]
     batch, alone_too = episodes.batches([indices, [8]], SIZE, method)
     assert torch.equal(alone_too.query_mask[0], batch.query_mask[3])

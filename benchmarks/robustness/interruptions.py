@@ -36,7 +36,7 @@ from kshot.training.meta_train import train
 from kshot.training.pretrain import pretrain
 from kshot.training.recipes import PretrainPhase, SizeStage, lite
 from kshot.training.run_folder import CHECKPOINT, LOG
-from kshot.training.trainer import Machine
+from kshot.training.trainer import RuntimeArgs
 
 WHILE_WRITING = 5
 """One of this many kills happens while a file is written."""
@@ -161,15 +161,15 @@ def _pretrain(inputs: TrainingInputs, out: Path, resume: bool) -> None:
     config = lite(TINY).pretrain.model_copy(
         update={
             "data": str(inputs.data),
-            "hold_out": False,
+            "exclude_holdout": False,
             "crop": 33,
-            "kept_back": 1,
+            "num_val_images": 1,
             "batch": 2,
             "precision": "no",
             "phases": (PretrainPhase(epochs=4, output_stride=16), PretrainPhase(epochs=2, learns="head")),
         }
     )
-    machine = Machine("cpu", resume, checkpoint_seconds=0)
+    machine = RuntimeArgs("cpu", resume, checkpoint_seconds=0)
     pretrain(config, Folder(inputs.data), out, machine, backbone_weights=inputs.weights)
 
 
@@ -192,7 +192,7 @@ def _train(inputs: TrainingInputs, base_learner: Path, out: Path, resume: bool) 
         config,
         Folder(inputs.data),
         out,
-        Machine("cpu", resume, checkpoint_seconds=0),
+        RuntimeArgs("cpu", resume, checkpoint_seconds=0),
         cache=out.with_name("features"),
         cache_gb=1.0,
         base_learners=[base_learner],

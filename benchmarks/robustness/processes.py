@@ -30,7 +30,7 @@ from kshot.data.folder import Folder
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.episodes import TrainingEpisodes
 from kshot.training.recipes import TrainConfig
-from kshot.training.run_folder import LEFT_OUT, LOG, RECIPE
+from kshot.training.run_folder import LOG, RECIPE, SKIPPED_STEPS
 
 KSHOT = [sys.executable, "-c", "from kshot.cli.main import main; main()"]
 
@@ -269,7 +269,7 @@ def nan_losses(folder: Path) -> Outcome:
     for path in (inputs.data / "images").iterdir():
         _fill_with_nan(folder / "features", path)
     status = _run(_launch_command(commands[all_broken], _free_port()), folder)
-    path = all_broken / LEFT_OUT
+    path = all_broken / SKIPPED_STEPS
     dumped = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     is_named = (
         [one["shows"] for one in dumped] == shown[:3]
@@ -322,7 +322,7 @@ def _fill_with_nan(cache: Path, image: Path) -> None:
 
 
 def _num_skipped(run: Path) -> int:
-    return sum(json.loads(line).get("left_out", 0) for line in (run / LOG).read_text().splitlines())
+    return sum(json.loads(line).get("skipped", 0) for line in (run / LOG).read_text().splitlines())
 
 
 def _losses(run: Path) -> list[float]:

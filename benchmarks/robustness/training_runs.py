@@ -45,8 +45,17 @@ class TrainingInputs(NamedTuple):
 
     def pretrain(self, out: Path, *more: str, epochs: tuple[float, float] = (9, 3)) -> list[str]:
         """Return the arguments of `kshot pretrain`."""
-        short = ["--epochs", str(epochs[0]), "--epochs", str(epochs[1]), "--crop", "33", "--kept-back", "1"]
-        return ["pretrain", *self.options(out), "--no-hold-out", *short, *more]
+        short = [
+            "--epochs",
+            str(epochs[0]),
+            "--epochs",
+            str(epochs[1]),
+            "--crop",
+            "33",
+            "--num-val-images",
+            "1",
+        ]
+        return ["pretrain", *self.options(out), "--no-exclude-holdout", *short, *more]
 
     def train(self, out: Path, *more: str, steps: int = 20) -> list[str]:
         """Return the arguments of `kshot train`; its feature cache lies beside the run."""

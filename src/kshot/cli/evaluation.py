@@ -289,7 +289,7 @@ def choose(
     from kshot.data.benchmarks import open_dataset
     from kshot.data.protocols import SELECTION_NOTES
     from kshot.evaluation.score import score_model
-    from kshot.evaluation.selection import check_held_out, selection_fold, selection_manifest
+    from kshot.evaluation.selection import check_holdout_classes, selection_fold, selection_manifest
     from kshot.io.progress import progress
     from kshot.methods.hub import save_model
     from kshot.segmenter import Segmenter
@@ -300,7 +300,7 @@ def choose(
     for path in models:
         segmenter = Segmenter.from_pretrained(path, backbone_weights=backbone_weights, device=device)
         if select_on == "base":
-            check_held_out(data, fold, segmenter.config.base_classes)
+            check_holdout_classes(data, fold, segmenter.config.base_classes)
         with progress(path.name, "episodes") as on_progress:
             result = score_model(
                 segmenter,

@@ -58,18 +58,21 @@ def pretrain(
     data: Data = None,
     fold: Fold = 0,
     backbone: BackboneName = None,
-    hold_out: Annotated[
+    exclude_holdout: Annotated[
         bool | None,
         typer.Option(
-            help="Keep the held-out base classes from it, so that checkpoints can be chosen on them."
+            "--exclude-holdout/--no-exclude-holdout",
+            help="Do not train on the fold's holdout classes, so that checkpoints can be chosen on them; "
+            "default: the recipe's.",
         ),
     ] = None,
-    leave_out: Annotated[
+    excluded_classes: Annotated[
         list[str] | None,
         typer.Option(
+            "--exclude-class",
             metavar="CLASS",
-            help="Keep this class from it, too; repeat for several. `kshot train` can then read it with "
-            "features that have never seen it.",
+            help="Do not train on this class either (repeatable). `kshot train` can then encode its episodes "
+            "with this base learner.",
         ),
     ] = None,
     start_from: Annotated[
@@ -89,8 +92,11 @@ def pretrain(
     accumulate: Accumulate = None,
     backbone_lr: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
     head_lr: Annotated[float | None, typer.Option(help="Learning rate of the head.")] = None,
-    kept_back: Annotated[
-        int | None, typer.Option(help="Photographs to validate on; 0: the base classes' val lists.", min=0)
+    num_val_images: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of training images used for validation; 0: the base classes' val lists.", min=0
+        ),
     ] = None,
     precision: PrecisionName = None,
     seed: Seed = None,
@@ -105,8 +111,8 @@ def pretrain(
     config = _recipe(recipe, backbone, fold).pretrain
     changes: dict[str, Any] = {
         "data": data,
-        "hold_out": hold_out,
-        "leave_out": leave_out,
+        "exclude_holdout": exclude_holdout,
+        "excluded_classes": excluded_classes,
         "crop": crop,
         "novel_pixels": novel_pixels,
         "unknown_pixels": unknown_pixels,
@@ -114,7 +120,7 @@ def pretrain(
         "accumulate": accumulate,
         "backbone_lr": backbone_lr,
         "head_lr": head_lr,
-        "kept_back": kept_back,
+        "num_val_images": num_val_images,
         "precision": precision,
         "seed": seed,
     }
@@ -127,18 +133,18 @@ def pretrain(
             phase.model_copy(update={"epochs": e}) for phase, e in zip(config.phases, epochs, strict=True)
         ]
     config = _changed(config, changes)
-    if config.hold_out and hold_out is None and _holds_nothing_out(config.data, fold):
-        config = config.model_copy(update={"hold_out": False})
+    if config.exclude_holdout and exclude_holdout is None and _holds_nothing_out(config.data, fold):
+        config = config.model_copy(update={"exclude_holdout": False})
 
     from kshot.data.benchmarks import open_dataset
     from kshot.training.pretrain import pretrain as run
-    from kshot.training.trainer import Machine, leave_processes
+    from kshot.training.trainer import RuntimeArgs, leave_processes
 
     run(
         config,
         open_dataset(config.data, root),
         out,
-        Machine(device, resume, tensorboard, checkpoint_seconds, draw_curves=_draw_curves()),
+        RuntimeArgs(device, resume, tensorboard, checkpoint_seconds, draw_curves=_draw_curves()),
         start_from=start_from,
         backbone_weights=backbone_weights,
         workers=workers,
@@ -212,12 +218,12 @@ def train(
             "probabilities as they are, as the paper does.",
         ),
     ] = None,
-    unlearn_own: Annotated[
+    mask_class_logit: Annotated[
         bool | None,
         typer.Option(
-            "--unlearn-own/--leave-own-out",
-            help="Take the logit of an episode's class away from H_cls, or leave its probability out of the "
-            "base map's sum.",
+            "--mask-class-logit/--drop-class-probability",
+            help="Hide an episode's class from the base map: mask its logit in H_cls, or drop its "
+            "probability from the sum.",
         ),
     ] = None,
     center_features: Annotated[
@@ -265,7 +271,7 @@ def train(
         "fusion_lr": fusion_lr,
         "kappa": kappa,
         "sharpen_mask": sharpen_mask,
-        "unlearn_own": unlearn_own,
+        "mask_class_logit": mask_class_logit,
         "center_features": center_features,
         "validate_every": validate_every,
         "validate_episodes": validate_episodes,
@@ -282,7 +288,7 @@ def train(
 
     from kshot.data.benchmarks import open_dataset
     from kshot.training.meta_train import train as run
-    from kshot.training.trainer import Machine, leave_processes
+    from kshot.training.trainer import RuntimeArgs, leave_processes
 
     extra = dict(extra_data_set(text) for text in extra_data or ())
     if extra and config.mix is None:
@@ -293,7 +299,7 @@ def train(
         config,
         open_dataset(config.data, root),
         out,
-        Machine(device, resume, tensorboard, checkpoint_seconds, draw_curves=_draw_curves()),
+        RuntimeArgs(device, resume, tensorboard, checkpoint_seconds, draw_curves=_draw_curves()),
         cache=cache,
         cache_gb=cache_gb,
         workers=workers,
@@ -351,9 +357,9 @@ def _named_faults() -> Iterator[None]:
 
 def _holds_nothing_out(data: str, fold: int) -> bool:
     """Find out whether a folder of one's own has too few classes to keep some from training, and say so."""
-    from kshot.data.base_classes import MIN_CLASSES, can_hold_out
+    from kshot.data.base_classes import MIN_CLASSES, has_holdout_classes
 
-    if can_hold_out(data, fold):
+    if has_holdout_classes(data, fold):
         return False
     typer.echo(f"{data} shows fewer than {MIN_CLASSES} classes: all are trained on, and none is held out.")
     return True

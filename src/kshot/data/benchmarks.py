@@ -1,4 +1,4 @@
-"""The door to the data: a benchmark's name, and a folder, to its pairs and its files."""
+"""The entry point to benchmarks: their episode pairs and their files by name, or by the path of a folder."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ BENCHMARKS = ("pascal", "coco", "fss1000", COCO_MINI)
 
 
 def benchmark_of(data: str) -> str:
-    """Name the benchmark that `--data` means: one of BENCHMARKS, or "folder" for a folder of one's own."""
+    """Return the benchmark that `--data` names: one of BENCHMARKS, or "folder" for a user folder."""
     if data in BENCHMARKS:
         return data
     if Path(data).is_dir():
@@ -24,9 +24,9 @@ def benchmark_of(data: str) -> str:
 
 
 def read_fold(data: str, number: int = 0, split: str | None = None) -> Fold:
-    """Give what a fold's episodes are drawn from; needs no files but for a folder of one's own.
+    """Return the pairs that a fold's episodes are drawn from; reads no files except for a user folder.
 
-    split: what is tested on unless given (val; FSS-1000: test).
+    split: default is the test split (val; FSS-1000: test).
     Raises DataError for a fold or split that the benchmark does not have.
     """
     benchmark = benchmark_of(data)
@@ -44,12 +44,12 @@ def read_fold(data: str, number: int = 0, split: str | None = None) -> Fold:
 
 
 def open_dataset(data: str, root: Path | None) -> Dataset:
-    """Open a benchmark's files. Raises DataError that says which folders are missing."""
+    """Return a benchmark's files. Raises DataError that names the missing folders."""
     benchmark = benchmark_of(data)
     if benchmark == "folder":
         return Folder(Path(data))
     if root is None:
-        raise DataError(f"Say where the files of {data} are: --root DIR.")
+        raise DataError(f"The folder of {data} is missing. Give it as --root DIR.")
     if not root.is_dir():
         raise DataError(f"There is no folder {root}. Give the folder of {data} as --root.")
     match benchmark:

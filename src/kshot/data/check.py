@@ -1,4 +1,4 @@
-"""`kshot data check`: everything that is wrong or missing in a benchmark's files, in one run."""
+"""`kshot data check`: find all problems of a benchmark's files in one run."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,12 @@ from kshot.errors import KshotError
 from kshot.io.images import read_image
 
 MIN_OBJECT = 2048
-"""Pixels below which PFENet and BAM leave an object out; the field's lists mostly did so already."""
+"""Number of pixels below which PFENet and BAM ignore an object; the field's lists omit most of these."""
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """What was found of one class in one split of one fold."""
+    """Counts of one class in one split of one fold."""
 
     split: str
     fold: int
@@ -31,12 +31,12 @@ class ClassCount:
     listed: int
     usable: int
     small: int
-    """Objects of fewer than 2048 px among the usable."""
+    """Usable images with an object of fewer than 2048 px."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All problems, one line each, and what is left when they are left out."""
+    """All problems, one line each, and the counts of usable images."""
 
     problems: list[str]
     counts: list[ClassCount]
@@ -47,7 +47,7 @@ class _Finding:
     name: str
     problems: list[str]
     sizes: dict[int, int]
-    """Class id → pixels of it, of the classes that can be used."""
+    """Pixels of each usable class, by id."""
 
 
 def check_data(
@@ -59,15 +59,15 @@ def check_data(
     split: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Read every listed photograph and mask of a benchmark, or of one fold or split of it.
+    """Read every listed image and mask of a benchmark, or of one of its folds or splits.
 
-    Raises DataError only where there is nothing to look into: a missing folder or annotation file.
+    Raises DataError only if there is nothing to check: a missing folder or annotation file.
     """
     dataset = open_dataset(data, root)
     folds, problems = _find_folds(dataset, data, fold, split)
     wanted: dict[str, set[int]] = {}
     if benchmark_of(data) == "folder" and isinstance(dataset, Folder):
-        wanted = {name: set() for name in dataset.images}  # those whose mask is broken or missing too
+        wanted = {name: set() for name in dataset.images}  # includes images with a broken or missing mask
     for part in folds:
         for name, class_id in part.queries:
             wanted.setdefault(name, set()).add(class_id)
@@ -83,7 +83,7 @@ def check_data(
 def _find_folds(
     dataset: Dataset, data: str, fold: int | None, split: str | None
 ) -> tuple[list[Fold], list[str]]:
-    """Give what there is to check, and what cannot even be looked at."""
+    """Return the folds to check, and problems that prevent a check."""
     if benchmark_of(data) == "folder" and isinstance(dataset, Folder):
         scanned, broken = dataset.scan()
         return [scanned], dataset.unpaired() + broken
@@ -92,7 +92,7 @@ def _find_folds(
         return folds, []
     missing = {name: dataset.missing_annotations(name) for name in {part.split for part in folds}}
     problems = [
-        f"There is no {' and no '.join(files)}, so nothing of the {name} split can be used."
+        f"There is no {' and no '.join(files)}: nothing of the {name} split can be used."
         for name, files in sorted(missing.items())
         if files
     ]
@@ -111,7 +111,7 @@ def _parts(data: str, fold: int | None, split: str | None) -> list[tuple[str | N
 
 def _inspect(dataset: Dataset, wanted: dict[str, set[int]]) -> Iterator[_Finding]:
     if isinstance(dataset, Coco):
-        _ = dataset.index  # read it once, before every thread wants it
+        _ = dataset.index  # read it once, before the threads need it
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda item: _inspect_image(dataset, *item), wanted.items())
 
@@ -121,8 +121,8 @@ def _inspect_image(dataset: Dataset, name: str, class_ids: set[int]) -> _Finding
     sizes: dict[int, int] = {}
     shape = None
     try:
-        picture = read_image(dataset.image_path(name))
-        shape = (picture.height, picture.width)
+        image = read_image(dataset.image_path(name))
+        shape = (image.height, image.width)
     except KshotError as error:
         problems.append(str(error))
     for class_id in sorted(class_ids):
@@ -134,7 +134,7 @@ def _inspect_image(dataset: Dataset, name: str, class_ids: set[int]) -> _Finding
         if shape is not None and ground_truth.shape != shape:
             problems.append(
                 f"Mask of {name} is {ground_truth.shape[1]} x {ground_truth.shape[0]} pixels, but its "
-                f"photograph is {shape[1]} x {shape[0]}."
+                f"image is {shape[1]} x {shape[0]}."
             )
         elif not (ground_truth == 1).any():
             problems.append(f"Mask of {name} does not show class '{dataset.class_names[class_id]}'.")

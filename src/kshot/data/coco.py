@@ -1,8 +1,8 @@
-"""COCO-20i, straight from the official instances JSON: no pre-made PNG masks.
+"""COCO-20i, directly from the official instances JSON, without precomputed PNG masks.
 
-A class's ground truth is the union of its objects' outlines, each rasterised by pycocotools. Where objects
-of two classes overlap, the pixel belongs to both: an episode asks for one class, and both are
-true. Crowd regions (`iscrowd`), which COCO's own scoring ignores, are 255 where no object of the class is.
+A class's ground truth is the union of its objects, each rasterized by pycocotools. Where objects of two
+classes overlap, the pixel belongs to both, as an episode asks for one class only. Crowd regions (`iscrowd`),
+which COCO's own scoring ignores, are 255 unless an object of the class covers them.
 """
 
 import json
@@ -24,11 +24,11 @@ LAYOUTS = {
     "2014": ("train2014", "val2014"),
     "2017": ("train2017", "val2017"),
 }
-"""COCO 2017 holds the photographs of 2014 under the same ids, split another way; either will do."""
+"""COCO 2017 has the images of 2014 under the same ids in other splits; both layouts are supported."""
 
 
 def coco_fold(number: int, split: str) -> Fold:
-    """Give a fold's own pairs, class by class in the field's order: `val` is tested on."""
+    """Return a fold's own pairs, class by class in the field's order; `val` is the test split."""
     class_ids = novel_classes("coco", number)
     if split not in ("train", "val"):
         raise DataError(f"COCO-20i has no split '{split}'; it has train and val.")
@@ -41,10 +41,10 @@ def coco_fold(number: int, split: str) -> Fold:
 
 
 class Coco:
-    """COCO on disk: `root` holds `annotations/` and the folders of photographs, of 2014 or of 2017.
+    """COCO on disk: `root` contains `annotations/` and the image folders of 2014 or of 2017.
 
-    The JSON files are read at the first question for a mask; that takes a minute and some gigabytes.
-    Raises DataError that says which files it looked for.
+    The JSON files are read when the first mask is needed, which takes a minute and several gigabytes.
+    Raises DataError that names the expected files.
     """
 
     class_names = COCO_CLASSES
@@ -57,18 +57,18 @@ class Coco:
             raise DataError(f"Folder {root / 'annotations'} has no {wanted}. Give COCO's folder as --root.")
 
     def image_path(self, name: str) -> Path:
-        """Give the place of a photograph by its COCO id."""
+        """Return the path of an image by its COCO id."""
         paths = [self.root / split / _file_name(split, name) for split in self.splits]
         return next((path for path in paths if path.exists()), paths[-1])
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
-        """Rasterise where a class is in a photograph."""
+        """Return the mask of a class in an image."""
         image = self.index.images.get(int(name))
         if image is None:
             raise MaskError(f"COCO image {name} is in none of {', '.join(map(str, self._files))}.")
         objects = self.index.objects.get((int(name), class_id), [])
         ground_truth = np.zeros((image["height"], image["width"]), dtype=np.uint8)
-        for is_crowd in (1, 0):  # objects last, so that they lie above crowds
+        for is_crowd in (1, 0):  # objects last, on top of crowds
             for found in objects:
                 if found["iscrowd"] == is_crowd:
                     ground_truth[draw_segmentation(found["segmentation"], ground_truth.shape)] = (
@@ -77,11 +77,11 @@ class Coco:
         return ground_truth
 
     def classes_in(self, name: str) -> tuple[int, ...]:
-        """Give the ids of the classes that a photograph has annotations of."""
+        """Return the ids of the classes with annotations in an image."""
         return tuple(sorted(self.index.classes[int(name)]))
 
     def missing_annotations(self, split: str) -> list[str]:
-        """Name the annotation files without which nothing of a split can be read."""
+        """Return the names of the missing annotation files that a split needs."""
         needed = self.splits if self.splits == LAYOUTS["2017"] else (f"{split}2014",)
         present = {path.name for path in self._files}
         return [name for name in (f"instances_{s}.json" for s in needed) if name not in present]
@@ -92,7 +92,7 @@ class Coco:
 
     @cached_property
     def index(self) -> "Index":
-        """What the annotation files say. Raises DataError if they are not COCO's."""
+        """The contents of the annotation files. Raises DataError if they are not COCO's."""
         return Index(self._files)
 
     def _annotation_files(self, splits: tuple[str, ...]) -> list[Path]:
@@ -101,7 +101,7 @@ class Coco:
 
 
 class Index:
-    """What the annotation files say, by image and class."""
+    """The contents of the annotation files, by image and class."""
 
     def __init__(self, files: list[Path]) -> None:
         self.images: dict[int, dict[str, Any]] = {}

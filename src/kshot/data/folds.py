@@ -1,4 +1,4 @@
-"""Which classes are novel in which fold. Pure: reads nothing, draws nothing.
+"""The novel, base and holdout classes of each fold.
 
 PASCAL-5i (Shaban et al. 2017): fold f holds the five classes 5f … 5f + 4. COCO-20i is the interleaved one
 (Nguyen & Todorovic 2019): fold f holds classes f, f + 4, …; PANet's contiguous blocks are another benchmark.
@@ -33,7 +33,7 @@ COCO_NAMES = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-"""COCO's names of the classes that VOC calls otherwise."""
+"""COCO's names of VOC classes with another name."""
 
 VOC_CLASSES_OF_COCO = frozenset(
     {
@@ -42,11 +42,11 @@ VOC_CLASSES_OF_COCO = frozenset(
         "tv",
     }
 )  # fmt: skip
-"""COCO's names of VOC's classes; the other 60 are novel to whatever was trained on VOC."""
+"""COCO's names of VOC's classes; the other 60 are novel to models that were trained on VOC."""
 
 
 def novel_classes(benchmark: str, fold: int) -> tuple[int, ...]:
-    """Give the ids of a fold's novel classes, ascending. Raises DataError for another benchmark or fold."""
+    """Return the ids of a fold's novel classes, ascending. Raises DataError for another benchmark or fold."""
     _check(benchmark, fold)
     if benchmark == "pascal":
         size = len(PASCAL_CLASSES) // NUM_FOLDS
@@ -55,7 +55,7 @@ def novel_classes(benchmark: str, fold: int) -> tuple[int, ...]:
 
 
 def novel_names(benchmark: str, fold: int) -> frozenset[str]:
-    """Give the names of a fold's novel classes, as VOC and COCO call them; none where there are no folds."""
+    """Return VOC's and COCO's names of a fold's novel classes; none for a benchmark without folds."""
     if benchmark not in FOLDED:
         return frozenset()
     names = PASCAL_CLASSES if benchmark == "pascal" else COCO_CLASSES
@@ -65,12 +65,12 @@ def novel_names(benchmark: str, fold: int) -> frozenset[str]:
 
 
 def base_classes(benchmark: str, fold: int) -> tuple[int, ...]:
-    """Give the ids of a fold's base classes, ascending: the novel classes of the other folds."""
+    """Return the ids of a fold's base classes, ascending: the novel classes of the other folds."""
     return tuple(sorted(class_id for classes in _other_folds(benchmark, fold) for class_id in classes))
 
 
-def held_out_classes(benchmark: str, fold: int) -> tuple[int, ...]:
-    """Give the base classes to keep from training, on whose episodes a checkpoint is chosen honestly.
+def fold_holdout_classes(benchmark: str, fold: int) -> tuple[int, ...]:
+    """Return the ids of the base classes that training can exclude, to choose a checkpoint on them.
 
     They are every fifth class of each base fold, from its third: 3 of 15 in PASCAL-5i, 12 of 60 in COCO-20i.
     """

@@ -1,4 +1,4 @@
-"""FSS-1000 (Li et al. 2020): 1000 classes of ten photographs, with black and white masks."""
+"""FSS-1000 (Li et al. 2020): 1000 classes of ten images, with black and white masks."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ SPLITS = ("train", "val", "test")
 IMAGES_PER_CLASS = 10
 
 CLASSES = tuple(name for split in SPLITS for name in fss_classes(split))
-"""All class names: 520 to train on, then 240 to validate, then 240 to test, each sorted (HSNet's ids)."""
+"""All class names: 520 for training, then 240 for validation, 240 for test, each sorted (HSNet's ids)."""
 
 
 def fss_fold(split: str) -> Fold:
-    """Give a split's pairs: queries class by class, 1, 10, 2, 3, … as file names sort (HSNet)."""
+    """Return a split's pairs: queries class by class, in the order of file names 1, 10, 2, 3, … (HSNet)."""
     if split not in SPLITS:
         raise DataError(f"FSS-1000 has no split '{split}'; it has {', '.join(SPLITS)}.")
     numbers = [str(number) for number in range(1, IMAGES_PER_CLASS + 1)]
@@ -31,7 +31,7 @@ def fss_fold(split: str) -> Fold:
 
 
 class FSS1000:
-    """FSS-1000 on disk: `root` holds a folder a class, with 1.jpg, 1.png … 10.jpg, 10.png.
+    """FSS-1000 on disk: `root` contains a folder for each class, with 1.jpg, 1.png … 10.jpg, 10.png.
 
     Raises DataError if no class's folder is there.
     """
@@ -39,27 +39,27 @@ class FSS1000:
     class_names = CLASSES
 
     def __init__(self, root: Path) -> None:
-        places = [root, root / "FSS-1000", root / "fewshot_data"]
-        found = next((place for place in places if _holds_a_class(place)), None)
+        folders = [root, root / "FSS-1000", root / "fewshot_data"]
+        found = next((folder for folder in folders if _has_a_class(folder)), None)
         if found is None:
             raise DataError(
-                f"Folder {root} holds none of the 1000 classes (no folder '{CLASSES[0]}', '{CLASSES[1]}' …). "
-                "Give the folder that holds them as --root."
+                f"Folder {root} contains none of the 1000 classes (no folder '{CLASSES[0]}', '{CLASSES[1]}' …"
+                "). Give the folder that contains them as --root."
             )
         self.folder = found
 
     def image_path(self, name: str) -> Path:
-        """Give the place of a photograph, `class/number`."""
+        """Return the path of an image, `class/number`."""
         return self.folder / f"{name}.jpg"
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
-        """Read where the class is: a photograph shows its folder's class and no other."""
+        """Return the mask of the class: an image shows its folder's class and no other."""
         return read_bright_mask(self.folder / f"{name}.png")
 
     def classes_in(self, name: str) -> tuple[int, ...]:
-        """Give the id of the class whose folder a photograph is in."""
+        """Return the id of an image's class, which is its folder."""
         return (CLASSES.index(name.partition("/")[0]),)
 
 
-def _holds_a_class(folder: Path) -> bool:
+def _has_a_class(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in CLASSES)

@@ -1,4 +1,4 @@
-"""The field's split lists, which ship with kshot: see `splits/README.md` for where they come from."""
+"""The field's split lists, which ship with kshot; `splits/README.md` names their sources."""
 
 import hashlib
 import lzma
@@ -22,11 +22,11 @@ SHA256 = {
     "pascal5i/val_fold2": "50b1f5218e8f882ca65d85da5be230b978a70067e9b3e0e9fca1528f546bd7fb",
     "pascal5i/val_fold3": "c3825d7c52d1608d4c62c5b85d6ef3f74cf5898032bc068a94c971df17bdf71a",
 }
-"""Digest of each list's text, uncompressed."""
+"""sha256 of each list's uncompressed text."""
 
 
 def read_list(name: str) -> list[str]:
-    """Read the lines of a list, after a check that it is the field's, byte for byte."""
+    """Return the lines of a list. Raises DataError if its sha256 differs."""
     packed = (files("kshot") / "data" / "splits" / f"{name}.txt.xz").read_bytes()
     text = lzma.decompress(packed)
     digest = hashlib.sha256(text).hexdigest()
@@ -39,17 +39,17 @@ def read_list(name: str) -> list[str]:
 
 
 def pascal_pairs(split: str, fold: int) -> list[tuple[str, int]]:
-    """Give a fold's own (image, class id) pairs, in the order of the field's file."""
+    """Return a fold's own (image, class id) pairs, in the order of the field's file."""
     pairs = (line.split("__") for line in read_list(f"pascal5i/{split}_fold{fold}"))
     return [(name, int(number) - 1) for name, number in pairs]
 
 
 def class_images(name: str) -> dict[int, list[str]]:
-    """Read a list of one line a class, `class_id image image …`: each class's images, in that order."""
+    """Return each class's images, in order, from a list with lines `class_id image image …`."""
     lines = (line.split() for line in read_list(name))
     return {int(class_id): images for class_id, *images in lines}
 
 
 def fss_classes(split: str) -> list[str]:
-    """Give the names of the FSS-1000 classes of a split, sorted, as HSNet takes them."""
+    """Return the names of the FSS-1000 classes of a split, sorted (HSNet's order)."""
     return sorted(read_list(f"fss1000/{split}"))

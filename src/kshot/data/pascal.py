@@ -1,4 +1,4 @@
-"""PASCAL-5i: VOC 2012 photographs with the masks of SegmentationClassAug (VOC's own and SBD's)."""
+"""PASCAL-5i: VOC 2012 images with the masks of SegmentationClassAug (VOC's own and SBD's)."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
 
 
 def pascal_fold(number: int, split: str) -> Fold:
-    """Give a fold's own pairs in the field's order: `val` is tested on, `train` is base data elsewhere."""
+    """Return a fold's own pairs in the field's order: `val` is its test, `train` base data of other folds."""
     class_ids = novel_classes("pascal", number)
     if split not in ("train", "val"):
         raise DataError(f"PASCAL-5i has no split '{split}'; it has train and val.")
@@ -25,16 +25,16 @@ def pascal_fold(number: int, split: str) -> Fold:
 
 
 class Pascal:
-    """VOC2012 on disk. `root` is the folder VOC2012, or one that holds it or VOCdevkit/VOC2012.
+    """VOC2012 on disk. `root` is the folder VOC2012, or one that contains it or VOCdevkit/VOC2012.
 
-    Raises DataError that names every folder that is missing.
+    Raises DataError that names every missing folder.
     """
 
     class_names = PASCAL_CLASSES
 
     def __init__(self, root: Path) -> None:
-        places = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
-        self.folder = next((place for place in places if (place / IMAGES).is_dir()), root)
+        folders = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
+        self.folder = next((folder for folder in folders if (folder / IMAGES).is_dir()), root)
         missing = [str(self.folder / name) for name in (IMAGES, MASKS) if not (self.folder / name).is_dir()]
         if missing:
             raise DataError(
@@ -43,15 +43,15 @@ class Pascal:
             )
 
     def image_path(self, name: str) -> Path:
-        """Give the place of a photograph."""
+        """Return the path of an image."""
         return self.folder / IMAGES / f"{name}.jpg"
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
-        """Read where a class is; 255 on the borders that VOC leaves open."""
+        """Return the mask of a class; 255 on VOC's object borders."""
         return pick_class(self._labels(name), class_id + 1)
 
     def classes_in(self, name: str) -> tuple[int, ...]:
-        """Give the ids of the classes in a photograph."""
+        """Return the ids of the classes in an image."""
         return tuple(int(v) - 1 for v in np.unique(self._labels(name)) if v not in (0, IGNORE_INDEX))
 
     def _labels(self, name: str) -> GroundTruth:

@@ -1,7 +1,7 @@
-"""The data folder of PASCAL-5i, built from its two official archives: VOC 2012 and SBD.
+"""Build the data folder of PASCAL-5i from its two official archives: VOC 2012 and SBD.
 
-SBD has masks of four times as many photographs as VOC, but without the border of 255 that VOC leaves
-around every object. Where both have a mask, VOC's is taken.
+SBD has masks for four times as many images as VOC, but without VOC's border of 255 around every object. If
+both have a mask, VOC's is used.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from kshot.types import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Archive:
-    """An official archive: the file's name, its address, and the md5 of a whole one."""
+    """An official archive: file name, URL and md5."""
 
     name: str
     url: str
@@ -51,22 +51,22 @@ SBD_ARCHIVE = Archive(
     "82b4d87ceb2ed10f6038a1cba92111cb",
 )
 
-PHOTOGRAPHS = "VOCdevkit/VOC2012/JPEGImages"
+VOC_IMAGES = "VOCdevkit/VOC2012/JPEGImages"
 VOC_MASKS = "VOCdevkit/VOC2012/SegmentationClass"
 SBD_MASKS = "benchmark_RELEASE/dataset/cls"
 
-SUFFIXES = {PHOTOGRAPHS: ".jpg", VOC_MASKS: ".png", SBD_MASKS: ".mat"}
-"""The archives' folders that are read, and the suffix of their files."""
+SUFFIXES = {VOC_IMAGES: ".jpg", VOC_MASKS: ".png", SBD_MASKS: ".mat"}
+"""Folders of the archives that are read, and the suffix of their files."""
 
 NUM_CLASSES = len(PASCAL_CLASSES)
-"""Object classes, from 1 on; 0 is background."""
+"""Number of classes, which count from 1; 0 is background."""
 
 NOTE = "PREPARED.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The folder VOC2012 that was built, and what is in it; SBD's masks are those that VOC lacks."""
+    """The folder VOC2012 and its contents; SBD's masks are those of images without a VOC mask."""
 
     folder: Path
     num_images: int
@@ -78,12 +78,12 @@ class Prepared:
 def prepare_pascal(
     root: Path, archives: Path | None = None, report: Callable[[str], None] = print
 ) -> Prepared:
-    """Build `root`/VOC2012 from the archives in `archives` (else in `root`), downloading what is absent.
+    """Build `root`/VOC2012 from the archives in `archives` (default: `root`); download missing ones.
 
-    Raises DataError for an archive that cannot be had, or, once every good file is written, for all that
-    are bad. The note PREPARED.json is there only if all went well.
+    Raises DataError for an archive that cannot be downloaded. Bad files raise one DataError after all good
+    files are written. PREPARED.json is written only if there are none.
     """
-    _loadmat()  # so that a missing package is told before gigabytes are downloaded
+    _loadmat()  # report a missing package before gigabytes are downloaded
     voc, sbd = _find_all(root if archives is None else archives, report)
     warnings = tuple(file.warning() for file in (voc, sbd) if not file.is_official)
     for warning in warnings:
@@ -99,7 +99,7 @@ def prepare_pascal(
 
 
 class _File(NamedTuple):
-    """An archive on disk, and the md5 that it has."""
+    """An archive on disk, and its md5."""
 
     archive: Archive
     path: Path
@@ -112,20 +112,20 @@ class _File(NamedTuple):
     def warning(self) -> str:
         return (
             f"{self.path} is not the official archive: its md5 is {self.md5}, the official one's is "
-            f"{self.archive.md5}. It is used all the same; delete it to have {self.archive.url} downloaded."
+            f"{self.archive.md5}. It is used anyway; delete it to download {self.archive.url} instead."
         )
 
     def advice(self) -> str:
         if self.is_official:
-            return f"{self.path} is the official archive, so the fault is kshot's: please report it."
+            return f"{self.path} is the official archive, so this is a bug in kshot: please report it."
         return (
             f"{self.path} has the md5 {self.md5}, the official archive {self.archive.md5}. "
-            f"Delete it and run this again to have {self.archive.url} downloaded."
+            f"Delete it and run this again to download {self.archive.url}."
         )
 
 
 class _Member(NamedTuple):
-    """A file in an archive; its name is without folder and suffix."""
+    """A file in an archive; the name has no folder and no suffix."""
 
     file: _File
     folder: str
@@ -135,17 +135,17 @@ class _Member(NamedTuple):
 
 @dataclass
 class _Build:
-    """One run: what was written to `folder`, and what was wrong with which archive."""
+    """One run: the files written to `folder`, and the problems of each archive."""
 
     folder: Path
-    sizes: dict[str, tuple[int, int] | None] = field(default_factory=dict)  # None: a bad photograph
+    sizes: dict[str, tuple[int, int] | None] = field(default_factory=dict)  # None: a bad image
     voc_masks: set[str] = field(default_factory=set)
     sbd_masks: set[str] = field(default_factory=set)
     problems: list[tuple[_File, str]] = field(default_factory=list)
-    has_all_photographs: bool = True
+    has_all_images: bool = True
 
     def clear_leftovers(self) -> None:
-        """Remove the note of an earlier run, and the half-written files of an interrupted one."""
+        """Remove the note of an earlier run, and unfinished files of an interrupted one."""
         leftovers = [self.folder / NOTE]
         for folder in (self.folder, self.folder / IMAGES, self.folder / MASKS):
             leftovers += folder.glob(".kshot-*")
@@ -156,21 +156,21 @@ class _Build:
                 raise _write_error(path, error) from error
 
     def take_voc(self, file: _File, report: Callable[[str], None]) -> None:
-        """Write every photograph, then VOC's masks: a mask is checked against its photograph's size."""
+        """Write every image, then VOC's masks, whose sizes are checked against the images."""
         report(f"Reading {file.path}")
         masks: dict[str, _Member] = {}
-        for member in self._members(file, PHOTOGRAPHS, VOC_MASKS):
-            if member.folder == PHOTOGRAPHS:
-                self._take_photograph(member)
+        for member in self._members(file, VOC_IMAGES, VOC_MASKS):
+            if member.folder == VOC_IMAGES:
+                self._take_image(member)
             else:
                 masks[member.name] = member
         for member in masks.values():
             self._take_mask(member, _voc_values)
         self.voc_masks = set(masks)
-        report(f"{file.archive.name}: {len(self.sizes)} photographs, {len(masks)} masks")
+        report(f"{file.archive.name}: {len(self.sizes)} images, {len(masks)} masks")
 
     def take_sbd(self, file: _File, report: Callable[[str], None]) -> None:
-        """Write SBD's masks of the photographs that VOC drew none for, not even a bad one."""
+        """Write SBD's masks of the images without a VOC mask; a bad VOC mask is not replaced."""
         report(f"Reading {file.path}")
         for member in self._members(file, SBD_MASKS):
             if member.name not in self.voc_masks:
@@ -179,12 +179,12 @@ class _Build:
         report(f"{file.archive.name}: {len(self.sbd_masks)} masks that VOC lacks")
 
     def failure(self) -> DataError:
-        """Put all problems into one error, a line each, and what to do about them."""
+        """Return one error with a line for each problem, and what to do."""
         files = dict.fromkeys(file for file, _ in self.problems)
         return DataError(
             "\n".join(
                 [
-                    f"{self.folder} is not complete; what could be read is written. Problems:",
+                    f"{self.folder} is not complete; all readable files are written. Problems:",
                     *(f"- {problem}" for _, problem in self.problems),
                     *(file.advice() for file in files),
                 ]
@@ -192,7 +192,7 @@ class _Build:
         )
 
     def write_note(self, *files: _File) -> None:
-        """Write PREPARED.json: which archives the folder was built from, and what is in it."""
+        """Write PREPARED.json: the archives, and the numbers of images and masks."""
         archives = [
             {
                 "name": file.archive.name,
@@ -211,7 +211,7 @@ class _Build:
         _write(self.folder / NOTE, note.encode())
 
     def _members(self, file: _File, *folders: str) -> Iterator[_Member]:
-        """Give the files of some folders in one pass; note an absent folder, or damage, which ends it."""
+        """Yield the files of some folders in one pass; record missing folders and damage."""
         absent = dict.fromkeys(folders)
         try:
             for member in _read_archive(file, folders):
@@ -219,13 +219,13 @@ class _Build:
                 yield member
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             self.problems.append((file, f"{file.archive.name} cannot be read to its end: {reason_of(error)}"))
-            self.has_all_photographs &= PHOTOGRAPHS not in folders
+            self.has_all_images &= VOC_IMAGES not in folders
             return
         for folder in absent:
             problem = f"{file.archive.name} has no folder {folder} with {SUFFIXES[folder]} files"
             self.problems.append((file, problem))
 
-    def _take_photograph(self, member: _Member) -> None:
+    def _take_image(self, member: _Member) -> None:
         try:
             self.sizes[member.name] = _size_of_jpeg(member.contents)
         except DataError as error:
@@ -235,8 +235,8 @@ class _Build:
         _write(self.folder / IMAGES / f"{member.name}.jpg", member.contents)
 
     def _take_mask(self, member: _Member, read: Callable[[bytes], NDArray[np.uint8]]) -> None:
-        if member.name not in self.sizes and not self.has_all_photographs:
-            return  # the damage is noted already
+        if member.name not in self.sizes and not self.has_all_images:
+            return  # the damage is recorded already
         try:
             values = read(member.contents)
             self._check_size(member.name, values)
@@ -248,22 +248,21 @@ class _Build:
 
     def _check_size(self, name: str, values: NDArray[np.uint8]) -> None:
         if name not in self.sizes:
-            raise DataError(f"there is no photograph {PHOTOGRAPHS}/{name}.jpg")
+            raise DataError(f"there is no image {VOC_IMAGES}/{name}.jpg")
         size = self.sizes[name]
         if size is not None and values.shape != size:
-            (height, width), (photograph_height, photograph_width) = values.shape, size
+            (height, width), (image_height, image_width) = values.shape, size
             raise DataError(
-                f"the mask is {width} x {height} pixels, but its photograph is "
-                f"{photograph_width} x {photograph_height}"
+                f"the mask is {width} x {height} pixels, but its image is {image_width} x {image_height}"
             )
 
     def _note_problem(self, member: _Member, error: DataError) -> None:
-        place = f"{member.folder}/{member.name}{SUFFIXES[member.folder]}"
-        self.problems.append((member.file, f"{member.file.archive.name}: {place}: {error}"))
+        path = f"{member.folder}/{member.name}{SUFFIXES[member.folder]}"
+        self.problems.append((member.file, f"{member.file.archive.name}: {path}: {error}"))
 
 
 def _find_all(folder: Path, report: Callable[[str], None]) -> list[_File]:
-    """Find or download every archive; one error tells of all that cannot be had."""
+    """Find or download every archive; raise one error for all that are missing."""
     files, reasons = [], []
     for archive in (VOC_ARCHIVE, SBD_ARCHIVE):
         try:
@@ -285,8 +284,8 @@ def _find(archive: Archive, path: Path, report: Callable[[str], None]) -> _File:
     except (OSError, HTTPException) as error:
         raise DataError(
             f"{path} does not exist, and {archive.url} cannot be downloaded ({reason_of(error)}). "
-            f"On a machine with a network, download that file (md5 {archive.md5}), and put it at {path}; "
-            "--archives names another folder."
+            f"On a machine with a network, download that file (md5 {archive.md5}), and put it at {path}, or "
+            "into the folder that --archives names."
         ) from error
     return _File(archive, path, archive.md5)
 
@@ -299,8 +298,8 @@ def _download(archive: Archive, path: Path) -> None:
         md5 = _md5(temporary)
         if md5 != archive.md5:
             raise DataError(
-                f"What {archive.url} gave has the md5 {md5}, but the official archive {archive.md5}; it was "
-                f"not kept. Run this again, or download the file elsewhere and put it at {path}."
+                f"The download of {archive.url} has the md5 {md5}, but the official archive {archive.md5}; "
+                f"it was deleted. Run this again, or download the file elsewhere and put it at {path}."
             )
 
 
@@ -313,7 +312,7 @@ def _md5(path: Path) -> str:
 
 
 def _read_archive(file: _File, folders: tuple[str, ...]) -> Iterator[_Member]:
-    """Give the regular files that lie in `folders` and are named as they should be, and nothing else."""
+    """Yield the regular files in `folders` with the expected suffix and plain names, and nothing else."""
     with tarfile.open(file.path, "r:gz" if file.path.suffix == ".tgz" else "r:") as tar:
         for entry in tar:
             folder, _, base = entry.name.removeprefix("./").rpartition("/")
@@ -328,7 +327,7 @@ def _read_archive(file: _File, folders: tuple[str, ...]) -> Iterator[_Member]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError unless zeros, and nothing else, follow: tarfile takes a broken header for the end."""
+    """Raise ReadError unless only zeros follow: tarfile takes a broken header for the end."""
     num_bytes = 0
     while tar.fileobj and (block := tar.fileobj.read(1 << 20)):
         num_bytes += len(block)
@@ -339,22 +338,22 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _size_of_jpeg(contents: bytes) -> tuple[int, int]:
-    """Give (height, width) as stored: the masks know nothing of a photograph's orientation."""
+    """Return (height, width) as stored: masks ignore an image's EXIF orientation."""
     try:
-        with Image.open(BytesIO(contents), formats=["JPEG"]) as picture:
-            return picture.height, picture.width
+        with Image.open(BytesIO(contents), formats=["JPEG"]) as image:
+            return image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise DataError("it is not a JPEG that can be read") from None
 
 
 def _voc_values(contents: bytes) -> NDArray[np.uint8]:
     try:
-        with Image.open(BytesIO(contents), formats=["PNG"]) as picture:
-            mode, values = picture.mode, np.array(picture)
+        with Image.open(BytesIO(contents), formats=["PNG"]) as image:
+            mode, values = image.mode, np.array(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise DataError("it is not a PNG that can be read whole") from None
     if mode not in ("P", "L"):
-        raise DataError(f"it is a picture in mode {mode}, but a mask is a palette picture (mode P)")
+        raise DataError(f"it is an image in mode {mode}, but a mask is a palette image (mode P)")
     return _checked(values, IGNORE_INDEX)
 
 
@@ -362,7 +361,7 @@ def _sbd_values(contents: bytes) -> NDArray[np.uint8]:
     loadmat = _loadmat()
     try:
         variables = loadmat(BytesIO(contents), variable_names=["GTcls"])
-    except Exception as error:  # scipy's reader raises whatever it stumbles over in broken bytes
+    except Exception as error:  # scipy's reader can raise any exception on broken bytes
         raise DataError(f"it is not a MATLAB file that can be read ({reason_of(error)})") from error
     try:
         values = np.asarray(variables["GTcls"]["Segmentation"][0, 0])
@@ -377,47 +376,47 @@ def _sbd_values(contents: bytes) -> NDArray[np.uint8]:
 
 
 def _checked(values: NDArray[Any], *others: int) -> NDArray[np.uint8]:
-    """Give a mask's values as bytes if all are classes, background or one of `others`."""
+    """Return a mask as uint8. Raises DataError for values other than classes, background and `others`."""
     wrong = np.setdiff1d(values, [*range(NUM_CLASSES + 1), *others])
     if wrong.size:
         allowed = " and ".join([f"0 to {NUM_CLASSES}", *map(str, others)])
-        raise DataError(f"the mask holds {first_few(wrong.tolist())}; allowed are {allowed}")
+        raise DataError(f"the mask contains {first_few(wrong.tolist())}; allowed are {allowed}")
     return values.astype(np.uint8)
 
 
 def _loadmat() -> Callable[..., dict[str, Any]]:
-    """Give scipy's reader of MATLAB files; scipy comes with an extra."""
+    """Return scipy's reader of MATLAB files; scipy is optional."""
     try:
         loadmat: Callable[..., dict[str, Any]] = import_module("scipy.io").loadmat
     except ImportError as error:
         raise DataError(
-            f"SBD's masks are MATLAB files, which scipy reads, but scipy cannot be imported "
+            f"SBD's masks are MATLAB files. Reading them needs scipy, which cannot be imported "
             f"({reason_of(error)}). Run `pip install scipy`."
         ) from error
     return loadmat
 
 
-def _colour_map() -> list[int]:
-    """Give VOC's 256 colours: every three bits of an index are red's, green's and blue's next lower bit."""
-    colours = []
+def _color_map() -> list[int]:
+    """Return VOC's 256 colors: every three bits of an index are red's, green's and blue's next lower bit."""
+    colors = []
     for index in range(256):
         for channel in range(3):
-            bits = [index >> (3 * place + channel) & 1 for place in range(3)]
-            colours.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
-    return colours
+            bits = [index >> (3 * position + channel) & 1 for position in range(3)]
+            colors.append(sum(bit << (7 - position) for position, bit in enumerate(bits)))
+    return colors
 
 
-COLOUR_MAP = _colour_map()
+COLOR_MAP = _color_map()
 
 
 def _palette_png(values: NDArray[np.uint8]) -> bytes:
-    picture = Image.fromarray(values)
-    picture.putpalette(COLOUR_MAP)
-    return encoded(picture, "PNG")
+    image = Image.fromarray(values)
+    image.putpalette(COLOR_MAP)
+    return encoded(image, "PNG")
 
 
 def _write(path: Path, contents: bytes) -> None:
-    """Write a file whole or not at all, unless it holds these bytes already."""
+    """Write a file atomically, unless it has these bytes already."""
     try:
         if path.is_file() and path.read_bytes() == contents:
             return
@@ -427,4 +426,4 @@ def _write(path: Path, contents: bytes) -> None:
 
 
 def _write_error(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be written: {error.strerror}. Make room or choose another --root.")
+    return DataError(f"{path} cannot be written: {error.strerror}. Free space or choose another --root.")

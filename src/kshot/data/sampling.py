@@ -1,8 +1,8 @@
-"""Episodes as names: which query, which supports. Pure: the same arguments give the same episodes for ever.
+"""Draw episodes by name: the query and its supports. The same arguments always give the same episodes.
 
-HSNet's rule draws from numpy's `RandomState`, whose stream numpy has promised never to change. Ours draw each
-episode from digests of (seed, index), which no library can change. All is drawn before anything is read, so
-that neither workers nor the order of reading can change a benchmark.
+HSNet's rule draws from numpy's `RandomState`, whose stream is frozen. The other rules draw each episode from
+digests of (seed, index), which no library can change. Episodes are drawn before any file is read, so workers
+and reading order cannot change a benchmark.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ class Episode(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """What a fold's episodes are drawn from: (image, class id) pairs.
+    """The (image, class id) pairs that a fold's episodes are drawn from.
 
-    images: each class's images, in the benchmark's order. queries: all pairs, in the order in which the
-    benchmark asks them. class_first: whether HSNet's rule draws the class before the query (COCO-20i).
+    images: each class's images, in the benchmark's order. queries: all pairs, in the benchmark's order of
+    queries. class_first: HSNet's rule draws the class before the query (COCO-20i).
     """
 
     benchmark: str
@@ -46,28 +46,28 @@ class Fold:
     class_first: bool = False
 
     def keep(self, names: Iterable[str]) -> "Fold":
-        """Give the part of the fold whose images are among `names`."""
+        """Return the part of the fold whose images are among `names`."""
         kept = set(names)
         images = {c: tuple(n for n in found if n in kept) for c, found in self.images.items()}
         return replace(self, images=images, queries=tuple(q for q in self.queries if q[0] in kept))
 
     def only(self, class_ids: Iterable[int]) -> "Fold":
-        """Give the part of the fold that shows some classes."""
+        """Return the part of the fold with some of its classes."""
         kept = set(class_ids)
         images = {c: found for c, found in self.images.items() if c in kept}
         return replace(self, images=images, queries=tuple(q for q in self.queries if q[1] in kept))
 
     def too_small(self, shots: int) -> dict[str, int]:
-        """Name the classes with too few images for an episode, with their numbers of images."""
+        """Return the classes with too few images for an episode: names, and numbers of images."""
         return {self.class_names[c]: len(n) for c, n in self.images.items() if len(n) < shots + 1}
 
     def large_enough(self, shots: int) -> "Fold":
-        """Give the part of the fold whose classes have enough images for an episode."""
+        """Return the part of the fold whose classes have enough images for an episode."""
         return self.only(c for c, images in self.images.items() if len(images) > shots)
 
 
 def needed_images(shots: int) -> str:
-    """Say how many images of a class an episode takes."""
+    """Return the words for how many images of a class an episode needs."""
     return f"{shots}-shot episodes need {shots + 1} ({shots} support{'s' * (shots > 1)} + 1 query)"
 
 
@@ -86,25 +86,25 @@ def draw_episodes(fold: Fold, rule: Rule, shots: int, count: int, seed: int) -> 
 
 
 def balanced_episode(fold: Fold, shots: int, seed: int, index: int) -> Episode:
-    """Draw one episode: every class in turn, each image a query equally often, supports all different."""
+    """Draw one episode: classes in turn, each image a query equally often, different supports."""
     class_ids = tuple(fold.images)
-    turn, position = divmod(index, len(class_ids))
-    class_id = class_ids[position]
+    turn, class_index = divmod(index, len(class_ids))
+    class_id = class_ids[class_index]
     images = fold.images[class_id]
-    cycle, place = divmod(turn, len(images))
-    query = images[_order(len(images), seed, class_id, cycle)[place]]
+    cycle, position = divmod(turn, len(images))
+    query = images[_order(len(images), seed, class_id, cycle)[position]]
     return Episode(class_id, query, _different(images, query, shots, seed, index))
 
 
 def training_episode(fold: Fold, shots: int, seed: int, index: int, class_cap: int | None = None) -> Episode:
-    """Draw one episode to train on: a class weighs as many as it has images, but `class_cap` at most.
+    """Draw one training episode: a class's weight is its number of images, up to `class_cap`.
 
-    Without a cap, three quarters of VOC's episodes would be cats, dogs and persons; with equal weights, the
-    classes of few images would be learnt by heart.
+    Without a cap, three quarters of VOC's episodes would be cats, dogs and persons. With equal weights, the
+    training would overfit classes of few images.
     """
     weights = [len(n) if class_cap is None else min(len(n), class_cap) for n in fold.images.values()]
-    place = number_below(sum(weights), seed, index)
-    class_id = tuple(fold.images)[bisect_right(list(accumulate(weights)), place)]
+    number = number_below(sum(weights), seed, index)
+    class_id = tuple(fold.images)[bisect_right(list(accumulate(weights)), number)]
     images = fold.images[class_id]
     query = images[number_below(len(images), seed, index, 0)]
     return Episode(class_id, query, _different(images, query, shots, seed, index))
@@ -113,14 +113,14 @@ def training_episode(fold: Fold, shots: int, seed: int, index: int, class_cap: i
 def _image_list_episode(
     fold: Fold, queries: list[tuple[str, list[int]]], shots: int, seed: int, index: int
 ) -> Episode:
-    """PFENet's and BAM's rule: images in the list's order, one of its classes, supports all different."""
+    """Draw by PFENet's and BAM's rule: images in the list's order, one of their classes, then supports."""
     query, classes = queries[index % len(queries)]
     class_id = classes[number_below(len(classes), seed, index)]
     return Episode(class_id, query, _different(fold.images[class_id], query, shots, seed, index))
 
 
 def _draw_hsnet(fold: Fold, shots: int, count: int, seed: int) -> list[Episode]:
-    """HSNet's rule: one stream of random numbers through all episodes; a support may come twice."""
+    """Draw by HSNet's rule: one stream of random numbers for all episodes; a support may come twice."""
     random, episodes = np.random.RandomState(seed), []
     class_ids = tuple(fold.images)
     for index in range(count):
@@ -139,7 +139,7 @@ def _draw_hsnet(fold: Fold, shots: int, count: int, seed: int) -> list[Episode]:
 
 
 def _choice(random: np.random.RandomState, items: Sequence[T]) -> T:
-    # HSNet's very call: it permutes the whole list, so any other way to draw one gives other episodes.
+    # HSNet's call. It permutes the whole list: any other way to draw one item gives other episodes.
     return items[int(random.choice(len(items), 1, replace=False)[0])]
 
 
@@ -155,16 +155,16 @@ def _different(images: Sequence[str], query: str, shots: int, seed: int, index: 
 
 
 def number_below(below: int, *key: int | str) -> int:
-    """Give a number from 0 to `below` - 1 that depends on the key alone, each as likely as the others."""
+    """Return a number from 0 to `below` - 1, uniform and determined by the key."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") % below
 
 
 def shuffled(items: Sequence[T], *key: int | str) -> list[T]:
-    """Shuffle by a key of integers and names: the same key, the same order."""
-    return [items[place] for place in _order(len(items), *key)]
+    """Return items in an order that is determined by a key of integers and names."""
+    return [items[position] for position in _order(len(items), *key)]
 
 
-@lru_cache(maxsize=1024)  # sorting a class anew for each of its queries would take hours on COCO
+@lru_cache(maxsize=1024)  # sorting a class again for each of its queries would take hours on COCO
 def _order(length: int, *key: int | str) -> list[int]:
     keys = [hashlib.sha256(repr((*key, n)).encode()).digest() for n in range(length)]
     return sorted(range(length), key=keys.__getitem__)
@@ -174,7 +174,7 @@ def _classes_by_image(fold: Fold) -> list[tuple[str, list[int]]]:
     classes_of: dict[str, list[int]] = {}
     for name, class_id in fold.queries:
         classes_of.setdefault(name, []).append(class_id)
-    # By name, and numbers by size: PFENet's and BAM's lists run so, but HSNet's train files class by class.
+    # By name, and numbers by size, as in PFENet's and BAM's lists; HSNet's train files go class by class.
     return sorted(classes_of.items(), key=lambda item: (len(item[0]), item[0]))
 
 

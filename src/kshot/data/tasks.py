@@ -1,8 +1,9 @@
-"""Many small tasks: one class of one data set each, with support and query images drawn apart.
+"""Many small tasks: one class of one data set each, with a gap between support and query images.
 
-Frames of a video and sections of a stack are near-duplicates. A support image beside its query would make a
-copy of the support mask score well, so that support images come from one stretch of a class's images, and
-queries from the rest with a gap on both sides. Each draw depends on (seed, set, class, draw) alone.
+Frames of a video and sections of a stack are near-duplicates. If a support image were next to its query, a
+copy of the support mask would score well. Support images therefore come from one contiguous block of a
+class's images, and queries from the rest, with a gap on both sides. Each draw depends on (seed, set, class,
+draw) alone.
 """
 
 import hashlib
@@ -20,18 +21,18 @@ from kshot.data.sampling import Episode, number_below, shuffled
 from kshot.errors import DataError
 
 PREFIX = "tasks:"
-"""What --data starts with for a suite of tasks."""
+"""Prefix of --data for a suite of tasks."""
 
 FEWEST_QUERIES = 3
-"""A class with fewer than this many images beside its support set is left out."""
+"""Smallest number of images beside the support set; classes with fewer are skipped."""
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """A data set with its tasks, one a class.
+    """A data set with its tasks, one for each class.
 
     images: the names of each class's images, sorted; numbers in names sort by value.
-    apart: whether neighbours in that order may be near-duplicates, so that support and query are drawn apart.
+    apart: keep a gap between supports and queries, as neighbors in that order may be near-duplicates.
     """
 
     name: str
@@ -50,10 +51,10 @@ class TaskEpisode(NamedTuple):
 
 @dataclass(frozen=True)
 class SuiteEpisodes:
-    """What was drawn from task sets, in the order of sets, classes and draws, and how.
+    """The episodes of task sets, in the order of sets, classes and draws, and how they were drawn.
 
-    queries: most queries of a draw; None: all. left_out: classes with too few images, as "set: class", with
-    their numbers of images.
+    queries: largest number of queries per draw; None: all. left_out: skipped classes, which have too few
+    images, as "set: class", with their numbers of images.
     """
 
     shots: int
@@ -65,30 +66,30 @@ class SuiteEpisodes:
 
     @property
     def sha256(self) -> str:
-        """Digest of the episodes: sha256 of their JSON without spaces."""
+        """The sha256 of the episodes' JSON without spaces."""
         rows = [[e.set_name, e.draw, *e.episode] for e in self.episodes]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_task_sets(place: Path) -> list[TaskSet]:
-    """Read the task sets of a folder of folders, or of a text file that lists one folder a line.
+def read_task_sets(path: Path) -> list[TaskSet]:
+    """Return the task sets of a folder of folders, or of a text file with one folder per line.
 
-    A line of the file is relative to the file; what follows `#` is a comment. Reads every mask.
-    Raises DataError if there is no data set, or two have one name.
+    Lines are relative to the file; `#` starts a comment. Reads every mask.
+    Raises DataError if there is no data set, or two have the same name.
     """
-    if not place.exists():
-        raise DataError(f"There is no folder or file {place}. Give a folder of data sets after {PREFIX}")
-    folders = _inside(place) if place.is_dir() else _listed(place)
+    if not path.exists():
+        raise DataError(f"There is no folder or file {path}. Give a folder of data sets after {PREFIX}")
+    folders = _inside(path) if path.is_dir() else _listed(path)
     if not folders:
-        raise DataError(f"{place} holds no data sets. Each is a folder with images/ and masks/.")
+        raise DataError(f"{path} contains no data sets. Each is a folder with images/ and masks/.")
     names = [folder.name for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{place} lists two data sets called '{twice[0]}'. Rename one of the folders.")
+        raise DataError(f"{path} lists two data sets called '{twice[0]}'. Rename one of the folders.")
     return [folder_set(folder) for folder in folders]
 
 
 def folder_set(root: Path) -> TaskSet:
-    """Make a task set of a folder with images/ and masks/; its name is the folder's."""
+    """Return the task set of a folder with images/ and masks/; its name is the folder's."""
     folder = Folder(root)
     fold = folder.fold()
     repeated = [name for name in fold.class_names if fold.class_names.count(name) > 1]
@@ -98,10 +99,10 @@ def folder_set(root: Path) -> TaskSet:
 
 
 def pascal_set(root: Path, fold: int) -> TaskSet:
-    """Make a task set of a PASCAL-5i fold's val list, of the images that are on disk.
+    """Return the task set of a PASCAL-5i fold's val list, with the images that are on disk.
 
-    VOC's images are independent of one another: support and query need no gap.
-    Raises DataError if folders are missing, or no image of the list is there.
+    VOC's images are independent of each other: supports and queries need no gap.
+    Raises DataError if folders are missing, or all images of the list.
     """
     dataset = Pascal(root)
     listed = pascal_fold(fold, "val").images
@@ -116,7 +117,7 @@ def draw_episodes(
 ) -> SuiteEpisodes:
     """Draw `draws` support sets of `shots` images for each class, and up to `queries` queries for each.
 
-    queries: None takes every image that may be one.
+    queries: None uses all possible ones.
     Raises DataError if a number is out of range, or no class has enough images.
     """
     _check(shots, draws, queries, seed)
@@ -128,10 +129,10 @@ def draw_episodes(
                 continue
             for draw in range(draws):
                 key = (seed, one.name, class_id, draw)
-                supports, asked = (_draw_apart if one.apart else _draw_freely)(names, shots, key)
-                asked = asked[:queries]
+                supports, candidates = (_draw_apart if one.apart else _draw_freely)(names, shots, key)
                 episodes += [
-                    TaskEpisode(one.name, draw, Episode(class_id, query, supports)) for query in asked
+                    TaskEpisode(one.name, draw, Episode(class_id, query, supports))
+                    for query in candidates[:queries]
                 ]
     if not episodes:
         most = max(left_out.values(), default=0)
@@ -147,39 +148,39 @@ Key = tuple[int, str, int, int]
 
 
 def _draw_apart(names: Sequence[str], shots: int, key: Key) -> tuple[tuple[str, ...], list[str]]:
-    """Draw support images, and put all that may be queries in a random order.
+    """Draw support images, and return all possible queries in a random order.
 
-    A gap is a tenth of the images on both sides, or less where fewer than three queries would be left.
+    The gap is a tenth of the images on both sides, or less if fewer than three queries would remain.
     """
     number = len(names)
     start = number_below(number, *key)
-    turned = [*names[start:], *names[:start]]
+    rotated = [*names[start:], *names[:start]]
     block = max(shots, number // 3)
     gap = min(number // 10, (number - block - FEWEST_QUERIES) // 2)
-    supports = shuffled(turned[:block], *key, "supports")[:shots]
-    return tuple(supports), shuffled(turned[block + gap : number - gap], *key, "queries")
+    supports = shuffled(rotated[:block], *key, "supports")[:shots]
+    return tuple(supports), shuffled(rotated[block + gap : number - gap], *key, "queries")
 
 
 def _draw_freely(names: Sequence[str], shots: int, key: Key) -> tuple[tuple[str, ...], list[str]]:
-    """Draw support images from all; each other image may be a query, in a random order."""
+    """Draw support images from all images, and return the others as queries in a random order."""
     mixed = shuffled(names, *key)
     return tuple(mixed[:shots]), mixed[shots:]
 
 
 def _by_name(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort names so that numbers in them count by value: else frame 10 would come before frame 2."""
+    """Return names sorted with numbers by value: frame 2 before frame 10."""
     return tuple(sorted(names, key=lambda name: [_number_or_text(part) for part in re.split(r"(\d+)", name)]))
 
 
 def _number_or_text(part: str) -> int | str:
-    # `re.split` gives text and digits in turn, so that two names never compare a number with a text.
+    # `re.split` alternates between text and digits: two names never compare a number with a text.
     return int(part) if part.isdecimal() else part
 
 
 def _inside(folder: Path) -> list[Path]:
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
         raise DataError(
-            f"{folder} is one data set, not a folder of them. Give the folder that holds it, or leave out "
+            f"{folder} is one data set, not a folder of them. Give the folder that contains it, or leave out "
             f"{PREFIX}"
         )
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -7,7 +7,7 @@ is possible here too, but it is written into the model and printed beside every 
 from typing import Literal
 
 from kshot.data.base import Dataset
-from kshot.data.base_classes import held_out, train_fold
+from kshot.data.base_classes import holdout_classes, train_fold
 from kshot.data.benchmarks import read_fold
 from kshot.data.folds import FOLDED
 from kshot.data.manifest import Manifest, draw_manifest
@@ -25,7 +25,7 @@ def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
     Raises DataError where there are no such classes.
     """
     if select_on == "base":
-        return train_fold(benchmark, fold, hold_out=False).only(held_out(benchmark, fold))
+        return train_fold(benchmark, fold, exclude_holdout=False).only(holdout_classes(benchmark, fold))
     if benchmark not in FOLDED:
         raise DataError(f"{benchmark} has no folds, so no novel classes. Choose on 'base' or on 'nothing'.")
     return read_fold(benchmark, fold)
@@ -41,13 +41,13 @@ def selection_manifest(
     return draw_manifest(fold, protocol, 1, seed, present=dataset), protocol
 
 
-def check_held_out(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
+def check_holdout_classes(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
     """Raise DataError if a model's base learner was trained on the classes that it is to be chosen on."""
-    names = train_fold(benchmark, fold, hold_out=False).class_names
-    seen = [names[c] for c in held_out(benchmark, fold) if names[c] in base_classes]
+    names = train_fold(benchmark, fold, exclude_holdout=False).class_names
+    seen = [names[c] for c in holdout_classes(benchmark, fold) if names[c] in base_classes]
     if seen:
         raise DataError(
             f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
-            "Pretrain without these classes (--hold-out), train with --select-on nothing, or, if there are "
-            "folds, with --select-on novel, which every number then says."
+            "Pretrain without these classes (--exclude-holdout), train with --select-on nothing, or, if "
+            "there are folds, with --select-on novel, which every number then says."
         )

@@ -38,7 +38,7 @@ def score_thresholds(
     them as if they were novel, so H_cls's logit of each episode's own class is taken away.
     Raises DataError if too few of the photographs are there.
     """
-    trained_on = train_fold(data, fold, hold_out=segmenter.config.selected_on == "base")
+    trained_on = train_fold(data, fold, exclude_holdout=segmenter.config.selected_on == "base")
     manifest, _ = selection_manifest(trained_on, num_episodes, dataset)
     places = {name: place for place, name in enumerate(segmenter.config.base_classes)}
     reader = EpisodeReader(dataset, manifest.episodes, Resize(segmenter.config.image_size))

@@ -1,4 +1,4 @@
-"""Base learners on disk: `kshot pretrain` writes a folder of `config.json` and `model.safetensors`."""
+"""Base learners on disk: `kshot pretrain` writes a folder with `config.json` and `model.safetensors`."""
 
 import json
 from collections.abc import Collection
@@ -31,19 +31,19 @@ class BaseLearnerConfig(BaseModel):
     """Version of this file's layout."""
     backbone: str
     base_classes: tuple[str, ...]
-    """What its head tells apart, in the order of its outputs; the background is output 0 and not named."""
+    """Classes of the head's outputs 1, 2, …, in their order; output 0 is the background."""
     trained_on: str
     """The benchmark and fold, in words."""
 
 
 def save_base_learner(config: BaseLearnerConfig, network: PSPNet, folder: Path) -> None:
-    """Write a base learner's folder, in half precision, so that all that learns from it sees what ships."""
+    """Write a base learner's folder, in half precision."""
     write_weights(network.state_dict(), folder / WEIGHTS_FILE, half=True)
     write_config(config, folder / CONFIG_FILE)
 
 
 def find_base_learner(name_or_dir: str | Path) -> Path:
-    """Find the folder whose weights hold a base learner: its own, or that of a model that has one.
+    """Return the folder whose weights hold a base learner: its own, or that of a model with one.
 
     name_or_dir: a base learner's folder, or a model as `load_model` takes it. Raises ModelError for neither.
     """
@@ -64,16 +64,15 @@ def find_base_learner(name_or_dir: str | Path) -> Path:
 def load_base_learner(
     folder: Path, *, output_stride: int = 8, taps: TapPlaces = "blocks"
 ) -> tuple[BaseLearnerConfig, PSPNet]:
-    """Read a base learner from its folder, or from that of a two-pass model which holds it.
+    """Return a base learner's config and frozen network, from its folder or from that of a two-pass model.
 
-    Returns its config, and the frozen network.
     Raises ModelError if there is none or its config is broken, WeightsError if its weights don't fit.
     """
     path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if _is_model(folder):
         model, state = read_config(path), to_base_learner(read_state(weights))
         config = BaseLearnerConfig(
-            backbone=model.backbone, base_classes=model.base_classes, trained_on=f"what {folder.name} was"
+            backbone=model.backbone, base_classes=model.base_classes, trained_on=f"the data of {folder.name}"
         )
     else:
         config, state = _read_config(path), read_state(weights)
@@ -83,32 +82,32 @@ def load_base_learner(
 
 
 LAST_LAYER = "head.classify.4.weight", "head.classify.4.bias"
-"""What tells classes apart; the rest of a base learner's head does not depend on their number."""
+"""The weights with one row per class; the rest of a base learner does not depend on the number of classes."""
 
 
-def extend(known: BaseLearnerConfig, learned: PSPNet, network: PSPNet, classes: tuple[str, ...]) -> None:
-    """Give a network what a base learner has learnt: all of it but its outputs, and those of its `classes`.
+def transfer_weights(
+    config: BaseLearnerConfig, source: PSPNet, target: PSPNet, classes: tuple[str, ...]
+) -> None:
+    """Copy a base learner's weights into a network for other classes, given in the order of its outputs.
 
-    Outputs of classes that the base learner does not know stay as they are.
+    Outputs of classes that the base learner was not trained on keep their weights.
     """
-    state, mine = learned.state_dict(), network.state_dict()
-    rows = [
-        (0, 0),
-        *((n + 1, known.base_classes.index(c) + 1) for n, c in enumerate(classes) if c in known.base_classes),
-    ]
+    state, before = source.state_dict(), target.state_dict()
+    known = config.base_classes
+    rows = [(0, 0), *((n + 1, known.index(c) + 1) for n, c in enumerate(classes) if c in known)]
     for key in LAST_LAYER:
-        theirs, state[key] = state[key], mine[key].clone()
-        for here, there in rows:
-            state[key][here] = theirs[there]
-    network.load_state_dict(state)
+        rows_of_source, state[key] = state[key], before[key].clone()
+        for row, row_of_source in rows:
+            state[key][row] = rows_of_source[row_of_source]
+    target.load_state_dict(state)
 
 
-def forget(
+def drop_classes(
     config: BaseLearnerConfig, network: PSPNet, classes: Collection[str]
 ) -> tuple[BaseLearnerConfig, PSPNet]:
-    """Take classes out of a base learner's head, as though H_cls had never learnt them."""
-    kept = [place for place, name in enumerate(config.base_classes) if name not in classes]
-    outputs = [0, *(place + 1 for place in kept)]
+    """Return a base learner without some classes in its head, as if H_cls had never learned them."""
+    kept = [index for index, name in enumerate(config.base_classes) if name not in classes]
+    outputs = [0, *(index + 1 for index in kept)]
     smaller = PSPNet(
         config.backbone,
         len(kept),
@@ -117,12 +116,12 @@ def forget(
     )
     state = network.state_dict()
     smaller.load_state_dict(state | {key: state[key][outputs] for key in LAST_LAYER})
-    known = tuple(config.base_classes[place] for place in kept)
-    return config.model_copy(update={"base_classes": known}), smaller.eval()
+    base_classes = tuple(config.base_classes[index] for index in kept)
+    return config.model_copy(update={"base_classes": base_classes}), smaller.eval()
 
 
 def _is_model(folder: Path) -> bool:
-    """Tell a model's folder from a base learner's; one without a readable config is taken for the latter."""
+    """Return whether a folder holds a model and not a base learner; without a readable config, the latter."""
     try:
         content = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError):

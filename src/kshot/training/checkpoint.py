@@ -1,9 +1,10 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped, in one file, whole or not at all.
+"""Checkpoints: the state from which a run continues as if it had never stopped, in one file.
 
-What is drawn at a step (episodes, changes, dropout) depends on the seed and the step alone, so weights,
-optimiser and step are all the state there is.
+All random numbers of a step (episodes, augmentation, dropout) depend on the seed and the step alone, so
+weights, optimizer and step are the whole state.
 """
 
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from kshot.errors import WeightsError, reason_of
 from kshot.io.files import write_bytes
+from kshot.training.recipes import with_new_names
 
 
 class Checkpoint(NamedTuple):
     """The state of a run after `step` steps.
 
-    phase: which of the run's phases it is in. learner, average: state dicts of the weights that are learned,
-    and of their moving average. recipe: the run's settings, as JSON.
+    phase: number of the run's phase. learner, average: state dicts of the trained weights, and of their
+    moving average. recipe: the run's settings, as JSON.
     """
 
     phase: int
@@ -31,14 +33,14 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint; until it is whole, an earlier one keeps its name."""
+    """Write a checkpoint atomically: an earlier one is replaced when the new one is complete."""
     content = BytesIO()
     torch.save(checkpoint._asdict(), content)
     write_bytes(content.getbuffer(), path)
 
 
 def read_checkpoint(path: Path, recipe: str) -> Checkpoint:
-    """Read a checkpoint of a run of this very recipe (its JSON); runs no code from the file.
+    """Read a checkpoint of a run with exactly this recipe (JSON); runs no code from the file.
 
     Raises WeightsError if it is missing, damaged, or of another recipe.
     """
@@ -46,9 +48,10 @@ def read_checkpoint(path: Path, recipe: str) -> Checkpoint:
         raise WeightsError(f"There is no checkpoint {path} to resume from. Leave out --resume.")
     try:
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged file can make a parser fail in any way at all
+        old = with_new_names(json.loads(checkpoint.recipe))
+    except Exception as error:  # a damaged file can make a parser fail in any way
         raise WeightsError(f"{path} is not a checkpoint that can be read ({reason_of(error)}).") from error
-    if checkpoint.recipe != recipe:
+    if old != json.loads(recipe):
         raise WeightsError(
             f"The run in {path.parent} was started with other settings (recipe.json there). "
             "Resume it with the same options, or give another --out."

@@ -1,7 +1,7 @@
-"""Frozen features on disk: each image's are computed once, and a training step reads them back.
+"""Cache of frozen features on disk: computed once for each image, then read by each training step.
 
-One file an image, half precision, in a folder for each backbone. Its name follows from the weights, the size
-and the photograph's bytes: any number of runs can share a cache, and it outlives a copy of the dataset.
+One file for each image, half precision, in a folder for each backbone. The path follows from the weights, the
+size and the image's bytes, so runs can share a cache, and copies of a dataset too.
 """
 
 import hashlib
@@ -21,21 +21,21 @@ from kshot.models.backbones import FeaturePyramid
 Features = dict[str, Tensor]
 """Tensors of one image, (1, C, h, w), by name."""
 
-LEFT_BEHIND = 3600.0
-"""Seconds after which a file that is not whole belongs to nobody any more."""
+STALE_SECONDS = 3600.0
+"""Age at which an unfinished file can no longer belong to a running process."""
 
 
 class Budget:
-    """How many bytes a cache may still write, over all its folders."""
+    """Number of bytes that a cache may still write, in all its folders together."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self.root = root
         clear_leftovers(root)
-        kept = (file for file in root.rglob("*.safetensors") if not file.name.startswith(TEMPORARY))
-        self.left = limit - sum(file.stat().st_size for file in kept)
+        files = (file for file in root.rglob("*.safetensors") if not file.name.startswith(TEMPORARY))
+        self.left = limit - sum(file.stat().st_size for file in files)
 
     def take(self, size: int) -> bool:
-        """Take what a file needs; False if there is not so much left."""
+        """Take a file's size from the budget; return False if it does not fit."""
         if size > self.left:
             return False
         self.left -= size
@@ -43,18 +43,18 @@ class Budget:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Remove what killed runs were just writing; what is young may be another run's, which goes on."""
+    """Remove unfinished files of killed runs; a young file may belong to a run that is still writing it."""
     for path in root.rglob(f"{TEMPORARY}*.safetensors"):
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()
 
 
 class FeatureCache:
     """One backbone's features at one size.
 
-    compute: makes the features of an image (1, 3, H, W). key: digests of weights and transform. What does not
-    fit into the budget is computed again at every use: correct, and `num_computed` tells.
+    compute: returns the features of an image (1, 3, H, W). key: digests of weights and transform. Features
+    that do not fit into the budget are computed at every use; `num_computed` counts all computations.
     """
 
     def __init__(self, compute: Callable[[Tensor], Features], key: str, budget: Budget) -> None:
@@ -62,21 +62,21 @@ class FeatureCache:
         self.num_computed = 0
         self._compute, self._budget = compute, budget
 
-    def read(self, photograph: Path, flipped: bool, image: Callable[[], Tensor]) -> Features:
-        """Give a photograph's features in half precision; `image` is asked for if they are not there.
+    def read(self, image_path: Path, flipped: bool, load: Callable[[], Tensor]) -> Features:
+        """Return an image's features in half precision; `load` returns the image if they are not cached.
 
-        flipped: of its mirror image. A damaged file is made anew.
+        flipped: features of the mirror image. A damaged file is written again.
         """
-        path = self.folder / _file_name(photograph, flipped)
+        path = self.folder / _file_name(image_path, flipped)
         try:
             return load_file(path)
         except FileNotFoundError:
             pass
         except SafetensorError:
-            path.unlink(missing_ok=True)  # another process may have been quicker
-        picture = image()
+            path.unlink(missing_ok=True)  # another process may have removed it already
+        image = load()
         with torch.no_grad():
-            features = self._compute(picture.flip(-1) if flipped else picture)
+            features = self._compute(image.flip(-1) if flipped else image)
         self.num_computed += 1
         halved = {name: value.half().contiguous().cpu() for name, value in features.items()}
         if self._budget.take(sum(value.nbytes for value in halved.values())):
@@ -85,12 +85,12 @@ class FeatureCache:
 
 
 def pyramid_to_features(pyramid: FeaturePyramid) -> Features:
-    """Name a pyramid's taps, stage by stage."""
+    """Return a pyramid's taps by name, stage by stage."""
     return {f"{s}.{t:02}": tap for s, taps in enumerate(pyramid.stages) for t, tap in enumerate(taps)}
 
 
 def features_to_pyramid(features: Features) -> FeaturePyramid:
-    """Put a pyramid together again; what heads read is not kept."""
+    """Return the pyramid of named taps, without the last map, which only heads need."""
     stages = tuple(
         tuple(features[name] for name in sorted(features) if name.startswith(f"{stage}."))
         for stage in range(3)
@@ -98,6 +98,6 @@ def features_to_pyramid(features: Features) -> FeaturePyramid:
     return FeaturePyramid(stages, None)
 
 
-def _file_name(photograph: Path, flipped: bool) -> str:
-    digest = hashlib.sha256(photograph.read_bytes()).hexdigest()
+def _file_name(image_path: Path, flipped: bool) -> str:
+    digest = hashlib.sha256(image_path.read_bytes()).hexdigest()
     return f"{digest[:24]}{'_flipped' * flipped}.safetensors"

@@ -1,4 +1,4 @@
-"""Train a meta-learner: hsnet or two-pass on a fold's base classes, with both backbones frozen."""
+"""Train a meta-learner, hsnet or two-pass, on a fold's base classes, with both backbones frozen."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import benchmark_of
 from kshot.data.folder import Folder
 from kshot.errors import ModelError
-from kshot.evaluation.selection import check_held_out
+from kshot.evaluation.selection import check_holdout_classes
 from kshot.io.provenance import record_provenance
 from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
@@ -35,31 +35,36 @@ from kshot.models.backbones import FeaturePyramid, timm_name
 from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import tap_means
 from kshot.models.losses import losses
-from kshot.training.base_learner_files import BaseLearnerConfig, find_base_learner, forget, load_base_learner
+from kshot.training.base_learner_files import (
+    BaseLearnerConfig,
+    drop_classes,
+    find_base_learner,
+    load_base_learner,
+)
 from kshot.training.cards import model_card
-from kshot.training.episodes import Batch, FeatureReader, TrainingEpisodes
+from kshot.training.episodes import Batch, CachedEncoder, TrainingEpisodes
 from kshot.training.feature_cache import Budget
 from kshot.training.recipes import TrainConfig
-from kshot.training.start_from import FROZEN, fill_from, find_start
-from kshot.training.trainer import Machine, Phase, Training, fit, set_up
+from kshot.training.start_from import FROZEN, find_start, load_start
+from kshot.training.trainer import Phase, RuntimeArgs, Trainer, fit, set_up
 from kshot.training.validation import Validation
 from kshot.training.view_episodes import ViewEpisodes
 
 FAST = ("method.fusion.", "method.prior.", "method.matcher.prior.")
-"""Parts that begin as no more than a rule, and have far to go."""
+"""Prefixes of the weights that `fusion_lr` applies to."""
 
-CENTRED_ON = 200
-"""Photographs at most whose mean features are measured."""
+NUM_MEAN_IMAGES = 200
+"""Largest number of images for the mean features."""
 
-LOOK = 20
-"""Episodes that are scored before the first step, so that a broken run shows at once."""
+SANITY_EPISODES = 20
+"""Number of validation episodes before the first step, which reveal a broken setup at once."""
 
 
 def train(
     config: TrainConfig,
     dataset: Dataset,
     out: Path,
-    machine: Machine,
+    runtime: RuntimeArgs,
     *,
     cache: Path,
     cache_gb: float,
@@ -73,88 +78,87 @@ def train(
 ) -> None:
     """Train a meta-learner, and write it to the run's folder `out`, ready for `Segmenter.from_pretrained`.
 
-    base_learners: a base learner's folder, or a model that has one, for two-pass, and hsnet that matches by
-    "sem" or "both"; without it that of start_from. More of them read the episodes whose class it knows, see
-    `TrainingEpisodes`.
-    extra: further data sets by name, for a config with a `mix`. workers: processes that draw such episodes
-    ahead. validate_on: the images that validation episodes are drawn from, if not those of `dataset`.
-    start_from: a model, as `load_model` takes it, whose meta-learner is trained on, not random weights; an
-    hsnet also as the first part of a two-pass.
+    base_learners: a base learner's folder, or a model with one, for two-pass and for hsnet with backbones
+    "sem" or "both"; default: that of start_from. Further ones are for cross-fitting, see `TrainingEpisodes`.
+    extra: extra data sets by name, for a config with a `mix`. workers: DataLoader workers for such episodes.
+    validate_on: the images for validation, if not those of `dataset`.
+    start_from: a model, as `load_model` takes it, with the weights to start from instead of random ones; an
+    hsnet can also become the first part of a two-pass.
     """
     # Set up.
-    begun, provenance = time.monotonic(), record_provenance(arguments)
+    start_time, provenance = time.monotonic(), record_provenance(arguments)
     folder = None if start_from is None else find_start(config, start_from)
     if not base_learners and config.needs_base_learner and start_from is not None:
         base_learners = [start_from]
     learner_folders = [find_base_learner(one) for one in base_learners]
     digests = [folder_sha256(one) for one in learner_folders]
-    known: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "base_learner_sha256": digests[0] if digests else None,
         "other_learners_sha256": tuple(digests[1:]),
         "start_from_sha256": None if folder is None else folder_sha256(folder),
     }
     if folder is not None:
         start = read_config(folder / CONFIG_FILE)
-        known["center_features"] = start.center_features
+        settings["center_features"] = start.center_features
         if config.sharpen_mask is None:
-            known["sharpen_mask"] = start.sharpen_mask
+            settings["sharpen_mask"] = start.sharpen_mask
     if config.mix is not None:
-        known["extra_data"] = tuple(extra or ())
+        settings["extra_data"] = tuple(extra or ())
         if len(learner_folders) > 1:
             raise ModelError("A training with a mix of episodes takes one base learner. Give one.")
-    config = config.model_copy(update=known)
-    accelerator, run, checkpoint = set_up(config, out, machine)
+    config = config.model_copy(update=settings)
+    accelerator, run, checkpoint = set_up(config, out, runtime)
 
     # Build.
     torch.manual_seed(config.seed)
     learners = [read_base_learner(config, one) for one in learner_folders]
     model, method = build(config, learners[0] if learners else None, backbone_weights)
     if folder is not None:
-        fill_from(folder, config, method, backbone_weights)
+        load_start(folder, config, method, backbone_weights)
     method.to(accelerator.device)
     matcher = method.matcher
     networks = [learner.network.to(accelerator.device) for learner in learners]
     budget = Budget(cache, int(cache_gb * 2**30))
 
-    def reader_of(files: Dataset, size: int) -> FeatureReader:
-        return FeatureReader(files, matcher, networks, size, budget, accelerator.device)
+    def encoder_for(images: Dataset, size: int) -> CachedEncoder:
+        return CachedEncoder(images, matcher, networks, size, budget, accelerator.device)
 
-    readers = {stage.image_size: reader_of(dataset, stage.image_size) for stage in config.sizes}
+    encoders = {stage.image_size: encoder_for(dataset, stage.image_size) for stage in config.sizes}
     episodes: TrainingEpisodes | ViewEpisodes
     if config.mix is None:
         episodes = TrainingEpisodes(config, dataset, [learner.about.base_classes for learner in learners])
     else:
-        known_classes = learners[0].about.base_classes if learners else ()
-        episodes = ViewEpisodes(config, dataset, extra or {}, known_classes)
+        base_classes = learners[0].about.base_classes if learners else ()
+        episodes = ViewEpisodes(config, dataset, extra or {}, base_classes)
     if checkpoint is None:
-        centre(matcher, readers[model.image_size], episodes.photographs)
+        measure_means(matcher, encoders[model.image_size], episodes.image_names)
     if matcher.sem_means is not None:
-        centre_others(readers, model.image_size, episodes.photographs)
-    files = dataset if validate_on is None else validate_on
-    validation = Validation(config, files, reader_of(files, model.image_size), accelerator)
+        measure_other_means(encoders, model.image_size, episodes.image_names)
+    images = dataset if validate_on is None else validate_on
+    validation = Validation(config, images, encoder_for(images, model.image_size), accelerator)
     if checkpoint is not None:
-        run.forget_after(checkpoint.phase, checkpoint.step)
+        run.truncate_after(checkpoint.phase, checkpoint.step)
     elif accelerator.is_main_process:
         run.begin()
-        scores = validation.score(method, limit=LOOK) | validation.prototype(method)
+        scores = validation.score(method, limit=SANITY_EPISODES) | validation.prototype(method)
         run.log({"phase": 0, "step": 0, "validation": scores})
 
-    # Fit.
+    # Train.
     steps = sum(stage.steps for stage in config.sizes)
-    learner = Matching(method, config.kappa, config.dice)
-    training = Training(
+    learner = MetaLearner(method, config.kappa, config.dice)
+    trainer = Trainer(
         learner,
-        Adam(groups(learner, config), fused=True),
+        Adam(param_groups(learner, config), fused=True),
         Phase(
             0,
             steps,
-            rate(config, steps),
+            lr_schedule(config, steps),
             config.seed,
-            machine,
+            runtime,
             clip=config.clip,
             ema=config.ema,
             validate_every=config.validate_every,
-            shows=lambda step: episodes.names(range(step * config.batch, (step + 1) * config.batch)),
+            describe=lambda step: episodes.names(range(step * config.batch, (step + 1) * config.batch)),
         ),
         accelerator,
         frozen=FROZEN,
@@ -164,33 +168,33 @@ def train(
     def batches(first: int) -> Iterator[list[Batch]]:
         rank, world = accelerator.process_index, accelerator.num_processes
         for size, of_size in groupby(range(first, steps), key=lambda step: size_at(config, step)):
-            mine = (range(s * config.batch + rank, (s + 1) * config.batch, world) for s in of_size)
-            parts = [part for share in mine for part in _split(share, config.accumulate)]
-            read: Iterator[Batch]
+            shares = (range(s * config.batch + rank, (s + 1) * config.batch, world) for s in of_size)
+            parts = [part for share in shares for part in _split(share, config.accumulate)]
+            loaded: Iterator[Batch]
             if isinstance(episodes, TrainingEpisodes):
-                read = map(partial(episodes.read, reader=readers[size]), parts)
+                loaded = map(partial(episodes.load, encoder=encoders[size]), parts)
             else:
-                read = episodes.batches(parts, size, method, workers)
-            yield from in_groups(read, config.accumulate)
+                loaded = episodes.batches(parts, size, method, workers)
+            yield from chunked(loaded, config.accumulate)
 
-    def validate(learner: Matching) -> dict[str, float]:
+    def validate(learner: MetaLearner) -> dict[str, float]:
         scores = validation.score(learner.method)
         if config.select_on is None or scores["miou"] > max(run.validations("miou"), default=-1.0):
             save_model(model, learner.method, run.path, half=True)
         return scores
 
-    fit(training, batches, run, validate)
+    fit(trainer, batches, run, validate)
 
-    # Sum up.
+    # Write the card and the metrics.
     if accelerator.is_main_process:
-        found = run.validations("miou")
-        scores = {"miou": found[-1] if config.select_on is None else max(found)}
-        provenance = provenance.after(time.monotonic() - begun)
+        all_scores = run.validations("miou")
+        scores = {"miou": all_scores[-1] if config.select_on is None else max(all_scores)}
+        provenance = provenance.after(time.monotonic() - start_time)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
 
 
 class BaseLearner(NamedTuple):
-    """A base learner: what it knows, and its frozen network."""
+    """A base learner: its config and its frozen network."""
 
     about: BaseLearnerConfig
     network: PSPNet
@@ -199,13 +203,13 @@ class BaseLearner(NamedTuple):
 def build(
     config: TrainConfig, base_learner: BaseLearner | None, backbone_weights: Path | None = None
 ) -> tuple[ModelConfig, HSNet | TwoPass]:
-    """Build a meta-learner with random weights on frozen backbones.
+    """Return a meta-learner with random weights on frozen backbones, and its model config.
 
     Raises ModelError if it needs a base learner, and there is none.
     """
     if base_learner is None and config.needs_base_learner:
         raise ModelError(
-            "B_sem is a base learner's: give its folder with --base-learner (`kshot pretrain`), or a "
+            "B_sem comes from a base learner: give its folder with --base-learner (`kshot pretrain`), or a "
             "model that has one (--base-learner two-pass)."
         )
     model = ModelConfig(
@@ -233,10 +237,10 @@ def build(
 
 
 def read_base_learner(config: TrainConfig, folder: Path) -> BaseLearner:
-    """Read a base learner, as a training needs it.
+    """Return a base learner for a training.
 
-    Raises ModelError or WeightsError as `load_base_learner` does, and ModelError or DataError if it is of
-    another backbone, or has seen what is chosen on.
+    Raises ModelError or WeightsError as `load_base_learner` does, and ModelError or DataError if it has
+    another backbone, or was trained on the classes that the checkpoint is chosen on.
     """
     about, network = load_base_learner(folder, output_stride=config.base_stride, taps=config.taps)
     if timm_name(about.backbone) != timm_name(config.backbone):
@@ -245,54 +249,55 @@ def read_base_learner(config: TrainConfig, folder: Path) -> BaseLearner:
             f"has {config.backbone}. They share one encoder: use the same for both."
         )
     if config.select_on == "base":
-        check_held_out(config.data, config.fold, about.base_classes)
-    own = own_classes(config, about.base_classes)
-    return BaseLearner(*forget(about, network, own)) if own else BaseLearner(about, network)
+        check_holdout_classes(config.data, config.fold, about.base_classes)
+    dropped = classes_to_drop(config, about.base_classes)
+    return BaseLearner(*drop_classes(about, network, dropped)) if dropped else BaseLearner(about, network)
 
 
-def own_classes(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Name the base classes that a folder of one's own shows, if its base learner is somebody else's.
+def classes_to_drop(config: TrainConfig, base_classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the base classes that are also classes of a user folder: the base map would suppress them.
 
-    The model shall find them, and the base map would keep them out of every answer. A base learner that
-    knows nothing else was trained on the folder, to find other things: it stays as it is.
+    If all are, the base learner was trained on this folder, for a model of other classes: none is dropped.
     """
     if benchmark_of(config.data) != "folder":
         return ()
-    fold = train_fold(config.data, config.fold, hold_out=False)
+    fold = train_fold(config.data, config.fold, exclude_holdout=False)
     names = {fold.class_names[class_id].casefold() for class_id in fold.images}
-    own = tuple(name for name in base_classes if name.casefold() in names)
-    return own if len(own) < len(base_classes) else ()
+    shared = tuple(name for name in base_classes if name.casefold() in names)
+    return shared if len(shared) < len(base_classes) else ()
 
 
-def centre(matcher: HSNet, reader: FeatureReader, photographs: Sequence[str]) -> None:
-    """Measure the mean features of some training photographs, and give them to a matcher that lacks them."""
+def measure_means(matcher: HSNet, encoder: CachedEncoder, image_names: Sequence[str]) -> None:
+    """Measure the mean features of some training images, and store them in a matcher that lacks them."""
     lacks_cls, lacks_sem = (
         means is not None and not means.any() for means in (matcher.cls_means, matcher.sem_means)
     )
     if not lacks_cls and not lacks_sem:
         return
-    read = [reader.read(name) for name in _some(photographs)]
+    encoded = [encoder.encode(name) for name in _sample(image_names)]
     for means, lacks, pyramids in (
-        (matcher.cls_means, lacks_cls, [one.cls for one in read]),
-        (matcher.sem_means, lacks_sem, [one.sem for one in read]),
+        (matcher.cls_means, lacks_cls, [one.cls for one in encoded]),
+        (matcher.sem_means, lacks_sem, [one.sem for one in encoded]),
     ):
         if means is not None and lacks:
             means.copy_(_mean(pyramids))
 
 
-def centre_others(readers: dict[int, FeatureReader], image_size: int, photographs: Sequence[str]) -> None:
-    """Measure the mean features of the base learners that only train, at one size, for readers of all sizes.
+def measure_other_means(
+    encoders: dict[int, CachedEncoder], image_size: int, image_names: Sequence[str]
+) -> None:
+    """Measure the mean features of the further base learners at one size, for the encoders of all sizes.
 
-    They are in no checkpoint: a training that goes on measures them again.
+    They are in no checkpoint: a resumed training measures them again.
     """
-    reader = readers[image_size]
-    for learner in range(1, len(reader.sem)):
-        means = _mean([reader.read(name, learner=learner).sem for name in _some(photographs)])
-        for one in readers.values():
+    encoder = encoders[image_size]
+    for learner in range(1, len(encoder.sem)):
+        means = _mean([encoder.encode(name, learner=learner).sem for name in _sample(image_names)])
+        for one in encoders.values():
             one.other_means[learner] = means.to(one.device)
 
 
-class Matching(nn.Module):
+class MetaLearner(nn.Module):
     """A method with its losses."""
 
     def __init__(self, method: HSNet | TwoPass, kappa: float, dice_weight: float = 0.0) -> None:
@@ -301,23 +306,23 @@ class Matching(nn.Module):
         self.kappa, self.dice_weight = kappa, dice_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Give the losses of a batch of episodes."""
+        """Return the losses of a batch of episodes, by name."""
         prediction = self.method.match(batch.query, batch.support, batch.episode_class)
         return losses(prediction, batch.query_mask, self.kappa, self.dice_weight)
 
 
-def groups(learner: Matching, config: TrainConfig) -> list[dict[str, Any]]:
-    """Sort what is learnt into groups with their learning rates, the fusion and the prior last."""
-    learned = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
-    fast = [weight for name, weight in learned.items() if name.startswith(FAST)]
-    matching = [weight for name, weight in learned.items() if not name.startswith(FAST)]
+def param_groups(learner: MetaLearner, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the trained weights in groups with their learning rates; the fusion and the prior come last."""
+    trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
+    fast = [weight for name, weight in trained.items() if name.startswith(FAST)]
+    others = [weight for name, weight in trained.items() if not name.startswith(FAST)]
     fusion_lr = config.lr if config.fusion_lr is None else config.fusion_lr
-    found: list[dict[str, Any]] = [{"params": matching, "lr": config.lr}, {"params": fast, "lr": fusion_lr}]
-    return [group for group in found if group["params"]]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": config.lr}, {"params": fast, "lr": fusion_lr}]
+    return [group for group in groups if group["params"]]
 
 
-def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
-    """Give the learning rate's factor by step: a rise over the warm-up, then constant or a cosine to 0."""
+def lr_schedule(config: TrainConfig, steps: int) -> Callable[[int], float]:
+    """Return the learning rate's factor by step: a rise over the warm-up, then constant or a cosine to 0."""
 
     def factor(step: int) -> float:
         rise = min((step + 1) / (config.warmup + 1), 1.0)
@@ -328,7 +333,7 @@ def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
 
 
 def size_at(config: TrainConfig, step: int) -> int:
-    """Give the image size of a step."""
+    """Return the image size of a step."""
     for stage in config.sizes:
         if step < stage.steps:
             return stage.image_size
@@ -336,20 +341,20 @@ def size_at(config: TrainConfig, step: int) -> int:
     return config.sizes[-1].image_size
 
 
-def _some(photographs: Sequence[str]) -> Sequence[str]:
-    return photographs[:: math.ceil(len(photographs) / CENTRED_ON)]
+def _sample(image_names: Sequence[str]) -> Sequence[str]:
+    return image_names[:: math.ceil(len(image_names) / NUM_MEAN_IMAGES)]
 
 
 def _mean(pyramids: Sequence[FeaturePyramid | None]) -> Tensor:
     return torch.stack([tap_means(pyramid) for pyramid in pyramids if pyramid is not None]).mean(dim=0)
 
 
-def in_groups(items: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Give items in lists of `size`."""
-    while group := list(islice(items, size)):
-        yield group
+def chunked(items: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield items in lists of `size`."""
+    while chunk := list(islice(items, size)):
+        yield chunk
 
 
 def _split(indices: range, parts: int) -> Iterator[range]:
     size = -(-len(indices) // parts)
-    return (indices[place : place + size] for place in range(0, len(indices), size))
+    return (indices[start : start + size] for start in range(0, len(indices), size))

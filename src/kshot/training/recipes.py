@@ -1,45 +1,64 @@
-"""Recipes: complete settings of both trainings, by name; a command's options change single ones."""
+"""Recipes: complete settings of both trainings, by name. Options of a command change single ones."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
+from kshot.methods import hub
 from kshot.models.backbones import TapPlaces
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import FusionKind
 from kshot.models.losses import KAPPA
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
-"""auto: bf16 where the machine multiplies it fast, else none."""
+"""auto: bf16 if the machine multiplies it fast, else none."""
+
+RENAMED = {
+    "hold_out": "exclude_holdout",
+    "leave_out": "excluded_classes",
+    "kept_back": "num_val_images",
+    "unlearn_own": "mask_class_logit",
+}
+"""Settings by their names in older files, in addition to those of models."""
+
+
+def with_new_names(settings: Any) -> Any:
+    """Return settings read from a file under their present names."""
+    settings = hub.with_new_names(settings)
+    if not isinstance(settings, dict):
+        return settings
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
 
 
 class PretrainPhase(BaseModel):
-    """A part of the base learner's training."""
+    """One part of the base learner's training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: float = Field(gt=0)
     output_stride: Literal[8, 16] = 8
-    """Stride at which the network runs. Its features at every second position are those of the other stride,
-    but at 16 there is a quarter of the work in its deeper layers."""
+    """Stride at which the network runs. Stride 16 computes every second position of stride 8, with a quarter
+    of the work in the deeper layers."""
     learns: Literal["all", "head"] = "all"
-    """What is trained: all of it, or H_cls alone, on frozen features."""
+    """What is trained: the whole network, or H_cls alone on frozen features."""
 
 
 class PretrainConfig(BaseModel):
-    """How a base learner is trained: a PSPNet on a fold's base classes."""
+    """Settings of a base learner's training: a PSPNet on a fold's base classes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _with_new_names = model_validator(mode="before")(with_new_names)
 
     backbone: str
     data: str = "pascal"
     fold: int = Field(default=0, ge=0, lt=NUM_FOLDS)
-    hold_out: bool = False
-    """Whether the held-out base classes are kept from it, so that checkpoints can be chosen on them."""
-    leave_out: tuple[str, ...] = ()
-    """More classes that are kept from it, so that to its features they are what novel classes will be."""
+    exclude_holdout: bool = False
+    """Exclude the fold's holdout classes, so that checkpoints can be chosen on them."""
+    excluded_classes: tuple[str, ...] = ()
+    """Further classes to exclude. The features then treat them as they will treat novel classes."""
     novel_pixels: NovelPixels = "drop"
     unknown_pixels: UnknownPixels = "ignore"
     crop: int = Field(default=417, ge=33)
@@ -47,52 +66,52 @@ class PretrainConfig(BaseModel):
     scale: tuple[float, float] = (0.5, 2.0)
     degrees: float = 10.0
     blur: float = 0.5
-    """How often a photograph is blurred, 0 to 1."""
+    """Share of the crops that are blurred, 0 to 1."""
     class_cap: int | None = None
-    """Photographs of a class that an epoch shows at most; None: an epoch is every photograph once."""
+    """Largest number of images of a class in an epoch; None: an epoch is every image once."""
     batch: int = Field(default=12, ge=1)
     phases: tuple[PretrainPhase, ...] = (PretrainPhase(epochs=100),)
     optimiser: Literal["sgd", "adamw"] = "sgd"
     backbone_lr: float = 2.5e-4
     head_lr: float = 2.5e-3
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
     clip: float | None = None
-    """Largest norm of the gradient; None: not clipped."""
+    """Largest norm of the gradient; None: no clipping."""
     precision: Precision = "no"
     accumulate: int = Field(default=1, ge=1)
-    """Parts in which a batch goes through the network, to save memory."""
+    """Number of parts in which a batch passes through the network, to save memory."""
     start_from_sha256: str | None = None
-    """Digest of the base learner that it started from, if it did; filled in by the training."""
-    kept_back: int = Field(default=0, ge=0)
-    """Training photographs that are kept back, to validate on; 0: the base classes' val lists are used."""
+    """Digest of the base learner that the training started from; filled in by the training."""
+    num_val_images: int = Field(default=0, ge=0)
+    """Number of training images used for validation; 0: validate on the base classes' val lists."""
     seed: int = 0
 
 
 class SizeStage(BaseModel):
-    """A stretch of meta-training at one size."""
+    """Part of the meta-training at one image size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(ge=1)
     image_size: int = Field(ge=33)
-    """Side in pixels to which images are squashed. EfficientNets want 32 n + 1: see docs/architecture.md."""
+    """Side in pixels to which images are squashed. EfficientNets need 32 n + 1: see docs/architecture.md."""
 
 
 class EpisodeMix(BaseModel):
-    """How often each kind of episode is drawn: weights, in any unit."""
+    """Weights of the kinds of episodes, in any unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: float = Field(default=1.0, ge=0)
     """Two images of a class of `data`."""
     extra: float = Field(default=0.0, ge=0)
-    """Two images of a class of the extra data sets, each set equally often."""
+    """Two images of a class of the extra data sets; each set is drawn equally often."""
     regions: float = Field(default=0.0, ge=0)
-    """A region of an image, found again in another view of it; see `training.regions`."""
+    """A region of an image in two views of it; see `training.regions`."""
     parts: float = Field(default=0.0, ge=0)
-    """A region inside an object, likewise."""
+    """A region inside an object in two views."""
     items: float = Field(default=0.0, ge=0)
     """Small items that repeat; see `training.synthetic`."""
     mosaics: float = Field(default=0.0, ge=0)
@@ -102,13 +121,15 @@ class EpisodeMix(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """How a meta-learner is trained, on frozen backbones."""
+    """Settings of a meta-learner's training, on frozen backbones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _with_new_names = model_validator(mode="before")(with_new_names)
+
     method: Literal["hsnet", "two-pass"] = "two-pass"
     backbones: Literal["cls", "sem", "both"] = "cls"
-    """Which backbones hsnet matches with."""
+    """Backbones whose features hsnet correlates."""
     backbone: str
     channels: tuple[int, int, int] = CHANNELS
     """Width of the 4-D encoder."""
@@ -117,64 +138,67 @@ class TrainConfig(BaseModel):
     novel_pixels: NovelPixels = "background"
     unknown_pixels: UnknownPixels = "background"
     class_cap: int | None = None
-    """A class is drawn as often as it has images, but as if it had this many at most; None: no limit."""
+    """A class is drawn in proportion to its number of images, up to this number; None: no limit."""
     center_features: bool = False
-    """Whether the mean features of training photographs are taken from all features; not in the paper. Where
-    a backbone's features all point one way, cosines tell little apart. A training that starts from a model
-    does as that one did."""
+    """Subtract the mean features of training images from all features; not in the paper. If all features of
+    a backbone point one way, their cosines differ little. A training that starts from a model uses the
+    model's setting."""
     flip: bool = False
-    """Whether queries and supports are mirrored, each half of the time."""
+    """Mirror queries and supports, each with probability 0.5."""
     mix: EpisodeMix | None = None
-    """Kinds of episodes, whose images are changed, each in its own way, at every use (`training.augment`).
-    None: images of classes as they are, with features from the cache (paper)."""
+    """Kinds of episodes, whose images are augmented at every use (`training.augment`). None: unchanged
+    images of classes, with features from the cache (paper)."""
     extra_data: tuple[str, ...] = ()
-    """Names of the further data sets that `mix` draws from; filled in by the training."""
+    """Names of the extra data sets that `mix` draws from; filled in by the training."""
     taps: TapPlaces = "blocks"
     first_stride: Literal[8, 16] = 8
     prior: bool = False
     base_stride: Literal[8, 16] = 8
     fusion: FusionKind = "paper"
-    """These five are the model's: see `pretrained.ModelConfig`."""
+    """These five are settings of the model: see `methods.hub.ModelConfig`."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
     sizes: tuple[SizeStage, ...]
-    """The last one's size is the model's."""
+    """The last stage's size becomes the model's."""
     batch: int = Field(default=24, ge=1)
-    """Episodes of a step."""
+    """Episodes per step."""
     lr: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     fusion_lr: float | None = None
-    """Of the weights of the fusion and of the prior; None: as the others. They start as a simple rule and
-    have far to go: in a short training they would not arrive."""
+    """Learning rate of the fusion and the prior; None: the same as `lr`. They start as a simple rule and need
+    large changes, which a short training at `lr` would not reach."""
     kappa: float = Field(default=KAPPA, ge=0)
     """Weight of the Shannon term, which polarises the first pass; see `losses`."""
     sharpen_mask: bool | None = None
-    """Whether the second pass's soft mask is sharpened (`methods.two_pass.sharpen`); not in the paper. None:
-    as in the model that it starts from; without one, it is not."""
-    unlearn_own: bool = False
-    """While training, H_cls must not suppress the episode's own class. False: its probability is left out of
-    the base map's sum. True: its logit is taken away, as though H_cls had never learnt the class. What is
-    novel does look like some base class to it; the fusion learns how far the base map can be trusted then."""
+    """Sharpen the second pass's soft mask (`methods.two_pass.sharpen`); not in the paper. None: the setting
+    of the model that the training starts from, else no."""
+    mask_class_logit: bool = False
+    """How training hides the episode's class from the base map, which would suppress it. False: leave its
+    probability out of the base map's sum. True: mask its logit, as if H_cls had not learned the class. H_cls
+    then takes the object for some other base class, as it does with novel classes, and the fusion learns how
+    far to trust the base map."""
     warmup: int = Field(default=0, ge=0)
-    """Steps over which the learning rate rises from 0."""
+    """Number of steps over which the learning rate rises from 0."""
     decay: Literal["none", "cosine"] = "none"
-    """Whether the learning rate then falls to 0."""
+    """Course of the learning rate after the warm-up: constant, or a cosine down to 0."""
     clip: float | None = None
-    """Largest norm of the gradient; None: not clipped."""
+    """Largest norm of the gradient; None: no clipping."""
     ema: float | None = None
-    """Decay of the weights' moving average, which is then what is saved; None: the last weights are."""
+    """Decay of the weights' moving average, which is then saved; None: save the last weights."""
     precision: Precision = "no"
     accumulate: int = Field(default=1, ge=1)
-    """Parts in which a batch goes through the network, to save memory."""
+    """Number of parts in which a batch passes through the network, to save memory."""
     select_on: Literal["base", "novel"] | None = "base"
-    """Whose episodes the checkpoint is chosen on: held-out base classes, which are then not trained on, or
-    the fold's own test, as the field does. None: all base classes are trained on, the last weights kept."""
+    """Episodes on which the checkpoint is chosen: of the holdout classes, which are then excluded from the
+    training, or of the fold's test, as the field does. None: train on all base classes, keep the last
+    weights."""
     base_learner_sha256: str | None = None
     """Digest of the base learner's weights; filled in by the training."""
     other_learners_sha256: tuple[str, ...] = ()
-    """Digests of the base learners that read what that one knows; filled in by the training."""
+    """Digests of the other base learners, for classes that the first was trained on; filled in by the
+    training."""
     start_from_sha256: str | None = None
-    """Digest of the weights that it started from, if they were not random; filled in by the training."""
+    """Digest of the weights that the training started from; filled in by the training."""
     validate_every: int = Field(default=500, ge=1)
     """Steps between validations."""
     validate_episodes: int = Field(default=200, ge=1)
@@ -182,7 +206,7 @@ class TrainConfig(BaseModel):
 
     @property
     def needs_base_learner(self) -> bool:
-        """Whether it matches with B_sem."""
+        """Whether the method uses B_sem."""
         return self.method == "two-pass" or self.backbones != "cls"
 
 
@@ -194,8 +218,8 @@ class Recipe(NamedTuple):
 
 
 def paper_pascal(backbone: str = "resnet50", fold: int = 0) -> Recipe:
-    """Give the published settings on PASCAL-5i (Karimi & Poullis 2024, "Implementation details")."""
-    pairs = len(train_fold("pascal", fold, hold_out=False).queries)
+    """Return the published settings on PASCAL-5i (Karimi & Poullis 2024, "Implementation details")."""
+    pairs = len(train_fold("pascal", fold, exclude_holdout=False).queries)
     return Recipe(
         PretrainConfig(backbone=backbone, data="pascal", fold=fold),
         TrainConfig(
@@ -212,8 +236,8 @@ def paper_pascal(backbone: str = "resnet50", fold: int = 0) -> Recipe:
 
 
 def paper_coco(backbone: str = "resnet50", fold: int = 0) -> Recipe:
-    """Give the published settings on COCO-20i."""
-    pairs = len(train_fold("coco", fold, hold_out=False).queries)
+    """Return the published settings on COCO-20i."""
+    pairs = len(train_fold("coco", fold, exclude_holdout=False).queries)
     return Recipe(
         PretrainConfig(
             backbone=backbone,
@@ -236,13 +260,13 @@ def paper_coco(backbone: str = "resnet50", fold: int = 0) -> Recipe:
 
 
 def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
-    """Give settings that two CPU cores train in hours, on PASCAL-5i."""
+    """Return settings that two CPU cores train in hours, on PASCAL-5i."""
     return Recipe(
         PretrainConfig(
             backbone=backbone,
             data="pascal",
             fold=fold,
-            hold_out=True,
+            exclude_holdout=True,
             novel_pixels="ignore",
             crop=257,
             class_cap=200,
@@ -257,7 +281,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             weight_decay=1e-2,
             clip=5.0,
             precision="auto",
-            kept_back=100,
+            num_val_images=100,
         ),
         TrainConfig(
             backbone=backbone,
@@ -270,7 +294,7 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
             center_features=True,
             flip=True,
             fusion_lr=2e-2,
-            unlearn_own=True,
+            mask_class_logit=True,
             sizes=(SizeStage(steps=1000, image_size=257),),
             batch=8,
             warmup=50,
@@ -284,16 +308,16 @@ def lite(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
 
 
 def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
-    """Give the settings of the `two-pass` that ships: base data of PASCAL-5i alone, on two CPU cores."""
+    """Return settings for two CPU cores that use base data of PASCAL-5i alone."""
     recipe = lite(backbone, fold)
     pretrain = recipe.pretrain.model_copy(
-        update={"hold_out": False, "phases": (PretrainPhase(epochs=10, output_stride=16),)}
+        update={"exclude_holdout": False, "phases": (PretrainPhase(epochs=10, output_stride=16),)}
     )
     train = recipe.train.model_copy(
         update={
             "mix": EpisodeMix(classes=0.85, regions=0.1, parts=0.05),
             "class_cap": 100,
-            "flip": False,  # views are mirrored themselves
+            "flip": False,  # views are mirrored already
             "prior": True,
             "base_stride": 16,
             "fusion": "both-passes",
@@ -309,7 +333,7 @@ def lite_two_pass(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe
 
 
 def lite_general(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
-    """Give the settings of `two-pass-general`: things, parts, textures, small items, thin structures."""
+    """Return the settings of `two-pass-general`: things, parts, textures, small items, thin structures."""
     pretrain, train = lite_two_pass(backbone, fold)
     mix = EpisodeMix(classes=0.34, extra=0.2, regions=0.18, parts=0.06, items=0.09, mosaics=0.06, thin=0.07)
     return Recipe(pretrain, train.model_copy(update={"mix": mix, "dice": 8.0}))

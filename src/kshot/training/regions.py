@@ -1,7 +1,7 @@
-"""Regions of an image, found without labels: what a person might label that no data set names.
+"""Regions of an image, found without labels: targets that a person might label and no data set names.
 
-Felzenszwalb & Huttenlocher 2004 cut an image into superpixels (by scikit-image). A region is one of them, or
-it and its neighbours that look alike (an object or a part), or all that look alike anywhere in the image (a
+An image is divided into superpixels (Felzenszwalb & Huttenlocher 2004, by scikit-image). A region is one
+superpixel, or one with its connected similar ones (an object or a part), or all similar ones in the image (a
 texture, or stuff such as sky).
 """
 
@@ -16,7 +16,7 @@ from skimage.segmentation import felzenszwalb
 from kshot.types import GroundTruth
 
 LONG_SIDE = 192
-"""Pixels of the longer side at which images are cut: details below that are nobody's region."""
+"""Longer side in pixels at which images are divided: smaller details are no region."""
 
 SCALES = (50.0, 150.0, 400.0)
 """Felzenszwalb's scale: larger ones give larger superpixels."""
@@ -24,25 +24,25 @@ SCALES = (50.0, 150.0, 400.0)
 SHARES = (0.008, 0.6)
 """Smallest and largest share of the image that a region covers."""
 
-LIKE = (6.0, 22.0)
-"""Range of the distance (CIELAB, with the local contrast) up to which superpixels count as alike."""
+MAX_DISTANCES = (6.0, 22.0)
+"""Range of the largest distance (CIELAB and local contrast) at which superpixels count as similar."""
 
 
 class Superpixels(NamedTuple):
     """An image's superpixels at one scale.
 
-    labels: (h, w) numbers from 0. looks: (n, 4) mean colour in CIELAB and local contrast of each.
-    borders: (m, 2) pairs of neighbours. sizes: (n,) shares of the image.
+    labels: (h, w) numbers from 0. features: (n, 4) mean color in CIELAB and local contrast.
+    borders: (m, 2) pairs of neighbors. sizes: (n,) shares of the image.
     """
 
     labels: NDArray[np.int64]
-    looks: NDArray[np.float64]
+    features: NDArray[np.float64]
     borders: NDArray[np.int64]
     sizes: NDArray[np.float64]
 
 
 def find_superpixels(image: Image.Image, scale: float) -> Superpixels:
-    """Cut an RGB image into superpixels."""
+    """Divide an RGB image into superpixels."""
     factor = min(1.0, LONG_SIDE / max(image.size))
     small = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
     pixels = np.asarray(small)
@@ -50,7 +50,7 @@ def find_superpixels(image: Image.Image, scale: float) -> Superpixels:
     lab = rgb2lab(pixels)
     contrast = np.abs(np.gradient(lab[..., 0])).sum(axis=0)
     counts = np.bincount(labels.ravel()).astype(float)
-    looks = np.stack(
+    features = np.stack(
         [np.bincount(labels.ravel(), one.ravel()) / counts for one in (*np.moveaxis(lab, -1, 0), contrast)],
         axis=1,
     )
@@ -60,15 +60,15 @@ def find_superpixels(image: Image.Image, scale: float) -> Superpixels:
     ]
     both = np.concatenate(pairs)
     borders = np.unique(np.sort(both[both[:, 0] != both[:, 1]], axis=1), axis=0)
-    return Superpixels(labels, looks, borders.reshape(-1, 2), counts / labels.size)
+    return Superpixels(labels, features, borders.reshape(-1, 2), counts / labels.size)
 
 
 def draw_region(
     found: Superpixels, random: np.random.Generator, inside: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_] | None:
-    """Draw a region (h, w) at the superpixels' size, or None if no size fits.
+    """Draw a region (h, w) at the superpixels' size; None if its share of the image is out of range.
 
-    inside: only superpixels that lie in this mask (h, w), for parts of an object.
+    inside: use only superpixels in this mask (h, w), for parts of an object.
     """
     usable = found.sizes > SHARES[0] / 4
     if inside is not None:
@@ -77,17 +77,18 @@ def draw_region(
     candidates = np.flatnonzero(usable)
     if not len(candidates):
         return None
-    # Between one vote a superpixel (small ones win) and one a pixel (the background wins).
+    # By the root of the size: equal weights would favor small superpixels, weights by size the background.
     weights = np.sqrt(found.sizes[candidates])
     seed = int(random.choice(candidates, p=weights / weights.sum()))
-    alike = np.linalg.norm(found.looks - found.looks[seed], axis=1) < random.uniform(*LIKE)
+    distances = np.linalg.norm(found.features - found.features[seed], axis=1)
+    similar = distances < random.uniform(*MAX_DISTANCES)
     kind = random.random()
     if kind < 0.2:
-        chosen = np.arange(len(alike)) == seed
+        chosen = np.arange(len(similar)) == seed
     elif kind < 0.6:
-        chosen = _connected(found.borders, alike, seed)
+        chosen = _connected(found.borders, similar, seed)
     else:
-        chosen = alike
+        chosen = similar
     region = chosen[found.labels]
     if inside is not None:
         region &= inside
@@ -96,16 +97,16 @@ def draw_region(
 
 
 def enlarge(region: NDArray[np.bool_], size: tuple[int, int]) -> GroundTruth:
-    """Bring a region to an image's size (height, width): 1 in it, 0 elsewhere."""
+    """Return a region as a mask in an image's size (height, width): 1 inside, 0 elsewhere."""
     large = Image.fromarray(region).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(large).astype(np.uint8)
 
 
-def _connected(borders: NDArray[np.int64], alike: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """Find the superpixels that are alike and connected to the seed by such."""
-    chosen = np.zeros(len(alike), dtype=bool)
+def _connected(borders: NDArray[np.int64], similar: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Return the similar superpixels that are connected to the seed through similar ones."""
+    chosen = np.zeros(len(similar), dtype=bool)
     chosen[seed] = True
-    usable = borders[alike[borders].all(axis=1)]
+    usable = borders[similar[borders].all(axis=1)]
     while True:
         reached = chosen[usable]
         new = usable[reached.any(axis=1) & ~reached.all(axis=1)].ravel()

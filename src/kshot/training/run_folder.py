@@ -1,4 +1,4 @@
-"""A run's folder: its recipe, log, checkpoint, curves, metrics and card."""
+"""The folder of a run: recipe, log, checkpoint, curves, metrics and card."""
 
 import json
 import time
@@ -20,25 +20,23 @@ RECIPE, LOG, CHECKPOINT, METRICS, CARD, CURVES, EVENTS = (
     "curves.png",
     "tensorboard",
 )
-LEFT_OUT = "left_out.jsonl"
-"""Of each step that was left out, if there is one: what it showed, and which gradients were not finite."""
+SKIPPED_STEPS = "skipped_steps.jsonl"
+"""A line for each skipped step: its episodes or images, and the weights whose gradients were not finite."""
 
-WORTH_KEEPING = (CHECKPOINT, METRICS)
-"""Files without which a folder holds no run yet, but at most the start of one that was stopped early.
-
-It may hold weights then, of a first validation: without a checkpoint there is no going on from them.
-"""
+RUN_FILES = (CHECKPOINT, METRICS)
+"""Files that mark a folder as taken. Without them it holds at most the start of a run that cannot be resumed,
+even if a first validation wrote weights."""
 
 
 DrawCurves = Callable[[list[dict[str, Any]], Path], None]
-"""Draw the curves of a run's log into a file."""
+"""Draws the curves of a run's log into a file."""
 
 
 class RunFolder:
-    """Where one training writes; nothing but its feature cache is written elsewhere.
+    """The folder that a training writes to; only its feature cache is elsewhere.
 
-    recipe: its settings as JSON. is_main: whether this process writes. tensorboard: whether to write event
-    files too. draw_curves: called after each validation; None draws nothing.
+    recipe: settings as JSON. is_main: whether this process writes. tensorboard: write event files too.
+    draw_curves: called after each validation; None draws nothing.
     Raises DataError if another run is in the folder, or tensorboard is missing.
     """
 
@@ -55,23 +53,23 @@ class RunFolder:
         self.path, self.recipe, self.is_main = path, recipe, is_main
         self.draw_curves = draw_curves
         if not resume and is_main and self._is_taken():
-            raise DataError(f"{path} holds a run already. Go on with --resume, or give another --out.")
+            raise DataError(f"{path} holds a run already. Continue it with --resume, or give another --out.")
         self.events = _event_writer(path / EVENTS) if tensorboard and is_main else None
 
     @property
     def checkpoint(self) -> Path:
-        """The place of the checkpoint."""
+        """Path of the checkpoint."""
         return self.path / CHECKPOINT
 
     def begin(self) -> None:
-        """Write the recipe, and start an empty log; nothing is written before all is known to be there."""
+        """Write the recipe and an empty log, once all inputs are loaded: a failed start leaves nothing."""
         if self.is_main:
             self._clear_leftovers()
             write_text(self.recipe + "\n", self.path / RECIPE)
             write_text("", self.path / LOG)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Add a line to the log, with the time in seconds since 1970; draw the curves after a validation."""
+        """Append a line to the log, with the time in seconds since 1970; draw curves after a validation."""
         if not self.is_main:
             return
         append_text(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n", self.path / LOG)
@@ -83,7 +81,7 @@ class RunFolder:
             self.draw_curves(self.read_log(), self.path / CURVES)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Read the log; a last line that a killed run left unfinished is passed over."""
+        """Return the entries of the log without a last line that a killed run left unfinished."""
         if not (self.path / LOG).exists():
             return []
         entries = []
@@ -95,42 +93,42 @@ class RunFolder:
         return entries
 
     def validations(self, name: str) -> list[float]:
-        """Give a score of all validations after the first step that have it, in their order."""
+        """Return a score of all validations after the first step that have it, in their order."""
         return [scores[name] for scores in self._validations() if name in scores]
 
     def best_validation(self, name: str) -> dict[str, float]:
-        """Give the scores of the validation with the highest `name`, the last of equals, or {}."""
+        """Return the scores of the validation with the highest `name`, the last of equals, or {}."""
         found = [scores for scores in self._validations() if name in scores]
         return max(reversed(found), key=lambda scores: scores[name], default={})
 
     def _validations(self) -> list[dict[str, float]]:
         return [entry["validation"] for entry in self.read_log() if "validation" in entry and entry["step"]]
 
-    def forget_after(self, phase: int, step: int) -> None:
-        """Cut what a killed run logged after its last checkpoint, for it will happen again."""
+    def truncate_after(self, phase: int, step: int) -> None:
+        """Drop the log entries of a killed run after its last checkpoint: these steps will be repeated."""
         if self.is_main:
             self._clear_leftovers()
             kept = [entry for entry in self.read_log() if (entry["phase"], entry["step"]) <= (phase, step)]
             write_text("".join(json.dumps(entry) + "\n" for entry in kept), self.path / LOG)
 
     def _is_taken(self) -> bool:
-        if any((self.path / name).exists() for name in WORTH_KEEPING):
+        if any((self.path / name).exists() for name in RUN_FILES):
             return True
-        # Weights without a recipe are somebody's model.
+        # Weights without a recipe are a model that no run here wrote.
         return (self.path / WEIGHTS_FILE).exists() and not (self.path / RECIPE).exists()
 
     def _clear_leftovers(self) -> None:
-        """Remove what a killed run was just writing."""
+        """Remove unfinished files of a killed run."""
         for path in self.path.glob(f"{TEMPORARY}*"):
             path.unlink()
 
-    def log_left_out(self, entry: dict[str, Any]) -> None:
-        """Write down a step that was left out."""
+    def log_skipped(self, entry: dict[str, Any]) -> None:
+        """Append a skipped step to its file."""
         if self.is_main:
-            append_text(json.dumps(entry) + "\n", self.path / LEFT_OUT)
+            append_text(json.dumps(entry) + "\n", self.path / SKIPPED_STEPS)
 
     def finish(self, metrics: dict[str, Any], card: str, provenance: Provenance) -> None:
-        """Write what the run came to, with its card; the last files of a run."""
+        """Write the card and the metrics; these are a run's last files."""
         if self.is_main:
             content = {**metrics, "provenance": provenance.model_dump()}
             write_text(card, self.path / CARD)

@@ -1,12 +1,12 @@
-"""Where episodes come from that are not two whole images of a class: each source draws an image pair.
+"""Sources of episodes: each draws pairs of images of one kind.
 
-A source draws from a generator alone, so that the same number gives the same episode. What it draws, query
-and support, is then seen in views of its own (`training.augment`).
+A source draws from a generator alone, so the same number gives the same episode. Query and support have
+different views (`training.augment`).
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -20,19 +20,19 @@ from kshot.training.augment import (
     STRONG,
     View,
     ViewRanges,
-    apply_colours,
+    apply_color_jitter,
     apply_kind,
     apply_view,
-    draw_colours,
+    draw_color_jitter,
     draw_kind,
     draw_view,
 )
 from kshot.training.regions import SCALES, Superpixels, draw_region, enlarge, find_superpixels
 from kshot.training.synthetic import (
     Item,
+    MaskedImage,
     Pair,
     Random,
-    Shown,
     draw_items,
     draw_mosaic,
     draw_thin,
@@ -41,83 +41,71 @@ from kshot.training.synthetic import (
 )
 from kshot.types import IGNORE_INDEX, GroundTruth
 
-KEPT = 2048
-"""Decoded images in memory, some 0.6 MB each; as many masks, and superpixels."""
+CACHE_SIZE = 2048
+"""Decoded images in memory, about 0.6 MB each; the same number of masks and of superpixels."""
 
 LONG_SIDE = 512
-"""Pixels of the longer side beyond which images are made smaller before they are kept."""
+"""Longer side in pixels above which images are downscaled before they are cached."""
 
 TRIES = 8
-"""Draws of a region, or of a view that shows enough of the object, before the next image or the whole one."""
+"""Draws of a region before another image is tried, or of a view before the whole image is used."""
 
-LEAST_SEEN = 0.25
-"""Share of the object that a view must show, and LEAST_PIXELS of the network's square."""
+MIN_VISIBLE = 0.25
+"""Share of the object that a view must show. It must also cover MIN_PIXELS of the network's square."""
 
-LEAST_PIXELS = 30
-
-
-class Drawn(NamedTuple):
-    """An episode at the network's size. class_name: None for what has no name."""
-
-    query: Shown
-    support: Shown
-    class_name: str | None = None
+MIN_PIXELS = 30
 
 
 class Source(Protocol):
-    """What draws episodes of one kind."""
+    """Draws episodes of one kind."""
 
-    def draw(self, random: Random, size: int) -> Drawn:
-        """Draw an episode, its images `size` pixels square."""
+    def draw(self, random: Random, size: int) -> Pair:
+        """Draw an episode with square images of `size` pixels."""
 
 
-class Photographs:
-    """Images of a data set that may be shown, and where their classes are.
+class ImagePool:
+    """Images and masks of a data set, cached in memory.
 
-    fold: its pairs. hidden: ids of classes that are never labelled: their pixels are 255, and images that
-    show one are not in `names`, from which regions and materials are taken.
+    fold: its pairs. excluded: ids of classes that are never labelled: their pixels are 255, and images with
+    one are not in `names`, from which regions and materials are taken.
     """
 
     def __init__(
-        self, dataset: Dataset, fold: Fold, hidden: Sequence[int] = (), *, keep_unknown: bool = True
+        self, dataset: Dataset, fold: Fold, excluded: Sequence[int] = (), *, keep_unknown: bool = True
     ) -> None:
-        self.dataset, self.fold, self.hidden, self.keep_unknown = (
-            dataset,
-            fold,
-            frozenset(hidden),
-            keep_unknown,
-        )
+        self.dataset, self.fold = dataset, fold
+        self.excluded, self.keep_unknown = frozenset(excluded), keep_unknown
         all_names = sorted({name for names in fold.images.values() for name in names})
-        self.names = [name for name in all_names if not self.hidden & set(dataset.classes_in(name))]
-        self.image = lru_cache(maxsize=KEPT)(self._image)
-        self.mask = lru_cache(maxsize=KEPT)(self._mask)
-        self.superpixels = lru_cache(maxsize=KEPT)(self._superpixels)
+        self.names = [name for name in all_names if not self.excluded & set(dataset.classes_in(name))]
+        self.image = lru_cache(maxsize=CACHE_SIZE)(self._image)
+        self.mask = lru_cache(maxsize=CACHE_SIZE)(self._mask)
+        self.superpixels = lru_cache(maxsize=CACHE_SIZE)(self._superpixels)
 
     def _mask(self, name: str, class_id: int) -> GroundTruth:
-        """Read where a class is, in `image`'s size: 1, 0, and 255 where it is not known or hidden."""
+        """Return a class's mask in `image`'s size: 1, 0, and 255 for unknown pixels and excluded classes."""
         mask = self.dataset.ground_truth(name, class_id).copy()
         if not self.keep_unknown:
             mask[mask == IGNORE_INDEX] = 0
-        for other in self.hidden & set(self.dataset.classes_in(name)):
+        for other in self.excluded & set(self.dataset.classes_in(name)):
             mask[self.dataset.ground_truth(name, other) == 1] = IGNORE_INDEX
-        small = _smaller((mask.shape[1], mask.shape[0]))
+        small = _cached_size((mask.shape[1], mask.shape[0]))
         return np.array(Image.fromarray(mask).resize(small, Image.Resampling.NEAREST))
 
     def _image(self, name: str) -> Image.Image:
         image = read_image(self.dataset.image_path(name))
-        return image.resize(_smaller(image.size), Image.Resampling.BILINEAR)
+        return image.resize(_cached_size(image.size), Image.Resampling.BILINEAR)
 
     def _superpixels(self, name: str, scale: float) -> Superpixels:
         return find_superpixels(self.image(name), scale)
 
 
 class ClassPairs:
-    """Two images of one class, of sets that are drawn equally often.
+    """Two images of one class; the data sets are drawn equally often.
 
-    cap: a class of a set is drawn as often as it has images, but as if it had this many at most.
+    cap: a class is drawn in proportion to its number of images, up to this number.
     """
 
-    def __init__(self, sets: Sequence[Photographs], cap: int | None, ranges: ViewRanges = GENTLE) -> None:
+    def __init__(self, sets: Sequence[ImagePool], cap: int | None, ranges: ViewRanges = GENTLE) -> None:
         self.sets, self.ranges = sets, ranges
         self.class_ids = [list(one.fold.images) for one in sets]
         self.chances = []
@@ -125,37 +113,36 @@ class ClassPairs:
             counts = np.array([min(len(n), cap or len(n)) for n in one.fold.images.values()], dtype=float)
             self.chances.append(counts / counts.sum())
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
-        place = int(random.integers(len(self.sets)))
-        photographs = self.sets[place]
-        class_id = int(random.choice(self.class_ids[place], p=self.chances[place]))
-        names = photographs.fold.images[class_id]
+        index = int(random.integers(len(self.sets)))
+        pool = self.sets[index]
+        class_id = int(random.choice(self.class_ids[index], p=self.chances[index]))
+        names = pool.fold.images[class_id]
         first, second = random.choice(len(names), 2, replace=False)
         query, support = (
-            look(photographs.image(name), photographs.mask(name, class_id), random, self.ranges, size)
+            view_with_object(pool.image(name), pool.mask(name, class_id), random, self.ranges, size)
             for name in (names[first], names[second])
         )
-        return Drawn(query, support, photographs.fold.class_names[class_id])
+        return Pair(query, support, pool.fold.class_names[class_id])
 
 
 class Regions:
-    """A region of an image, in two views of it. inside: only regions in an object, its parts."""
+    """A region of an image in two views. inside: only regions inside an object, its parts."""
 
-    def __init__(self, sets: Sequence[Photographs], *, inside: bool = False) -> None:
+    def __init__(self, sets: Sequence[ImagePool], *, inside: bool = False) -> None:
         self.sets, self.inside = sets, inside
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
         while True:
-            photographs = self.sets[int(random.integers(len(self.sets)))]
-            name = photographs.names[int(random.integers(len(photographs.names)))]
-            image = photographs.image(name)
-            found = photographs.superpixels(name, float(random.choice(SCALES)))
+            pool, name = _draw_image(self.sets, random)
+            image = pool.image(name)
+            found = pool.superpixels(name, float(random.choice(SCALES)))
             objects = None
             if self.inside:
-                shown = photographs.dataset.classes_in(name)
-                mask = photographs.mask(name, int(random.choice(shown))) == 1
+                class_ids = pool.dataset.classes_in(name)
+                mask = pool.mask(name, int(random.choice(class_ids))) == 1
                 height, width = found.labels.shape
                 objects = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
             for _ in range(TRIES):
@@ -163,59 +150,58 @@ class Regions:
                 if region is not None:
                     mask = enlarge(region, (image.height, image.width))
                     image = apply_kind(image, draw_kind(random))
-                    query, support = (look(image, mask, random, STRONG, size) for _ in range(2))
-                    return Drawn(query, support)
+                    query, support = (view_with_object(image, mask, random, STRONG, size) for _ in range(2))
+                    return Pair(query, support)
 
 
 class Items:
-    """Small items that repeat: round ones of any material, or objects cut out."""
+    """Small repeated items: round ones of any material, or cut-out objects."""
 
-    def __init__(self, sets: Sequence[Photographs]) -> None:
+    def __init__(self, sets: Sequence[ImagePool]) -> None:
         self.sets = sets
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
         item = self._item(random)
         other = self._item(random) if random.random() < 0.5 else None
-        return _coloured(draw_items(any_image(self.sets, random), item, other, random, size), random)
+        return _jitter(draw_items(any_image(self.sets, random), item, other, random, size), random)
 
     def _item(self, random: Random) -> Item:
         if random.random() < 0.6:
             return round_item(any_image(self.sets, random), random)
         while True:
-            photographs = self.sets[int(random.integers(len(self.sets)))]
-            name = photographs.names[int(random.integers(len(photographs.names)))]
-            class_id = int(random.choice(photographs.dataset.classes_in(name)))
-            shape = photographs.mask(name, class_id) == 1
+            pool, name = _draw_image(self.sets, random)
+            class_id = int(random.choice(pool.dataset.classes_in(name)))
+            shape = pool.mask(name, class_id) == 1
             rows, columns = shape.any(axis=1).nonzero()[0], shape.any(axis=0).nonzero()[0]
             if len(rows) > 16 and len(columns) > 16:
                 box = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-                image = photographs.image(name).crop(box)
+                image = pool.image(name).crop(box)
                 return Item(image, shape[box[1] : box[3], box[0] : box[2]])
 
 
 class Mosaics:
     """Textures beside textures."""
 
-    def __init__(self, sets: Sequence[Photographs]) -> None:
+    def __init__(self, sets: Sequence[ImagePool]) -> None:
         self.sets = sets
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
         count = int(random.integers(2, 6))
         materials = [patch(any_image(self.sets, random), random, size, (0.15, 0.5)) for _ in range(count)]
-        return _coloured(draw_mosaic(materials, random, size), random)
+        return _jitter(draw_mosaic(materials, random, size), random)
 
 
 class Thin:
     """Thin structures over a texture."""
 
-    def __init__(self, sets: Sequence[Photographs]) -> None:
+    def __init__(self, sets: Sequence[ImagePool]) -> None:
         self.sets = sets
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
-        return _coloured(draw_thin(any_image(self.sets, random), random, size), random)
+        return _jitter(draw_thin(any_image(self.sets, random), random, size), random)
 
 
 class Mixture:
@@ -231,41 +217,50 @@ class Mixture:
         self.sources = list(used)
         self.chances = np.array(list(used.values())) / sum(used.values())
 
-    def draw(self, random: Random, size: int) -> Drawn:
+    def draw(self, random: Random, size: int) -> Pair:
         """Draw an episode."""
         source = self.sources[int(random.choice(len(self.sources), p=self.chances))]
         return source.draw(random, size)
 
 
-def _smaller(size: tuple[int, int]) -> tuple[int, int]:
-    """Say how large (width, height) an image is kept."""
+def _cached_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (width, height) at which an image is cached."""
     factor = min(1.0, LONG_SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def any_image(sets: Sequence[Photographs], random: Random) -> Image.Image:
-    """Draw an image of any set."""
-    photographs = sets[int(random.integers(len(sets)))]
-    return photographs.image(photographs.names[int(random.integers(len(photographs.names)))])
+def any_image(sets: Sequence[ImagePool], random: Random) -> Image.Image:
+    """Draw an image of any data set."""
+    pool, name = _draw_image(sets, random)
+    return pool.image(name)
 
 
-def look(image: Image.Image, mask: GroundTruth, random: Random, ranges: ViewRanges, size: int) -> Shown:
-    """Show an image in a random view in which enough of the object is seen; if none is found, as it is."""
+def _draw_image(sets: Sequence[ImagePool], random: Random) -> tuple[ImagePool, str]:
+    """Draw a data set, and the name of one of its images."""
+    pool = sets[int(random.integers(len(sets)))]
+    return pool, pool.names[int(random.integers(len(pool.names)))]
+
+
+def view_with_object(
+    image: Image.Image, mask: GroundTruth, random: Random, ranges: ViewRanges, size: int
+) -> MaskedImage:
+    """Return a random view that shows enough of the object; if none is found, the squashed image."""
     share = float((mask == 1).mean())
     for _ in range(TRIES):
         view = draw_view(random, ranges)
-        seen, labels = apply_view(image, mask, view, size)
+        visible, labels = apply_view(image, mask, view, size)
         whole = share * (size * view.scale) ** 2
         pixels = int((labels == 1).sum())
-        if pixels >= max(LEAST_PIXELS, LEAST_SEEN * min(whole, size**2)):
-            return Shown(seen, labels)
-    return Shown(*apply_view(image, mask, View(), size))
+        if pixels >= max(MIN_PIXELS, MIN_VISIBLE * min(whole, size**2)):
+            return MaskedImage(visible, labels)
+    return MaskedImage(*apply_view(image, mask, View(), size))
 
 
-def _coloured(pair: Pair, random: Random) -> Drawn:
-    """Make both images one kind, then change the colours of each."""
+def _jitter(pair: Pair, random: Random) -> Pair:
+    """Convert both images to one kind, then change the colors of each."""
     kind = draw_kind(random)
     query, support = (
-        Shown(apply_colours(apply_kind(one.image, kind), draw_colours(random, 0.6)), one.mask) for one in pair
+        MaskedImage(apply_color_jitter(apply_kind(one.image, kind), draw_color_jitter(random, 0.6)), one.mask)
+        for one in (pair.query, pair.support)
     )
-    return Drawn(query, support)
+    return Pair(query, support)

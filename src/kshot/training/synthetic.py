@@ -1,8 +1,8 @@
-"""Pairs of images that are put together, whose masks are known because we drew them.
+"""Synthetic pairs of images with exact masks.
 
-Three kinds of thing that no photograph of a benchmark teaches: small items that repeat, of which one or two
-are labelled; textures beside textures; thin structures over a texture. Materials are patches of training
-images; the two images of a pair share their materials and their style, and nothing else.
+Three kinds of targets that the benchmarks' images lack: small repeated items of which one or two are
+labelled, textures beside textures, and thin structures over a texture. Materials are patches of training
+images; the two images of a pair share only their materials and their style.
 """
 
 import math
@@ -19,22 +19,23 @@ Mask = NDArray[np.bool_]
 Random = np.random.Generator
 
 
-class Shown(NamedTuple):
-    """An image of an episode. mask: 1 on the class, 0 elsewhere, 255 where it is not known."""
+class MaskedImage(NamedTuple):
+    """An image of an episode. mask: 1 on the class, 0 elsewhere, 255 ignored."""
 
     image: Image.Image
     mask: GroundTruth
 
 
 class Pair(NamedTuple):
-    """The two images of an episode."""
+    """The two images of an episode. class_name: None if the class has no name."""
 
-    query: Shown
-    support: Shown
+    query: MaskedImage
+    support: MaskedImage
+    class_name: str | None = None
 
 
 class Item(NamedTuple):
-    """A thing to paste: an RGB image and its shape, both cut to the shape's box."""
+    """An item to paste: an RGB image and its shape, both cropped to the shape's bounding box."""
 
     image: Image.Image
     shape: Mask
@@ -43,7 +44,7 @@ class Item(NamedTuple):
 def patch(
     image: Image.Image, random: Random, size: int, share: tuple[float, float] = (0.15, 0.9)
 ) -> Image.Image:
-    """Cut a random square out of an image and bring it to (size, size); a material."""
+    """Return a material: a random square of an image, resized to (size, size)."""
     side = max(8, round(min(image.size) * random.uniform(*share)))
     left = int(random.integers(0, image.width - side + 1))
     top = int(random.integers(0, image.height - side + 1))
@@ -51,7 +52,7 @@ def patch(
 
 
 def blobs(random: Random, size: int, count: int, roughness: float = 0.15) -> NDArray[np.int64]:
-    """Divide a square into `count` cells with rough borders: (size, size) numbers from 0."""
+    """Divide a square into `count` cells with rough borders; return cell numbers from 0, (size, size)."""
     points = random.random((count, 2)) * size
     warp = np.stack([_noise(random, size, size / 12) for _ in range(2)]) * size * roughness
     rows, columns = np.mgrid[:size, :size] + warp
@@ -61,11 +62,11 @@ def blobs(random: Random, size: int, count: int, roughness: float = 0.15) -> NDA
 
 
 def draw_mosaic(materials: list[Image.Image], random: Random, size: int) -> Pair:
-    """Lay the same materials out twice, in other cells; the first is the class. materials: two or more."""
-    return Pair(*(_mosaic(materials, random, size) for _ in range(2)))
+    """Draw two layouts of the same two or more materials; the first material is the class."""
+    return Pair(_mosaic(materials, random, size), _mosaic(materials, random, size))
 
 
-def _mosaic(materials: list[Image.Image], random: Random, size: int) -> Shown:
+def _mosaic(materials: list[Image.Image], random: Random, size: int) -> MaskedImage:
     count = int(random.integers(len(materials), 3 * len(materials) + 1))
     cells = blobs(random, size, count, random.uniform(0.02, 0.2))
     owner = np.arange(count) % len(materials)
@@ -73,19 +74,19 @@ def _mosaic(materials: list[Image.Image], random: Random, size: int) -> Shown:
     layers = np.stack([np.asarray(patch(one, random, size, (0.4, 1.0))) for one in materials])
     chosen = owner[cells]
     pixels = np.take_along_axis(layers, chosen[None, ..., None], axis=0)[0]
-    return Shown(Image.fromarray(pixels), (chosen == 0).astype(np.uint8))
+    return MaskedImage(Image.fromarray(pixels), (chosen == 0).astype(np.uint8))
 
 
 class Stroke(NamedTuple):
-    """The style of thin structures. kind: how they run; width in pixels; colour and its opacity."""
+    """The style of thin structures. kind: shape; width: range in pixels; soft: blur radius."""
 
     kind: str
     width: tuple[float, float]
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     opacity: float
     soft: float
     inverse: bool
-    """Whether the class is what lies between membranes."""
+    """The class is the area between membranes."""
 
 
 def draw_thin(background: Image.Image, random: Random, size: int) -> Pair:
@@ -99,17 +100,17 @@ def draw_thin(background: Image.Image, random: Random, size: int) -> Pair:
     stroke = Stroke(
         kind=kind,
         width=(width, width * random.uniform(1.0, 2.0)),
-        colour=tuple(int(v) for v in (base * level + tint).clip(0, 255)),  # type: ignore[arg-type]
+        color=tuple(int(v) for v in (base * level + tint).clip(0, 255)),  # type: ignore[arg-type]
         opacity=random.uniform(0.6, 1.0),
         soft=random.uniform(0.3, 1.0),
         inverse=kind == "membrane" and random.random() < 0.4,
     )
-    return Pair(*(_thin(background, stroke, random, size) for _ in range(2)))
+    return Pair(_thin(background, stroke, random, size), _thin(background, stroke, random, size))
 
 
-def _thin(background: Image.Image, stroke: Stroke, random: Random, size: int) -> Shown:
+def _thin(background: Image.Image, stroke: Stroke, random: Random, size: int) -> MaskedImage:
     image = patch(background, random, size, (0.1, 0.5))
-    double = Image.new("L", (2 * size, 2 * size))  # twice as large, so that edges are smooth
+    double = Image.new("L", (2 * size, 2 * size))  # twice the size, for smooth edges
     draw = ImageDraw.Draw(double)
     if stroke.kind == "membrane":
         cells = blobs(random, size, int(random.integers(8, 40)), 0.08)
@@ -124,14 +125,14 @@ def _thin(background: Image.Image, stroke: Stroke, random: Random, size: int) ->
         drawn = double.resize((size, size), Image.Resampling.BOX)
     alpha = np.asarray(drawn.filter(ImageFilter.GaussianBlur(stroke.soft)), dtype=float)[..., None] / 255
     pixels = (
-        np.asarray(image) * (1 - alpha * stroke.opacity) + np.array(stroke.colour) * alpha * stroke.opacity
+        np.asarray(image) * (1 - alpha * stroke.opacity) + np.array(stroke.color) * alpha * stroke.opacity
     )
     mask = (np.asarray(drawn) >= 128) != stroke.inverse
-    return Shown(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), mask.astype(np.uint8))
+    return MaskedImage(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), mask.astype(np.uint8))
 
 
 def _line(draw: ImageDraw.ImageDraw, random: Random, stroke: Stroke, size: int, depth: int = 0) -> None:
-    """Let a line wander over the canvas; vessels branch."""
+    """Draw a random line over the canvas; vessels branch."""
     bend = {"crack": 0.5, "vessel": 0.2, "scratch": 0.02}[stroke.kind]
     x, y = random.random(2) * size
     direction = random.uniform(0, 2 * math.pi)
@@ -165,7 +166,7 @@ def _walk(
 
 
 def round_item(material: Image.Image, random: Random) -> Item:
-    """Make a roundish item, such as a cell or a grain, of a material, shaded from its middle or its rim."""
+    """Return a round item of a material, such as a cell or a grain, with a radial shading."""
     side = 48
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     wobble = 1 + 0.12 * np.convolve(random.normal(size=24), np.ones(5) / 5, mode="same")
@@ -186,21 +187,21 @@ def round_item(material: Image.Image, random: Random) -> Item:
 
 
 def draw_items(background: Image.Image, item: Item, other: Item | None, random: Random, size: int) -> Pair:
-    """Paste an item many times, small, over patches of a background.
+    """Paste many small copies of an item over patches of a background.
 
-    other: another item, pasted too, which is not the class. All of the class is marked in the query. In the
-    support often one or two are, and the rest is not known.
+    other: another item, which is pasted too but is not the class. The query's mask marks all copies. In half
+    of the supports the mask marks one or two, and the others are ignored.
     """
     side = math.exp(random.uniform(math.log(size / 28), math.log(size / 5)))
     plain = random.random() < 0.3  # a plain ground, as under a microscope
     pairs = [_items(background, item, other, side, plain, random, size) for _ in range(2)]
-    (query, places), (support, support_places) = pairs
-    mask = np.where(support_places > 0, 1, 0).astype(np.uint8)
+    (query, numbers), (support, support_numbers) = pairs
+    mask = np.where(support_numbers > 0, 1, 0).astype(np.uint8)
     if random.random() < 0.5:
-        labelled = np.unique(support_places[support_places > 0])
+        labelled = np.unique(support_numbers[support_numbers > 0])
         labelled = random.permutation(labelled)[: int(random.integers(1, 3))]
-        mask[(support_places > 0) & ~np.isin(support_places, labelled)] = 255
-    return Pair(Shown(query, (places > 0).astype(np.uint8)), Shown(support, mask))
+        mask[(support_numbers > 0) & ~np.isin(support_numbers, labelled)] = 255
+    return Pair(MaskedImage(query, (numbers > 0).astype(np.uint8)), MaskedImage(support, mask))
 
 
 def _items(
@@ -212,21 +213,26 @@ def _items(
     random: Random,
     size: int,
 ) -> tuple[Image.Image, NDArray[np.int64]]:
-    """Give an image and (size, size) the number of the item of the class at each pixel, 0 for none."""
+    """Return an image, and the number of the class's item at each pixel, 0 for none, (size, size)."""
     ground = patch(background, random, size)
     if plain:
         ground = ground.filter(ImageFilter.GaussianBlur(size / 16))
-    canvas, places = np.array(ground), np.zeros((size, size), dtype=np.int64)
-    room = max(2, round(0.35 * (size / side) ** 2))
-    for number in range(1, int(random.integers(2, min(room, 40) + 1)) + 1):
+    canvas, numbers = np.array(ground), np.zeros((size, size), dtype=np.int64)
+    capacity = max(2, round(0.35 * (size / side) ** 2))
+    for number in range(1, int(random.integers(2, min(capacity, 40) + 1)) + 1):
         is_class = other is None or number <= 1 or random.random() < 0.6
         pasted = item if is_class or other is None else other
-        _paste(canvas, places, pasted, number if is_class else 0, side, random)
-    return Image.fromarray(canvas), places
+        _paste(canvas, numbers, pasted, number if is_class else 0, side, random)
+    return Image.fromarray(canvas), numbers
 
 
 def _paste(
-    canvas: NDArray[np.uint8], places: NDArray[np.int64], item: Item, number: int, side: float, random: Random
+    canvas: NDArray[np.uint8],
+    numbers: NDArray[np.int64],
+    item: Item,
+    number: int,
+    side: float,
+    random: Random,
 ) -> None:
     size = len(canvas)
     scale = side * random.uniform(0.7, 1.4) / max(item.image.size)
@@ -240,11 +246,11 @@ def _paste(
         return
     top, left = int(random.integers(0, size - height)), int(random.integers(0, size - width))
     window = slice(top, top + height), slice(left, left + width)
-    if number and (places[window][alpha > 0.5] > 0).mean() > 0.3:  # they touch, but do not hide one another
+    if number and (numbers[window][alpha > 0.5] > 0).mean() > 0.3:  # items may touch, but not hide each other
         return
     pixels = np.asarray(image) * random.uniform(0.85, 1.15)
     canvas[window] = (canvas[window] * (1 - alpha[..., None]) + pixels * alpha[..., None]).clip(0, 255)
-    places[window] = np.where(alpha > 0.5, number, places[window])
+    numbers[window] = np.where(alpha > 0.5, number, numbers[window])
 
 
 def _noise(random: Random, size: int, smooth: float) -> NDArray[np.float64]:

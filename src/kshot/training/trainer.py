@@ -1,6 +1,6 @@
-"""The loop that both trainings run: a step, now and then a line of the log, a validation, a checkpoint.
+"""The training loop of both trainings: steps, log, validations, checkpoints.
 
-What a step draws depends on the seed and the step alone: a resumed run goes on as if it had never stopped.
+Random numbers depend on the seed and the step alone: a resumed run continues as if it had never stopped.
 """
 
 import gc
@@ -25,31 +25,31 @@ from kshot.io.progress import progress
 from kshot.methods.engine import multiplies_bf16
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.recipes import Precision, PretrainConfig, TrainConfig
-from kshot.training.run_folder import LEFT_OUT, DrawCurves, RunFolder
+from kshot.training.run_folder import SKIPPED_STEPS, DrawCurves, RunFolder
 from kshot.training.watchdog import PATIENCE, watch
 
 LOG_EVERY = 10
-"""Steps between two lines of the log; checkpoints fall on such steps only."""
+"""Steps between two lines of the log; checkpoints are written at such steps only."""
 
-LONGEST_WAIT = timedelta(hours=6)
-"""For a process that waits for others: long, as one validates alone. In between, the watchdog is quicker."""
+GROUP_TIMEOUT = timedelta(hours=6)
+"""Time limit of the process group: long, as one process validates alone. The watchdog covers the steps."""
 
-GIVE_UP_AFTER = 3
-"""Steps in a row whose gradient is not finite. One alone is left out: it may be a freak of half precision."""
+MAX_SKIPPED_IN_A_ROW = 3
+"""Consecutive steps without a finite gradient that end a run. A single one may be due to half precision."""
 
 Batches = Callable[[int], Iterator[list[Any]]]
-"""From a step on: this process's part of each step's batch, cut into the parts that are accumulated."""
+"""Yields this process's share of each batch from a step on, in the parts that are accumulated."""
 
 Validate = Callable[[Any], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What a run does on this machine, which cannot change its result.
+class RuntimeArgs:
+    """Arguments of a run that cannot change its result.
 
-    device: auto, or cpu. checkpoint_seconds: time between checkpoints. patience: seconds without a step after
-    which a process that trains with others ends itself, as one of them must have died. draw_curves: draws a
-    run's log into its folder; None draws nothing.
+    device: auto or cpu. checkpoint_seconds: time between checkpoints. patience: seconds without a step after
+    which one of several processes ends itself, as another one must have died. draw_curves: draws a run's log
+    into its folder; None draws nothing.
     """
 
     device: str = "auto"
@@ -60,7 +60,7 @@ class Machine:
     draw_curves: DrawCurves | None = None
 
     def accelerator(self, precision: Precision, accumulate: int, batch: int) -> Accelerator:
-        """Take the device and, under a launcher, the processes there are.
+        """Return the accelerator for the device and, under a launcher, all processes.
 
         Raises DataError if a batch cannot be divided evenly.
         """
@@ -68,7 +68,7 @@ class Machine:
             cpu=self.device == "cpu",
             mixed_precision=resolve_precision(precision, self.device),
             gradient_accumulation_steps=accumulate,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=GROUP_TIMEOUT)],
         )
         parts = accelerator.num_processes * accumulate
         if batch % parts:
@@ -80,7 +80,7 @@ class Machine:
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:
-    """Choose what "auto" means here: bf16 on GPUs and on CPUs that multiply it, else full precision."""
+    """Return the precision that "auto" stands for: bf16 on GPUs and CPUs that multiply it, else "no"."""
     if precision != "auto":
         return precision
     if device == "cpu" or not torch.cuda.is_available():
@@ -89,57 +89,57 @@ def resolve_precision(precision: Precision, device: str) -> Precision:
 
 
 def set_up(
-    config: PretrainConfig | TrainConfig, out: Path, machine: Machine
+    config: PretrainConfig | TrainConfig, out: Path, runtime: RuntimeArgs
 ) -> tuple[Accelerator, RunFolder, Checkpoint | None]:
-    """Take the device, open the run's folder, and read the checkpoint to go on from, if that is asked for.
+    """Return the accelerator, the run's folder, and the checkpoint if the run is resumed; writes nothing.
 
-    Raises DataError or WeightsError if the folder holds another run, or none to resume; writes nothing.
+    Raises DataError or WeightsError if the folder holds another run, or none to resume.
     """
-    accelerator = machine.accelerator(config.precision, config.accumulate, config.batch)
+    accelerator = runtime.accelerator(config.precision, config.accumulate, config.batch)
     run = RunFolder(
         out,
         config.model_dump_json(indent=2),
-        resume=machine.resume,
+        resume=runtime.resume,
         is_main=accelerator.is_main_process,
-        tensorboard=machine.tensorboard,
-        draw_curves=machine.draw_curves,
+        tensorboard=runtime.tensorboard,
+        draw_curves=runtime.draw_curves,
     )
-    return accelerator, run, read_checkpoint(run.checkpoint, run.recipe) if machine.resume else None
+    return accelerator, run, read_checkpoint(run.checkpoint, run.recipe) if runtime.resume else None
 
 
 def leave_processes() -> None:
-    """End the work with other processes, if there are any; nothing that trained may be in use any more.
+    """Destroy the process group, if there is one. No object of the training may be in use any more.
 
-    Without it a thread that carried their messages may still let go of the last one while Python shuts down,
-    and a process that did all its work then dies by SIGABRT, and its launcher with it.
+    Otherwise a thread of the group may release its last message while Python shuts down. The process then
+    dies by SIGABRT after it has done all its work, and its launcher with it.
     """
-    gc.collect()  # of what holds the group and is a part of a cycle
+    gc.collect()  # reference cycles may hold the group
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 class Phase(NamedTuple):
-    """One stretch of training, with one optimiser.
+    """One phase of training, with one optimizer.
 
-    number: counts a run's phases from 0. rate: the factor of all learning rates, by step. clip: largest norm
+    number: counts a run's phases from 0. lr_factor: factor of all learning rates by step. clip: largest norm
     of the gradient. ema: decay of the weights' moving average; None: the weights themselves are the result.
-    validate_every: steps between validations, 0 for one at the end only. shows: names what a step shows, for
-    whoever looks into a run that broke.
+    validate_every: steps between validations, 0 for one at the end only. describe: returns the names of a
+    step's images, for the log of skipped steps.
     """
 
     number: int
     steps: int
-    rate: Callable[[int], float]
+    lr_factor: Callable[[int], float]
     seed: int
-    machine: Machine
+    runtime: RuntimeArgs
     clip: float | None = None
     ema: float | None = None
     validate_every: int = 0
-    shows: Callable[[int], Any] = str
+    describe: Callable[[int], Any] = str
 
 
 class Step(NamedTuple):
-    """What came of a step: its losses, and whether it was taken, or left out: its gradient was not finite.
+    """The result of a step: its losses, and whether it was taken or skipped because of its gradient.
 
     broken: names of the weights whose gradients were not finite.
     """
@@ -149,62 +149,62 @@ class Step(NamedTuple):
     broken: tuple[str, ...] = ()
 
 
-def fit(training: "Training", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
-    """Train one phase from where it stands, and return the learner whose weights are the result.
+def fit(trainer: "Trainer", batches: Batches, run: RunFolder, validate: Validate) -> nn.Module:
+    """Train one phase from its current step, and return the learner with the resulting weights.
 
     validate: scores a learner; called on the main process only.
-    Raises DataError if losses are no longer finite; what they were of is written into the run's folder.
+    Raises DataError if losses are no longer finite; the skipped steps are written into the run's folder.
     """
-    phase, is_main = training.phase, training.accelerator.is_main_process
+    phase, is_main = trainer.phase, trainer.accelerator.is_main_process
     last_saved = time.monotonic()
-    losses, left_out = _Losses(training.step), 0
+    losses, num_skipped = _Losses(trainer.step), 0
     with (
-        progress("Training", "steps", training.step) as on_progress,
-        watch(training.accelerator.num_processes, phase.machine.patience) as watchdog,
+        progress("Training", "steps", trainer.step) as on_progress,
+        watch(trainer.accelerator.num_processes, phase.runtime.patience) as watchdog,
     ):
-        for parts in batches(training.step):
-            taken = training.take_step(parts)
+        for parts in batches(trainer.step):
+            taken = trainer.take_step(parts)
             losses.add(taken)
             watchdog.step()
             if not taken.is_taken:
-                left_out += 1
-                run.log_left_out(_left_out(training, taken))
-            if training.num_left_out == GIVE_UP_AFTER:
-                raise DataError(_broken(training, run))
-            step, is_last = training.step, training.step == phase.steps
+                num_skipped += 1
+                run.log_skipped(_skipped(trainer, taken))
+            if trainer.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                raise DataError(_gave_up(trainer, run))
+            step, is_last = trainer.step, trainer.step == phase.steps
             if step % LOG_EVERY == 0 or is_last:
-                entry = losses.entry(training)
+                entry = losses.entry(trainer)
                 losses = _Losses(step)
                 run.log(entry)
                 if is_main:
                     note = f"loss {sum(entry['losses'].values()):.3f}"
-                    if left_out:
-                        note += f", {left_out} steps left out (see {LEFT_OUT} in the run's folder)"
+                    if num_skipped:
+                        note += f", {num_skipped} steps skipped (see {SKIPPED_STEPS} in the run's folder)"
                     on_progress(step, phase.steps, note)
             if is_last or (phase.validate_every and step % phase.validate_every == 0):
                 with watchdog.paused():
                     if is_main:
-                        scores = validate(training.result)
+                        scores = validate(trainer.result)
                         run.log({"phase": phase.number, "step": step, "validation": scores})
-                    training.accelerator.wait_for_everyone()
+                    trainer.accelerator.wait_for_everyone()
                 losses.start_clock()
             is_due = (
-                time.monotonic() - last_saved > phase.machine.checkpoint_seconds and step % LOG_EVERY == 0
+                time.monotonic() - last_saved > phase.runtime.checkpoint_seconds and step % LOG_EVERY == 0
             )
             if is_main and (is_last or is_due):
-                save_checkpoint(training.checkpoint(run.recipe), run.checkpoint)
+                save_checkpoint(trainer.checkpoint(run.recipe), run.checkpoint)
                 last_saved = time.monotonic()
             if is_last:
                 break
-    training.accelerator.wait_for_everyone()
-    return training.result
+    trainer.accelerator.wait_for_everyone()
+    return trainer.result
 
 
-class Training:
-    """A learner and its optimiser, on the way through one phase.
+class Trainer:
+    """A learner and its optimizer in one phase.
 
-    learner: called with a part of a batch, it gives its losses by name. frozen: prefixes of what it holds but
-    never learns, and checkpoints leave out. checkpoint: where to go on, if it is of this phase.
+    learner: returns its losses by name for a part of a batch. frozen: prefixes of its weights that are not
+    trained, and not in checkpoints. checkpoint: the state to continue from, if it is of this phase.
     """
 
     def __init__(
@@ -219,8 +219,8 @@ class Training:
     ) -> None:
         self.learner, self.optimiser, self.phase, self.accelerator = learner, optimiser, phase, accelerator
         self.frozen, self.step = frozen, 0
-        self.num_left_out = 0  # in a row
-        self.base_rates = [float(group["lr"]) for group in optimiser.param_groups]
+        self.skipped_in_a_row = 0
+        self.base_lrs = [float(group["lr"]) for group in optimiser.param_groups]
         self.prepared, self.prepared_optimiser = accelerator.prepare(learner, optimiser)
         self.average = None
         if phase.ema is not None:
@@ -234,21 +234,21 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The learner whose weights count: their moving average, if there is one."""
+        """The learner with the resulting weights: their moving average, if there is one."""
         return self.learner if self.average is None else self.average.module
 
     def take_step(self, parts: list[Any]) -> Step:
-        """Learn from one batch; its losses are means over the parts, not yet over processes.
+        """Train on one batch; its losses are means over the parts, not over processes.
 
-        Where the gradient is not finite nothing is learnt, on any process: it is the sum of all of theirs.
+        If the gradient is not finite, all processes skip the step: the gradient is the sum of theirs.
         """
         torch.manual_seed(
             _seed(self.phase.seed, self.phase.number, self.step, self.accelerator.process_index)
         )
-        for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * self.phase.rate(self.step)
+        for group, lr in zip(self.optimiser.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * self.phase.lr_factor(self.step)
         self.prepared.train()
-        buffers = [buffer.clone() for buffer in self.learner.buffers()]  # BatchNorm's would keep a NaN
+        buffers = [buffer.clone() for buffer in self.learner.buffers()]  # BatchNorm would keep a NaN
         losses: dict[str, Tensor] = {}
         is_taken, broken = True, tuple[str, ...]()
         for part in parts:
@@ -269,38 +269,38 @@ class Training:
                 buffer.copy_(before)
         elif self.average is not None:
             self.average.update_parameters(self.learner)
-        self.num_left_out = 0 if is_taken else self.num_left_out + 1
+        self.skipped_in_a_row = 0 if is_taken else self.skipped_in_a_row + 1
         self.step += 1
         return Step(losses, is_taken, broken)
 
     def _clip(self) -> bool:
-        """Clip the gradient, if that is asked for; tell whether it is finite."""
+        """Clip the gradient, if the phase says so; return whether it is finite."""
         clip = math.inf if self.phase.clip is None else self.phase.clip
         norm = self.accelerator.clip_grad_norm_(self.prepared.parameters(), clip)
         assert norm is not None
-        # In fp16 a gradient that overflows is nothing unusual: the scaler leaves the step out by itself.
+        # In fp16 gradients overflow now and then: the scaler skips such steps by itself.
         return self.accelerator.scaler is not None or math.isfinite(norm)
 
     def _broken_gradients(self) -> tuple[str, ...]:
-        """Name the weights whose gradients are not finite."""
-        given = ((name, weight.grad) for name, weight in self.learner.named_parameters())
-        return tuple(name for name, grad in given if grad is not None and not grad.isfinite().all())
+        """Return the names of the weights whose gradients are not finite."""
+        grads = ((name, weight.grad) for name, weight in self.learner.named_parameters())
+        return tuple(name for name, grad in grads if grad is not None and not grad.isfinite().all())
 
     def checkpoint(self, recipe: str) -> Checkpoint:
-        """Give the state after the last step."""
-        average = None if self.average is None else self._learned(self.average, "module.")
+        """Return the state after the last step."""
+        average = None if self.average is None else self._trained(self.average, "module.")
         return Checkpoint(
             self.phase.number,
             self.step,
-            self._learned(self.learner),
+            self._trained(self.learner),
             self.optimiser.state_dict(),
             average,
             recipe,
         )
 
-    def _learned(self, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-        left_out = tuple(prefix + name for name in self.frozen)
-        return {key: value for key, value in module.state_dict().items() if not key.startswith(left_out)}
+    def _trained(self, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+        frozen = tuple(prefix + name for name in self.frozen)
+        return {key: value for key, value in module.state_dict().items() if not key.startswith(frozen)}
 
 
 class _Losses:
@@ -321,48 +321,48 @@ class _Losses:
             for name, value in step.losses.items():
                 self.sums[name] = self.sums.get(name, 0) + value
 
-    def entry(self, training: Training) -> dict[str, Any]:
-        """Make a line of the log; the same on every process."""
-        count = training.step - self.first_step
+    def entry(self, trainer: Trainer) -> dict[str, Any]:
+        """Return a line of the log; the same on every process."""
+        count = trainer.step - self.first_step
         losses: dict[str, float] = {}
         if self.sums:
             values = torch.stack(list(self.sums.values())) / self.num_taken
-            means = training.accelerator.reduce(values, reduction="mean").tolist()
+            means = trainer.accelerator.reduce(values, reduction="mean").tolist()
             losses = dict(zip(self.sums, means, strict=True))
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         if broken:
             raise DataError(
-                f"The loss '{broken[0]}' is {losses[broken[0]]} at step {training.step}. Lower the learning "
+                f"The loss '{broken[0]}' is {losses[broken[0]]} at step {trainer.step}. Lower the learning "
                 "rate (--lr), or train at full precision (--precision no)."
             )
         return {
-            "phase": training.phase.number,
-            "step": training.step,
-            "lr": training.optimiser.param_groups[0]["lr"],
+            "phase": trainer.phase.number,
+            "step": trainer.step,
+            "lr": trainer.optimiser.param_groups[0]["lr"],
             "seconds_per_step": round((time.monotonic() - self.start) / count, 3),
             "losses": losses,
-            **({"left_out": count - self.num_taken} if count > self.num_taken else {}),
+            **({"skipped": count - self.num_taken} if count > self.num_taken else {}),
         }
 
 
-def _left_out(training: Training, step: Step) -> dict[str, Any]:
-    """Say of a step that was left out what it showed, its losses, and which gradients were not finite."""
-    number = training.step - 1
+def _skipped(trainer: Trainer, step: Step) -> dict[str, Any]:
+    """Return the record of a skipped step: its images, its losses, and which gradients were not finite."""
+    number = trainer.step - 1
     return {
-        "phase": training.phase.number,
+        "phase": trainer.phase.number,
         "step": number,
         "losses": {name: repr(value.item()) for name, value in step.losses.items()},
         "not_finite": list(step.broken),
-        "shows": training.phase.shows(number),
+        "shows": trainer.phase.describe(number),
     }
 
 
-def _broken(training: Training, run: RunFolder) -> str:
-    """Say that the last steps were all left out, and what to do."""
+def _gave_up(trainer: Trainer, run: RunFolder) -> str:
+    """Return the message of a run that skipped too many steps in a row."""
     return (
-        f"The gradient was not finite in {GIVE_UP_AFTER} steps in a row, the last of them step "
-        f"{training.step}. Lower the learning rate (--lr), or train at full precision (--precision no); "
-        f"--resume goes on from the last checkpoint. What the steps showed is in {run.path / LEFT_OUT}."
+        f"The gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step "
+        f"{trainer.step}. Lower the learning rate (--lr), or train at full precision (--precision no); "
+        f"--resume continues from the last checkpoint. The steps' images are in {run.path / SKIPPED_STEPS}."
     )
 
 

@@ -1,4 +1,4 @@
-"""How good a meta-learner is while it learns: mIoU on fixed 1-shot episodes that it is not trained on."""
+"""Validation of a meta-learner during training: mIoU on fixed 1-shot episodes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from kshot.methods.hsnet import HSNet
 from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.results import SegmentationResult
-from kshot.training.episodes import FeatureReader
+from kshot.training.episodes import CachedEncoder
 from kshot.training.recipes import TrainConfig
 from kshot.types import Support
 
@@ -25,49 +25,49 @@ Scores = dict[str, float]
 
 
 class Validation:
-    """Episodes of the classes that a checkpoint is chosen on, scored at the photographs' own size.
+    """Episodes of the classes that the checkpoint is chosen on, scored at the images' own size.
 
-    Where nothing is chosen they are of classes that are trained on too: the held-out ones, or, where a
-    benchmark has none, all. Such scores show how training goes, and nothing more.
+    If no checkpoint is chosen, training sees these classes too: the holdout ones, or all if a benchmark has
+    none. Such scores only show the progress of the training.
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, reader: FeatureReader, accelerator: Accelerator
+        self, config: TrainConfig, dataset: Dataset, encoder: CachedEncoder, accelerator: Accelerator
     ) -> None:
-        self.dataset, self.reader, self.accelerator = dataset, reader, accelerator
+        self.dataset, self.encoder, self.accelerator = dataset, encoder, accelerator
         if config.select_on is None and config.data not in FOLDED:
-            fold = train_fold(config.data, config.fold, hold_out=False)
+            fold = train_fold(config.data, config.fold, exclude_holdout=False)
         else:
             fold = selection_fold(config.data, config.fold, config.select_on or "base")
         self.manifest = selection_manifest(fold, config.validate_episodes, dataset)[0]
 
     def score(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
-        """Score a method, and its passes, on the first `limit` episodes, or on all: mIoU from 0 to 1."""
+        """Return the mIoU of a method and of its passes on the first `limit` episodes, or on all; 0 to 1."""
         method.eval()
         with self.accelerator.autocast():
-            return self._score(method, self.reader.read_one, limit)
+            return self._score(method, self.encoder.encode_one, limit)
 
     def prototype(self, method: HSNet | TwoPass, limit: int | None = None) -> Scores:
-        """Score prototypes of B_cls on the same episodes: what is there without training."""
+        """Return the mIoU of prototypes of B_cls on the same episodes: the baseline without training."""
         if method.cls_backbone is None:
             return {}
-        found = self._score(Prototype(method.cls_backbone), self.reader.read_pyramid, limit)
-        return {"prototype_miou": found["miou"]}
+        scores = self._score(Prototype(method.cls_backbone), self.encoder.encode_cls, limit)
+        return {"prototype_miou": scores["miou"]}
 
-    def _score(self, method: Method, read: Callable[[str], Any], limit: int | None) -> Scores:
+    def _score(self, method: Method, encode: Callable[[str], Any], limit: int | None) -> Scores:
         episodes = self.manifest.episodes[:limit]
         counts: dict[str, list[Any]] = {}
-        runner = EpisodeRunner(method, self.reader.transform, self.reader.device)
+        runner = EpisodeRunner(method, self.encoder.transform, self.encoder.device)
         for class_id, query, (support,) in episodes:
             ground_truth = self.dataset.ground_truth(query, class_id)
-            mask = self.reader.transform.support_mask(self.dataset.ground_truth(support, class_id))
-            shown = Support(read(support), mask.to(self.reader.device))
-            result = runner.segment(read(query), [shown], ground_truth.shape)
-            for name, found in _masks(result).items():
-                counts.setdefault(name, []).append(count_pixels(found, ground_truth))
+            support_mask = self.encoder.transform.support_mask(self.dataset.ground_truth(support, class_id))
+            encoded = Support(encode(support), support_mask.to(self.encoder.device))
+            result = runner.segment(encode(query), [encoded], ground_truth.shape)
+            for name, mask in _masks(result).items():
+                counts.setdefault(name, []).append(count_pixels(mask, ground_truth))
         class_ids = np.array([episode.class_id for episode in episodes])
         classes = sorted(set(class_ids.tolist()))
-        return {name: score(np.array(found), class_ids, classes).miou for name, found in counts.items()}
+        return {name: score(np.array(rows), class_ids, classes).miou for name, rows in counts.items()}
 
 
 def _masks(result: SegmentationResult) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Processes that train together must not wait for ever for one that died or hangs.
+"""End processes that train together if one of them dies or hangs, instead of waiting forever.
 
-Each watches only itself: where one no longer answers, all others stand still within a step.
+Each process watches only itself: if one stops, all others stop within a step. A time limit of the process
+group would not do: it never ends the process that hangs, and has to be longer than a validation.
 """
 
 import os
@@ -14,14 +15,14 @@ PATIENCE = 120.0
 """Seconds without a step after which a process ends itself."""
 
 SLOWEST = 10
-"""How many times the longest step so far a step may take, if that is more."""
+"""Factor of the longest step so far that a step may take, if that is longer than the patience."""
 
 FIRST = 10
-"""How many times the patience the first step may take: much is read, built or compiled in it."""
+"""Factor of the patience that the first step may take, which loads, builds or compiles much."""
 
 
 class Watchdog:
-    """Ends this process, with exit status 1, if it takes no step for long. Made by `watch`."""
+    """Ends this process with exit status 1 if it takes no step for too long. Created by `watch`."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
@@ -31,21 +32,21 @@ class Watchdog:
         self._ended = threading.Event()
 
     def step(self) -> None:
-        """Tell that a step was taken."""
+        """Record that a step was taken."""
         now = time.monotonic()
         self._longest = max(self._longest or 0.0, now - self._last)
         self._last = now
 
     @property
     def limit(self) -> float:
-        """Seconds that a step may take."""
+        """Largest number of seconds for a step."""
         if self._longest is None:
             return FIRST * self.patience
         return max(self.patience, SLOWEST * self._longest)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Allow what takes its time, a validation say."""
+        """Allow any time for a block, such as a validation."""
         self._is_paused = True
         try:
             yield
@@ -57,21 +58,21 @@ class Watchdog:
         self._ended.set()
 
     def run(self) -> None:
-        """Look at the clock until `end` is called; in a thread of its own."""
+        """Check the clock until `end` is called; runs in its own thread."""
         while not self._ended.wait(min(1.0, self.patience / 4)):
             if not self._is_paused and time.monotonic() - self._last > self.limit:
                 print(
                     f"No step was taken for {self.limit:.0f} seconds: another process died or hangs, or this "
-                    "one does. It ends itself; --resume goes on from the last checkpoint.",
+                    "one hangs. This process ends now; --resume continues from the last checkpoint.",
                     file=sys.stderr,
                     flush=True,
                 )
-                os._exit(1)  # the main thread waits for the others, and nothing can be raised in it
+                os._exit(1)  # the main thread waits in a collective operation, which no exception can end
 
 
 @contextmanager
 def watch(num_processes: int, patience: float) -> Iterator[Watchdog]:
-    """Watch this process while it trains with others; alone it may take all the time it wants."""
+    """Watch this process while it trains with others; a single process has no limit."""
     watchdog = Watchdog(patience)
     thread = threading.Thread(target=watchdog.run, name="watchdog", daemon=True)
     if num_processes > 1:
