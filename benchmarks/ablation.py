@@ -106,7 +106,7 @@ def score(name: str, places: argparse.Namespace) -> None:
 def held_out(shots: int, count: int, voc: Path) -> Path:
     """Draw episodes of cats, horses and sofas: other ones than those that checkpoints are chosen on."""
     path = HERE / "manifests" / f"held-out_fold0_{shots}shot.json"
-    options = ["--held-out", "--shots", str(shots), "--protocol", "balanced", "--seed", "1"]
+    options = ["--holdout", "--shots", str(shots), "--protocol", "balanced", "--seed", "1"]
     draw(path, "pascal", [*options, "--count", str(count), "--root", str(voc)])
     return path
 

@@ -68,7 +68,7 @@ def read_voc(out: Path, voc: Path) -> tuple[list[str], list[str]]:
     """Draw episodes of the held-out classes; give the options to train and to score."""
     manifest = str(out / "held_out.json")
     places = ["--data", "pascal", "--root", str(voc)]
-    drawn = ["--held-out", "--protocol", "balanced", "--count", "300", "--root", str(voc)]
+    drawn = ["--holdout", "--protocol", "balanced", "--count", "300", "--root", str(voc)]
     run("episodes", "pascal", *drawn, "--seed", "1", "--out", manifest)
     return places, [*places, "--manifest", manifest]
 

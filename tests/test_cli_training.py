@@ -71,8 +71,8 @@ def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
     assert "--root PLACE" in command
     assert f"kshot segment --model {model}" in capsys.readouterr().out
     evaluated = ("--model", model, "--backbone-weights", voc / "tiny.safetensors", "--data", "pascal")
-    held_out = (
-        "--held-out",
+    holdout = (
+        "--holdout",
         "--protocol",
         "balanced",
         "--count",
@@ -82,7 +82,7 @@ def test_from_photographs_to_a_model_by_two_commands(voc, tmp_path, capsys):
         "--out",
         tmp_path / "m.json",
     )
-    assert run("episodes", "pascal", *held_out) == 0
+    assert run("episodes", "pascal", *holdout) == 0
     assert run("evaluate", *evaluated, "--root", voc, "--manifest", tmp_path / "m.json") == 0
     assert "mIoU" in capsys.readouterr().out
 

@@ -44,10 +44,11 @@ def episodes(
     count: Annotated[int | None, typer.Option(help="Number of episodes; default the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default the protocol's first.")] = None,
     split: Split = None,
-    held_out: Annotated[
+    holdout: Annotated[
         bool,
         typer.Option(
-            "--held-out", help="Of the fold's held-out base classes, on which one chooses, untested."
+            "--holdout",
+            help="Draw episodes of the fold's holdout classes, to choose a model on them.",
         ),
     ] = False,
     root: Annotated[
@@ -66,9 +67,9 @@ def episodes(
     if count is not None:
         protocol = protocol.model_copy(update={"num_episodes": count})
     present = None if root is None else open_dataset(data, root)
-    if held_out and split not in (None, "train"):
-        raise DataError(f"--held-out draws from the train lists, but --split is {split}. Leave it out.")
-    pairs = selection_fold(benchmark, fold, "base") if held_out else read_fold(data, fold, split)
+    if holdout and split not in (None, "train"):
+        raise DataError(f"--holdout draws from the train lists, but --split is {split}. Leave it out.")
+    pairs = selection_fold(benchmark, fold, "base") if holdout else read_fold(data, fold, split)
     seed = protocol.seeds[0] if seed is None else seed
     manifest = draw_manifest(pairs, protocol, shots, seed, present)
     write_manifest(manifest, out)

@@ -48,10 +48,10 @@ def read_checkpoint(path: Path, recipe: str) -> Checkpoint:
         raise WeightsError(f"There is no checkpoint {path} to resume from. Leave out --resume.")
     try:
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-        old = with_new_names(json.loads(checkpoint.recipe))
+        is_same = with_new_names(json.loads(checkpoint.recipe)) == json.loads(recipe)
     except Exception as error:  # a damaged file can make a parser fail in any way
         raise WeightsError(f"{path} is not a checkpoint that can be read ({reason_of(error)}).") from error
-    if old != json.loads(recipe):
+    if not is_same:
         raise WeightsError(
             f"The run in {path.parent} was started with other settings (recipe.json there). "
             "Resume it with the same options, or give another --out."
