@@ -142,7 +142,7 @@ def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
 
 def test_without_photographs_there_is_nothing_to_train_on(tmp_path):
     empty = Pascal(write_pascal(tmp_path, [("alone", 3)]))
-    with pytest.raises(DataError, match="No class has enough photographs"):
+    with pytest.raises(DataError, match="No class has enough images"):
         TrainingEpisodes(CONFIG, empty, [BASE_CLASSES])
 
 
@@ -191,7 +191,7 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
         found = base_map(batch.query.base_logits, batch.episode_class)[index]
         torch.testing.assert_close(found, base_map(logits)[0], rtol=1e-3, atol=1e-2)
     assert used == {0, 1}
-    with pytest.raises(DataError, match="All 2 base learners know dog"):
+    with pytest.raises(DataError, match="All 2 base learners were trained on dog"):
         TrainingEpisodes(CONFIG, voc, [("dog",), ("dog", "cow")])
 
 
