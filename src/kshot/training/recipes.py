@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
-from kshot.methods import hub
+from kshot.methods import config as method_config
 from kshot.models.backbones import TapPlaces
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import FusionKind
@@ -26,7 +26,7 @@ RENAMED = {
 
 def with_new_names(settings: Any) -> Any:
     """Return settings read from a file under their present names."""
-    settings = hub.with_new_names(settings)
+    settings = method_config.with_new_names(settings)
     if not isinstance(settings, dict):
         return settings
     return {RENAMED.get(name, name): value for name, value in settings.items()}
