@@ -23,7 +23,7 @@ $(VENV)/.kshot-ready $(VENV)/.kshot-demo: pyproject.toml
 demo: $(if $(wildcard $(VENV)/.kshot-ready),setup,$(VENV)/.kshot-demo)
 	$(BIN)/python demo/demo.py
 
-# make train-demo [VOC=DIR]: train the whole method in minutes, on pasted pictures or on VOC 2012's photographs.
+# make train-demo [VOC=DIR]: train the whole method in minutes, on synthetic images or on VOC 2012.
 train-demo: setup
 	$(BIN)/python demo/train_demo.py $(if $(VOC),--voc $(VOC))
 
@@ -50,7 +50,7 @@ docs: setup
 
 # The README's picture, and that of docs/failures.md.
 pictures: setup
-	$(BIN)/python demo/demo.py coins eye gland motorcycle person --picture demo/out/readme.jpg
+	$(BIN)/python demo/demo.py coins eye gland motorcycle person --out demo/out/readme.jpg
 	cp demo/out/readme.jpg docs/demo.jpg
 	$(BIN)/python demo/failures.py docs/failures.jpg
 
@@ -96,7 +96,7 @@ scale: setup
 
 tables: setup
 	$(BIN)/kshot table list benchmarks/results/prototype_*.json --into docs/benchmarks.md
-	$(BIN)/kshot figure power benchmarks/results/power_*.json --out docs/power.png
+	$(BIN)/kshot figure discriminability benchmarks/results/discriminability_*.json --out docs/discriminability.png
 	$(BIN)/kshot figure classes benchmarks/results/prototype_*_coco-mini-60_1shot.json --out docs/classes.png
 
 # One process a core, each with one thread: many threads for such small networks wait for one another. OpenVINO has a
@@ -115,7 +115,7 @@ test-browser: setup
 # The page's examples, of scikit-image's photographs, and its picture in the documents; needs a Chromium too.
 page: setup
 	$(BIN)/python demo/page_examples.py
-	$(BIN)/python demo/page_picture.py docs/serve.jpg
+	$(BIN)/python demo/page_screenshot.py docs/serve.jpg
 
 check: setup
 	$(BIN)/ruff check .

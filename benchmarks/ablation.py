@@ -1,19 +1,19 @@
-"""Our size of the paper's Table 5: do two backbones beat one, and two passes one?
+"""The paper's Table 5 at a smaller size: are two backbones better than one, and two passes better than one?
 
-    python benchmarks/ablation.py --voc DIR --coco-mini DIR [--only RUN]
+    python benchmarks/ablation.py --voc DIR --coco-mini DIR [--only ROW]
 
-Run it from the repository's root. Five methods with one backbone (EfficientNet-Lite2), trained on fold 0 of
-PASCAL-5i without its held-out classes, on the same episodes in the same order; those that the paper's claim
-is about with two seeds. Each decides by argmax, as published, and is scored on held-out base classes and on
-coco-mini-60. Runs go to `runs/ablation` and are resumed; results to `benchmarks/results`, where what is there
-is kept. With --only, rows can be made two at a time.
+Run from the repository's root. Five methods with one backbone (EfficientNet-Lite2) are trained on fold 0 of
+PASCAL-5i without its held-out classes, on the same episodes in the same order. The methods of the paper's
+claim are trained with two seeds. Each decides by argmax, as published, and is evaluated on held-out base
+classes and on coco-mini-60. Runs are written to `runs/ablation` and can be resumed; existing files in
+`benchmarks/results` are kept. With --only, rows can be made in parallel.
 """
 
 import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from first_numbers import HERE, coco_mini_manifest, draw, run
+from harness import MANIFESTS, coco_mini_manifest, draw_manifest, evaluate, make_parser, train
 
 from kshot.methods.hub import CONFIG_FILE
 from kshot.segmenter import Segmenter
@@ -43,90 +43,53 @@ ROWS = {
 
 def main() -> None:
     """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--voc", type=Path, required=True)
-    parser.add_argument("--coco-mini", type=Path, required=True)
+    parser = make_parser(__doc__, "voc", "coco-mini", required=True)
     parser.add_argument("--only", choices=[*ROWS, "prototype"], help="one row; default all")
-    places = parser.parse_args()
-    pretrain(places.voc)
+    given = parser.parse_args()
+    recipe = ("--recipe", "lite", "--root", given.voc)
+    # All rows share this base learner, trained on the base classes without the held-out ones.
+    train("pretrain", RUNS / "base_learner", *recipe, "--exclude-holdout")
     for name, row in ROWS.items():
-        if places.only in (None, name):
-            train(name, row, places.voc)
-            score(name, places)
-    if places.only in (None, "prototype"):
+        if given.only in (None, name):
+            options = ("--base-learner", RUNS / "base_learner", "--cache", "runs/features")
+            settings = ("--method", row.method, "--backbones", row.backbones, "--seed", row.seed)
+            train("train", RUNS / name, *recipe, *options, *settings)
+            score(name, given)
+    if given.only in (None, "prototype"):
         write_prototype()
-        score("prototype", places)
-
-
-def pretrain(voc: Path) -> None:
-    """Train the base learner that all rows share, on base classes without the held-out ones."""
-    out = RUNS / "base_learner"
-    if not (out / "metrics.json").exists():
-        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-        run(
-            "pretrain",
-            "--recipe",
-            "lite",
-            "--root",
-            str(voc),
-            "--exclude-holdout",
-            "--out",
-            str(out),
-            *resume,
-        )
-
-
-def train(name: str, row: Row, voc: Path) -> None:
-    """Train a row's meta-learner."""
-    out = RUNS / name
-    if not (out / "metrics.json").exists():
-        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-        options = ["--base-learner", str(RUNS / "base_learner"), "--cache", "runs/features"]
-        chosen = ["--method", row.method, "--backbones", row.backbones, "--seed", str(row.seed)]
-        settings = ["--recipe", "lite", "--root", str(voc)]
-        run("train", *settings, *options, *chosen, "--out", str(out), *resume)
+        score("prototype", given)
 
 
 def write_prototype() -> None:
-    """Write a prototype model of the same backbone and size."""
+    """Write a prototype model with the same backbone and size."""
     out = RUNS / "prototype"
     if not (out / CONFIG_FILE).exists():
         Segmenter.from_pretrained("prototype", backbone=BACKBONE, image_size=IMAGE_SIZE).save_pretrained(out)
 
 
-def score(name: str, places: argparse.Namespace) -> None:
-    """Score a row on both sets of episodes, with one and with five shots."""
+def score(name: str, folders: argparse.Namespace) -> None:
+    """Evaluate a row on both sets of episodes, with one and with five shots."""
     for shots, held_out_count, coco_count in ((1, 500, 1000), (5, 200, 300)):
-        manifest = held_out(shots, held_out_count, places.voc)
-        evaluate(name, f"held-out_{shots}shot", "pascal", places.voc, manifest)
-        manifest = coco_mini(shots, coco_count)
-        evaluate(name, f"coco-mini-60_{shots}shot", "coco-mini-60", places.coco_mini, manifest)
+        for data, root, episodes, manifest in (
+            ("pascal", folders.voc, "held-out", held_out(shots, held_out_count, folders.voc)),
+            ("coco-mini-60", folders.coco_mini, "coco-mini-60", coco_mini(shots, coco_count)),
+        ):
+            evaluate(f"ablation_{name}_{episodes}_{shots}shot.json", data, root, [manifest], RUNS / name)
 
 
 def held_out(shots: int, count: int, voc: Path) -> Path:
-    """Draw episodes of cats, horses and sofas: other ones than those that checkpoints are chosen on."""
-    path = HERE / "manifests" / f"held-out_fold0_{shots}shot.json"
-    options = ["--holdout", "--shots", str(shots), "--protocol", "balanced", "--seed", "1"]
-    draw(path, "pascal", [*options, "--count", str(count), "--root", str(voc)])
-    return path
+    """Draw episodes of cats, horses and sofas, with another seed than those that select checkpoints."""
+    path = MANIFESTS / f"held-out_fold0_{shots}shot.json"
+    options = ("--holdout", "--shots", shots, "--protocol", "balanced", "--seed", 1)
+    return draw_manifest(path, "pascal", *options, "--count", count, "--root", voc)
 
 
 def coco_mini(shots: int, count: int) -> Path:
-    """Draw coco-mini-60's episodes of one seed: five shots take five times as long, so fewer of them."""
+    """Draw episodes of coco-mini-60 for one seed: fewer with five shots, which take five times as long."""
     if count == 1000:
         return coco_mini_manifest(shots, 0)
-    path = HERE / "manifests" / f"coco-mini-60_{shots}shot_seed0_{count}.json"
-    draw(path, "coco-mini-60", ["--shots", str(shots), "--seed", "0", "--count", str(count)])
-    return path
-
-
-def evaluate(name: str, episodes: str, data: str, root: Path, manifest: Path) -> None:
-    """Score a row on a manifest unless it is done."""
-    result = HERE / "results" / f"ablation_{name}_{episodes}.json"
-    if not result.exists():
-        given = ["--manifest", str(manifest.relative_to(HERE.parent))]
-        asked = ["--model", str(RUNS / name), "--data", data, "--root", str(root)]
-        run("evaluate", *asked, *given, "--json", str(result))
+    path = MANIFESTS / f"coco-mini-60_{shots}shot_seed0_{count}.json"
+    return draw_manifest(path, "coco-mini-60", "--shots", shots, "--seed", 0, "--count", count)
 
 
 if __name__ == "__main__":

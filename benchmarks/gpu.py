@@ -1,11 +1,11 @@
-"""Train what ships on a GPU that is there for minutes: pack the images small, train, keep the weights.
+"""Train the shipped models on a GPU that is available for minutes: shrink the images, train, keep weights.
 
     python benchmarks/gpu.py pack --voc DIR --coco-mini DIR --clothing DIR --out gpu-data
     python benchmarks/gpu.py run --data gpu-data --out runs/gpu --minutes 9 [--workers 14]
 
-`pack` writes all images with their longer side at most 321 px, under 60 MB in all. `run` trains a base
-learner, then `two-pass-general` on it; a short trial of each says how many steps fit into the minutes. Run it
-from the repository's root; what it wrote to --out but for the checkpoints is worth keeping.
+Run from the repository's root. `pack` writes all images with a longer side of at most 321 px, less than 60 MB
+in total. `run` trains a base learner, then `two-pass-general` with it; a short trial of each determines how
+many steps fit into the time. Keep all of --out except for the checkpoints.
 """
 
 import argparse
@@ -15,22 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from harness import kshot
 from PIL import Image
 
-from kshot.cli.main import main as kshot
 from kshot.io.images import read_image
 
 LONG_SIDE = 321
 QUALITY = 80
 SHARES = {"base": 0.3, "general": 0.6}
-"""Of the minutes; the rest is for loading, validations and the trials."""
+"""Shares of the time; the rest is for loading, validation and the trials."""
 TRIAL_STEPS = 30
 BATCH = "16"
 
 
 def main() -> None:
     """Pack, or train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")
     for name in ("voc", "coco-mini", "clothing", "out"):
@@ -51,27 +53,27 @@ def main() -> None:
 
 
 def pack(source: Path, target: Path) -> None:
-    """Copy a data set with smaller images; masks by nearest neighbour, their values as they are."""
+    """Copy a data set with smaller images; masks are resized by nearest neighbour and keep their values."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".png":
             with Image.open(file) as mask:
-                smaller(mask, Image.Resampling.NEAREST).save(place, optimize=True)
+                shrink(mask, Image.Resampling.NEAREST).save(place, optimize=True)
         elif file.suffix in (".jpg", ".jpeg"):
-            smaller(read_image(file), Image.Resampling.LANCZOS).save(place, quality=QUALITY)
-        elif file.stat().st_size < 2**20:  # lists of classes, not annotations of the images' own size
+            shrink(read_image(file), Image.Resampling.LANCZOS).save(place, quality=QUALITY)
+        elif file.stat().st_size < 2**20:  # class lists, not annotations at the original size
             shutil.copy(file, place)
 
 
-def smaller(image: Image.Image, how: Image.Resampling) -> Image.Image:
-    """Bring the longer side to LONG_SIDE, if it is longer."""
+def shrink(image: Image.Image, how: Image.Resampling) -> Image.Image:
+    """Shrink an image so that its longer side is at most LONG_SIDE."""
     factor = min(1.0, LONG_SIDE / max(image.size))
     return image.resize((round(image.width * factor), round(image.height * factor)), how)
 
 
 def run(data: Path, out: Path, minutes: float, workers: int) -> None:
-    """Train both parts, each for its share of the minutes."""
+    """Train both parts, each for its share of the time."""
     common = ["--root", str(data / "voc"), "--precision", "auto", "--workers", str(workers), "--batch", BATCH]
     learner = [*common, "--recipe", "lite-two-pass", "--start-from", "two-pass"]
     images = len(list((data / "voc" / "JPEGImages").iterdir()))
@@ -88,26 +90,17 @@ def run(data: Path, out: Path, minutes: float, workers: int) -> None:
         return ["train", *general, *stages, "--validate-every", str(max(steps // 3, 1)), "--out", str(folder)]
 
     for name, command in (("base", base), ("general", meta)):
-        call(command(fitting(command, 60 * minutes * SHARES[name]), out / name))
+        kshot(*command(count_steps(command, 60 * minutes * SHARES[name]), out / name))
 
 
-def fitting(command: Callable[[int, Path], list[str]], seconds: float) -> int:
-    """Count the steps that fit into some seconds, by a trial, whose first steps do not count."""
+def count_steps(command: Callable[[int, Path], list[str]], seconds: float) -> int:
+    """Return the number of steps that fit into the time, from a short trial."""
     with TemporaryDirectory() as folder:
         trial = Path(folder) / "trial"
-        call(command(TRIAL_STEPS, trial))
+        kshot(*command(TRIAL_STEPS, trial))
         log = [json.loads(line) for line in (trial / "log.jsonl").read_text().splitlines()]
         last = [entry for entry in log if "seconds_per_step" in entry][-1]
     return max(int(seconds / last["seconds_per_step"]), TRIAL_STEPS)
-
-
-def call(command: list[str]) -> None:
-    """Run a kshot command; stop at the first that fails."""
-    try:
-        kshot(command)
-    except SystemExit as done:
-        if done.code:
-            raise
 
 
 if __name__ == "__main__":

@@ -1,23 +1,32 @@
-"""Which pass is better at what? The passes of two-pass side by side, by how large the object is.
+"""Compare the passes of two-pass by the size of the object.
 
     python benchmarks/passes.py [--voc DIR --coco-mini DIR] [--into docs/training.md]
 
-Run it from the repository's root. `two-pass-plus` segments 200 one-shot episodes each of new classes
-(coco-mini-60, and fold 0 of PASCAL-5i in photographs of its train lists) and of classes that it was trained
-on; its second pass does so twice, under the first pass's probabilities as they are and sharpened. An
-episode's score is the IoU of one picture, and not a class's sum over pictures: large objects do not outvote
-small ones; each pass decides at 0.5. What is measured already is not measured again.
+Run from the repository's root. `two-pass-plus` segments 200 one-shot episodes each of new classes
+(coco-mini-60, and fold 0 of PASCAL-5i in images of its train lists) and of classes that it was trained on.
+Its second pass runs twice: with the soft mask of the first pass as it is, and sharpened. The score of an
+episode is the IoU of one image, not a class's sum over images, so that large objects do not outweigh small
+ones. Each pass has threshold 0.5. Existing measurements are kept.
 """
 
-import argparse
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from first_numbers import coco_mini_manifest, voc_manifest
+from harness import (
+    RESULTS,
+    coco_mini_manifest,
+    insert_table,
+    iou,
+    make_parser,
+    markdown_table,
+    provenance,
+    read_json,
+    voc_manifest,
+    write_json,
+)
 
 from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
@@ -27,19 +36,16 @@ from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader, names_of
 from kshot.evaluation.metrics import count_pixels, mean_interval
-from kshot.io.files import write_text
-from kshot.io.provenance import record_provenance
 from kshot.methods.two_pass import TwoPass
-from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import Support
 
-RESULT = Path("benchmarks/results/passes.json")
+RESULT = RESULTS / "passes.json"
 MODEL = "two-pass-plus"
 EPISODES = 200
 SIZES = (0.0, 0.03, 0.1, 0.25, 1.0)
-"""Share of the picture that the object covers: from each to the next."""
+"""Bounds of the bins of the object's share of the image."""
 SETS = {
     "coco-mini-60": "new classes, coco-mini-60",
     "fold 0": "new classes, fold 0",
@@ -49,24 +55,15 @@ SETS = {
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--voc", type=Path)
-    parser.add_argument("--coco-mini", type=Path)
-    parser.add_argument("--into", type=Path)
-    given = parser.parse_args()
+    given = make_parser(__doc__, "voc", "coco-mini", into=True).parse_args()
     if given.voc is not None and given.coco_mini is not None:
         measure(given.voc, given.coco_mini)
-    if given.into is not None:
-        text = insert_between(given.into.read_text(), "table-passes", table(json.loads(RESULT.read_text())))
-        write_text(text, given.into)
+    insert_table(given.into, "table-passes", table(read_json(RESULT)))
 
 
 def measure(voc: Path, coco_mini: Path) -> None:
     """Write the result file, after each set of episodes."""
-    provenance = record_provenance([]).model_dump() | {"command": "make passes-results"}
-    result: dict[str, Any] = {"provenance": provenance, "episodes": {}}
-    if RESULT.exists():
-        result = json.loads(RESULT.read_text())
+    result = read_json(RESULT) or {"provenance": provenance("make passes-results"), "episodes": {}}
     pascal = open_dataset("pascal", voc)
     sets = {
         "coco-mini-60": (
@@ -80,7 +77,7 @@ def measure(voc: Path, coco_mini: Path) -> None:
     for name, (dataset, episodes) in sets.items():
         if name not in result["episodes"]:
             result["episodes"][name] = score(segmenter, dataset, episodes)
-            write_text(json.dumps(result) + "\n", RESULT)
+            write_json(result, RESULT, indent=None)
 
 
 def trained_episodes(dataset: Dataset) -> tuple[Episode, ...]:
@@ -90,8 +87,9 @@ def trained_episodes(dataset: Dataset) -> tuple[Episode, ...]:
 
 
 def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...]) -> list[dict[str, Any]]:
-    """Give each episode's class, the object's share of the picture, each pass's IoU, and the soft mask's
-    precision: how much of the first pass's probability lies on the object.
+    """Return class, the object's share of the image, precision and the IoU of each pass for every episode.
+
+    Precision is the share of the first pass's probability that lies on the object.
     """
     method, transform = segmenter.method, Resize(segmenter.config.image_size)
     assert isinstance(method, TwoPass)
@@ -106,49 +104,41 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
                     features[name] = method.features(reader.image(name))
             shown = Support(features[support], reader.support_mask(support, class_id))
             ground_truth = dataset.ground_truth(query, class_id)
-            answers = {}
+            results = {}
             for sharpen_mask in (False, True):
                 method.sharpen_mask = sharpen_mask
-                answers[sharpen_mask] = method.segment(features[query], [shown], ground_truth.shape)
-            probability = found(answers[True].first_pass)
+                results[sharpen_mask] = method.segment(features[query], [shown], ground_truth.shape)
+            probability = first_image(results[True].first_pass)
             maps = {
                 "first": probability,
-                "second, soft": found(answers[False].second_pass),
-                "second": found(answers[True].second_pass),
-                "result": found(answers[True].probability),
+                "second, soft": first_image(results[False].second_pass),
+                "second": first_image(results[True].second_pass),
+                "result": first_image(results[True].probability),
             }
             scores.append(
                 {
                     "class": class_id,
                     "share": float((ground_truth == 1).mean()),
                     "precision": float(probability[ground_truth == 1].sum() / probability.sum()),
-                    "iou": {name: iou(one > 0.5, ground_truth) for name, one in maps.items()},
+                    "iou": {name: iou(count_pixels(one > 0.5, ground_truth)) for name, one in maps.items()},
                 }
             )
-            if len(features) > 200:  # some 10 MB each
+            if len(features) > 200:  # about 10 MB each
                 features.clear()
     return scores
 
 
-def found(probability: torch.Tensor | None) -> np.ndarray:
-    """Give the only picture of a batch."""
+def first_image(probability: torch.Tensor | None) -> np.ndarray:
+    """Return the only image of a batch."""
     assert probability is not None
     return probability[0].numpy()
 
 
-def iou(mask: np.ndarray, ground_truth: np.ndarray) -> float:
-    """Give a mask's IoU on one picture."""
-    counts = count_pixels(mask, ground_truth)
-    return counts.intersection / max(counts.union, 1)
-
-
 def table(found: dict[str, Any]) -> str:
-    """Write the result as a table."""
-    lines = [
-        "| episodes | object covers | number | soft mask on it | first pass | second, soft mask "
-        "| second, sharpened | result | sharpened - soft (95 %) |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    """Return the result as a table."""
+    header = ("episodes", "object covers", "number", "soft mask on it", "first pass", "second, soft mask")
+    header += ("second, sharpened", "result", "sharpened - soft (95 %)")
+    rows = []
     for name, episodes in found["episodes"].items():
         shares = np.array([one["share"] for one in episodes])
         ious = 100 * np.array([list(one["iou"].values()) for one in episodes])
@@ -157,13 +147,15 @@ def table(found: dict[str, Any]) -> str:
             of_size = (low <= shares) & (shares < high)
             mine = ious[of_size]
             first, last = mean_interval(mine[:, 2] - mine[:, 1])
-            means = " | ".join(f"{mean:.1f}" for mean in mine.mean(axis=0))
-            lines.append(
-                f"| {SETS[name]} | {100 * low:.0f} to {100 * high:.0f} % | {len(mine)} | "
-                f"{precisions[of_size].mean():.0f} % | {means} | "
-                f"{first:+.1f} to {last:+.1f} |"
+            covers, precision = (
+                f"{100 * low:.0f} to {100 * high:.0f} %",
+                f"{precisions[of_size].mean():.0f} %",
             )
-    return "\n".join([*lines, "", f"Mean IoU of single pictures in percent, `{MODEL}`, one shot."])
+            means = [f"{mean:.1f}" for mean in mine.mean(axis=0)]
+            change = f"{first:+.1f} to {last:+.1f}"
+            rows.append((SETS[name], covers, len(mine), precision, *means, change))
+    note = f"Mean IoU of single images in percent, `{MODEL}`, one shot."
+    return f"{markdown_table(header, rows, words=2)}\n\n{note}"
 
 
 if __name__ == "__main__":

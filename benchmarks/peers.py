@@ -1,4 +1,4 @@
-"""Peers: what people use today to segment from a few labelled images, behind the interface of kshot's models.
+"""Peers: common ways to segment from a few labelled images, with the interface of kshot's models.
 
 `benchmarks/dev_suite.py` scores them on the same episodes. Both learn a pixel classifier from the support
 set alone, and need scikit-learn; the random forest needs scikit-image too.
@@ -36,7 +36,7 @@ class Classifier(Protocol):
     """What scikit-learn's classifiers of two classes offer."""
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[Any]:
-        """Give the probability of each class: (N, 2)."""
+        """Return the probability of each class: (N, 2)."""
 
 
 class Constant:
@@ -46,16 +46,15 @@ class Constant:
         self.label = label
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[Any]:
-        """Give the only class the probability 1."""
+        """Return probability 1 for the only class."""
         return np.eye(2, dtype=np.float32)[np.full(len(X), self.label)]
 
 
 class LogisticPeer:
     """Logistic regression on a pretrained network's features, one position of the grid a sample.
 
-    It stands for the linear probe: the plainest way to put a pretrained backbone to use, and what a person
-    who knows machine learning would write in an hour. The features are kshot's own of the last block of
-    strides 8, 16 and 32, brought to the grid of stride 8.
+    This is the linear probe, the simplest use of a pretrained backbone. The features are those of the last
+    block at strides 8, 16 and 32, resized to the grid of stride 8.
     """
 
     name = "logistic"
@@ -96,9 +95,8 @@ class LogisticPeer:
 class ForestPeer:
     """A random forest on colour, edges and texture around each pixel.
 
-    It stands for ilastik's pixel classification and the trainable segmentation of Fiji and scikit-image:
-    what people use at the microscope, without a network and without training data but their own. Trees are as
-    many and as deep as in scikit-image's example of a trainable segmentation.
+    It represents ilastik's pixel classification and the trainable segmentation of Fiji and scikit-image,
+    which are common in microscopy. Number and depth of the trees are those of scikit-image's example.
     """
 
     name = "forest"
@@ -169,9 +167,9 @@ def grid_samples(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pair features (h, w, C) with labels from a mask (H, W): (N, C) and (N,), 1 on the object.
 
-    A position is the object's if at least half of its known pixels are; positions without a known pixel are
-    left out. If none is the object's, that of the largest share is, and likewise for the background: neither
-    of two classes vanishes because the grid is coarse.
+    A position belongs to the object if at least half of its known pixels do; positions without a known pixel
+    are excluded. If no position belongs to the object, the one with the largest share does, and likewise for
+    the background, so that no class vanishes on a coarse grid.
     """
     size = features.shape[:2]
     known = _average(mask != IGNORE_INDEX, size).ravel()
@@ -191,7 +189,7 @@ def _average(mask: Mask, size: tuple[int, ...]) -> NDArray[np.float32]:
 def fit_classifier(
     classifier: Any, samples: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]]
 ) -> Classifier:
-    """Fit to the samples of all support images; if they are of one class, that is the result everywhere."""
+    """Fit to the samples of all support images; if all are of one class, always predict that class."""
     features, labels = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     if labels.min() == labels.max():
         return Constant(int(labels[0]))
@@ -204,7 +202,7 @@ def fit_classifier(
 def classify(
     classifier: Classifier, features: NDArray[np.float32], size: tuple[int, int]
 ) -> tuple[Mask, FloatMap]:
-    """Give the mask and the probability of features (h, w, C), resized to (H, W)."""
+    """Return the mask and the probability of features (h, w, C), resized to (H, W)."""
     height, width, channels = features.shape
     probability = classifier.predict_proba(features.reshape(-1, channels))[:, 1]
     grid = torch.from_numpy(probability.astype(np.float32)).view(1, 1, height, width)

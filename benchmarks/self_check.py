@@ -1,96 +1,95 @@
-"""Does it tell good answers from bad ones whether a model finds a support in its own photograph?
+"""Measure how well the IoU on the support image itself predicts the IoU on the query.
 
     python benchmarks/self_check.py --coco-mini DIR [--into docs/mistakes.md]
 
-Run it from the repository's root. The supports are the first of coco-mini-60's 1-shot episodes; each is
-segmented by itself. The answers to the queries are those of the result files that are there. What is measured
-already is not measured again: a run that was stopped goes on.
+Run from the repository's root. Uses the first support images of coco-mini-60's 1-shot episodes; each is
+segmented with itself as support. The IoU on the queries comes from existing result files. Existing
+measurements are kept, so a stopped run can be resumed.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import (
+    MANIFESTS,
+    RESULTS,
+    insert_table,
+    iou,
+    make_parser,
+    markdown_table,
+    provenance,
+    read_json,
+    write_json,
+)
 from scipy.stats import spearmanr
 
 from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import read_manifest
 from kshot.evaluation.results import read_result
-from kshot.io.files import write_text
 from kshot.io.images import read_image
-from kshot.io.provenance import record_provenance
 from kshot.predict.support_check import LOW, own_iou
-from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
 
-HERE = Path(__file__).parent
-RESULT = HERE / "results" / "self_check.json"
-EPISODES = read_manifest(HERE / "manifests" / "coco-mini-60_1shot_seed0.json").episodes
-ANSWERS = {
+RESULT = RESULTS / "self_check.json"
+EPISODES = read_manifest(MANIFESTS / "coco-mini-60_1shot_seed0.json").episodes
+QUERY_RESULTS = {
     "prototype": "prototype_efficientnet_lite0_coco-mini-60_1shot.json",
     "two-pass": "shipped_two-pass_coco-mini-60_1shot.json",
 }
 SUPPORTS = 80
-"""Different supports that are looked for, of each model."""
+"""Number of support images per model."""
 GOOD = 0.5
-"""IoU from which on an answer is called good in the table."""
+"""IoU above which a prediction counts as good in the table."""
 
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--coco-mini", type=Path)
-    parser.add_argument("--into", type=Path)
-    given = parser.parse_args()
+    given = make_parser(__doc__, "coco-mini", into=True).parse_args()
     if given.coco_mini is not None:
         measure(given.coco_mini)
-    if given.into is not None:
-        text = insert_between(
-            given.into.read_text(), "table-self-check", table(json.loads(RESULT.read_text()))
-        )
-        write_text(text, given.into)
+    insert_table(given.into, "table-self-check", table(read_json(RESULT)))
 
 
 def measure(root: Path) -> None:
-    """Write the result file, after each support."""
+    """Write the result file after each support image."""
     dataset = open_dataset("coco-mini-60", root)
-    provenance = record_provenance([]).model_dump() | {"command": "make mistakes-results"}
-    found: dict[str, Any] = {"provenance": provenance, "own_iou": {name: {} for name in ANSWERS}}
-    found = json.loads(RESULT.read_text()) if RESULT.exists() else found
+    start = {"provenance": provenance("make mistakes-results"), "own_iou": {n: {} for n in QUERY_RESULTS}}
+    found = read_json(RESULT) or start
     for model, done in found["own_iou"].items():
         segmenter = Segmenter.from_pretrained(model)
         for key, (class_id, name) in list(supports().items())[:SUPPORTS]:
             if key not in done:
-                picture, mask = (
+                image, mask = (
                     read_image(dataset.image_path(name)),
                     dataset.ground_truth(name, class_id) == 1,
                 )
-                done[key] = round(own_iou(segmenter.fit(picture, mask), picture, mask), 4)
-                write_text(json.dumps(found, indent=1) + "\n", RESULT)
+                done[key] = round(own_iou(segmenter.fit(image, mask), image, mask), 4)
+                write_json(found, RESULT)
 
 
 def supports() -> dict[str, tuple[int, str]]:
-    """Give the episodes' supports, each once: class and photograph."""
+    """Return the different support images of the episodes: class and image name."""
     return {f"{one.class_id} {one.supports[0]}": (one.class_id, one.supports[0]) for one in EPISODES}
 
 
 def table(found: dict[str, Any]) -> str:
-    """Write the result as a table."""
-    lines = [
-        f"| model | supports | queries | rank correlation | found at less than {LOW}: share of supports | "
-        f"their queries' IoU, and answers above {GOOD} | the others' |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Return the result as a table."""
+    header = (
+        "model",
+        "supports",
+        "queries",
+        "rank correlation",
+        f"support IoU below {LOW}: share of supports",
+    )
+    header += (f"their queries: mean IoU, share above {GOOD}", "the other queries")
+    rows = []
     for model, done in found["own_iou"].items():
         if len(done) < SUPPORTS:
-            continue  # a run that was stopped
-        counts = read_result(HERE / "results" / ANSWERS[model]).runs[0].episodes.counts
+            continue  # a stopped run
+        counts = read_result(RESULTS / QUERY_RESULTS[model]).runs[0].episodes.counts
         keys = [f"{one.class_id} {one.supports[0]}" for one in EPISODES]
-        pairs = [
-            (done[key], row[0] / max(row[1], 1)) for key, row in zip(keys, counts, strict=True) if key in done
-        ]
+        pairs = [(done[key], iou(row)) for key, row in zip(keys, counts, strict=True) if key in done]
         own, query = np.array(pairs).T
         rank = float(spearmanr(own, query).statistic)
         share = np.mean([value < LOW for value in done.values()])
@@ -98,9 +97,8 @@ def table(found: dict[str, Any]) -> str:
             f"{100 * part.mean():.0f}, {100 * (part > GOOD).mean():.0f} %"
             for part in (query[own < LOW], query[own >= LOW])
         )
-        cells = (model, len(done), len(own), f"{rank:.2f}", f"{100 * share:.0f} %", low, high)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        rows.append((model, len(done), len(own), f"{rank:.2f}", f"{100 * share:.0f} %", low, high))
+    return markdown_table(header, rows)
 
 
 if __name__ == "__main__":

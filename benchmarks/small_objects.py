@@ -1,21 +1,29 @@
-"""Are small objects found better in tiles? And what becomes of larger ones?
+"""Measure whether tiles improve the masks of small objects, and their effect on larger ones.
 
     python benchmarks/small_objects.py --coco-mini DIR [--into docs/photographs.md]
 
-Run it from the repository's root. An episode is a photograph that shows a class, and a labelled one that
-shows it too; in both the largest object is small, or in both it is larger. coco-mini's photographs have 640
-pixels; for large ones with small things in them both are also laid among eight that do not show the class.
-Each is segmented whole and in tiles, by each method, so that all are compared on the same episodes. What is
-counted is kept after every episode: a stopped run goes on.
+Run from the repository's root. In an episode the largest object of the class is small in both the query and
+the support image, or larger in both. coco-mini's images have 640 pixels; to get large images with small
+objects, both are also placed among eight images without the class. Each method segments each query whole and
+in tiles, so that all are compared on the same episodes. Counts are saved after every episode, so a stopped
+run can be resumed.
 """
 
-import argparse
 import json
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from harness import (
+    RESULTS,
+    insert_table,
+    make_parser,
+    markdown_table,
+    provenance,
+    read_json,
+    write_json,
+)
 from PIL import Image
 
 from kshot.data.base import Dataset
@@ -23,26 +31,23 @@ from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
 from kshot.data.sampling import shuffled
 from kshot.evaluation.metrics import bootstrap, count_pixels, interval, score
-from kshot.io.files import write_text
 from kshot.io.images import read_image
-from kshot.io.provenance import record_provenance
-from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE_INDEX, GroundTruth
 
-RESULT = Path("benchmarks/results/small_objects.json")
+RESULT = RESULTS / "small_objects.json"
 METHODS = ("prototype", "two-pass")
 CELL = 640
-"""Longest side of coco-mini's photographs, and the side of the square that one has among others."""
+"""Longest side of coco-mini's images, and side of the square cell of one image among others."""
 MIN_IMAGES = 5
-"""Photographs of a class and size, with fewer of which it is left out."""
+"""Smallest number of images of a class and size; classes with fewer are excluded."""
 
 
 class Size(NamedTuple):
-    """A part of the photograph that the largest object of a class may cover, from `least` to below `most`.
+    """Bin of the share of the image that the largest object of a class covers: from `least` to below `most`.
 
-    episodes: of each class. tile: of the windows. side: photographs that are laid side by side, and above
-    one another.
+    episodes: number per class. tile: side of the windows in pixels. side: images per row and column, if the
+    image is placed among others.
     """
 
     least: float
@@ -61,31 +66,20 @@ SIZES = {
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--coco-mini", type=Path)
-    parser.add_argument("--into", type=Path)
-    given = parser.parse_args()
+    given = make_parser(__doc__, "coco-mini", into=True).parse_args()
     if given.coco_mini is not None:
         measure(given.coco_mini)
-    if given.into is not None:
-        made = table(json.loads(RESULT.read_text()))
-        write_text(insert_between(given.into.read_text(), "table-small-objects", made), given.into)
+    insert_table(given.into, "table-small-objects", table(read_json(RESULT)))
 
 
 def measure(coco_mini: Path) -> None:
-    """Segment the episodes that the result file does not have yet."""
+    """Segment the episodes that are not in the result file yet."""
     dataset = open_dataset("coco-mini-60", coco_mini)
-    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"sizes": {}}
+    found = read_json(RESULT) or {"sizes": {}}
     for name, size in SIZES.items():
         if name not in found["sizes"]:
-            provenance = record_provenance([]).model_dump() | {"command": "make small-objects"}
-            episodes = draw(coco_mini, size)
-            found["sizes"][name] = {
-                "provenance": provenance,
-                "tile": size.tile,
-                "episodes": episodes,
-                "counts": {},
-            }
+            start = {"tile": size.tile, "episodes": draw(coco_mini, size), "counts": {}}
+            found["sizes"][name] = {"provenance": provenance("make small-objects"), **start}
     for method in METHODS:
         for name, size in SIZES.items():
             models = [Segmenter.from_pretrained(method, tile=tile) for tile in (None, size.tile)]
@@ -93,14 +87,14 @@ def measure(coco_mini: Path) -> None:
             counts = one["counts"].setdefault(method, [])
             for number, episode in enumerate(one["episodes"][len(counts) :], len(counts) + 1):
                 counts.append(run(models, dataset, size.side, *episode))
-                write_text(json.dumps(found) + "\n", RESULT)
+                write_json(found, RESULT, indent=None)
                 print(f"{method}, {name}: {number}/{len(one['episodes'])}", flush=True)
 
 
 def draw(coco_mini: Path, size: Size) -> list[tuple[int, str, str]]:
-    """Draw class, query and support, as many of each class that VOC lacks and enough photographs show."""
+    """Draw (class, query, support): the same number for each class outside VOC with enough images."""
     episodes = []
-    for class_id, names in photographs(coco_mini, size).items():
+    for class_id, names in images_of_size(coco_mini, size).items():
         if len(names) < MIN_IMAGES:
             continue
         queries = shuffled(names, 0, class_id)
@@ -111,8 +105,8 @@ def draw(coco_mini: Path, size: Size) -> list[tuple[int, str, str]]:
     return episodes
 
 
-def photographs(coco_mini: Path, size: Size) -> dict[int, list[str]]:
-    """Find the photographs in which a class's largest object has a size, and that hold no crowds of it."""
+def images_of_size(coco_mini: Path, size: Size) -> dict[int, list[str]]:
+    """Return, by class, the images whose largest object has this size and that show no crowd of the class."""
     annotated = json.loads((coco_mini / "instances.json").read_text())
     classes = {category["id"]: COCO_CLASSES.index(category["name"]) for category in annotated["categories"]}
     images = {image["id"]: image for image in annotated["images"]}
@@ -132,32 +126,34 @@ def photographs(coco_mini: Path, size: Size) -> dict[int, list[str]]:
 def run(
     models: list[Segmenter], dataset: Dataset, side: int, class_id: int, query: str, support: str
 ) -> list[int]:
-    """Segment one query with one support by each model, and count."""
-    labelled, support_truth = laid_out(dataset, side, class_id, support)
-    picture, ground_truth = laid_out(dataset, side, class_id, query)
-    masks = [model.fit(labelled, support_truth == 1).predict(picture).mask for model in models]
+    """Segment one query with one support by each model; return the pixel counts."""
+    support_image, support_truth = place_among_others(dataset, side, class_id, support)
+    image, ground_truth = place_among_others(dataset, side, class_id, query)
+    masks = [model.fit(support_image, support_truth == 1).predict(image).mask for model in models]
     return [count for mask in masks for count in count_pixels(mask, ground_truth)]
 
 
-def laid_out(dataset: Dataset, side: int, class_id: int, name: str) -> tuple[Image.Image, GroundTruth]:
-    """Lay a photograph among others that do not show the class, at a drawn place; between them is black."""
+def place_among_others(
+    dataset: Dataset, side: int, class_id: int, name: str
+) -> tuple[Image.Image, GroundTruth]:
+    """Place an image at a random cell of a black grid, among images without the class."""
     if side == 1:
         return read_image(dataset.image_path(name)), dataset.ground_truth(name, class_id)
     all_names = sorted(path.stem for path in dataset.image_path(name).parent.iterdir())
     drawn = shuffled(all_names, 0, class_id, int(name))
     others = islice((n for n in drawn if class_id not in dataset.classes_in(n)), side * side - 1)
-    picture = Image.new("RGB", (side * CELL, side * CELL))
+    canvas = Image.new("RGB", (side * CELL, side * CELL))
     ground_truth = np.full((side * CELL, side * CELL), IGNORE_INDEX, np.uint8)
     for place, shown in enumerate(shuffled([name, *others], 1, class_id, int(name))):
         top, left = (CELL * n for n in divmod(place, side))
-        picture.paste(read_image(dataset.image_path(shown)), (left, top))
+        canvas.paste(read_image(dataset.image_path(shown)), (left, top))
         part = dataset.ground_truth(shown, class_id)
         ground_truth[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return picture, ground_truth
+    return canvas, ground_truth
 
 
-def compared(one: dict[str, Any], method: str) -> dict[str, Any]:
-    """Score a method whole and in tiles on the same episodes: mIoU, and the gain with its interval."""
+def compare(one: dict[str, Any], method: str) -> dict[str, Any]:
+    """Return a method's mIoU on whole images and in tiles, and the paired gain with its interval."""
     counts = np.array(one["counts"][method])
     class_ids = np.array([class_id for class_id, _, _ in one["episodes"]])
     classes = sorted(set(class_ids.tolist()))
@@ -175,24 +171,21 @@ def compared(one: dict[str, Any], method: str) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Write the result as a table."""
-    lines = [
-        "| largest object, of its photograph | tile | method | classes, episodes | whole | tiles | "
-        "gain (95 %) | classes that gain |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the result as a table."""
+    header = ("largest object, share of the image", "tile", "method", "classes, episodes", "whole", "tiles")
+    header += ("gain (95 %)", "classes that gain")
+    rows = []
     for name, one in found["sizes"].items():
         for method, counts in one["counts"].items():
             if len(counts) < len(one["episodes"]):
                 continue
-            scores = compared(one, method)
+            scores = compare(one, method)
             low, high = (100 * x for x in scores["interval"])
-            lines.append(
-                f"| {name} | {one['tile']} | {method} | {scores['classes']}, {scores['episodes']} | "
-                f"{100 * scores['whole']:.1f} | {100 * scores['tiled']:.1f} | "
-                f"{100 * scores['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {scores['better']} |"
-            )
-    return "\n".join(lines)
+            number = f"{scores['classes']}, {scores['episodes']}"
+            mious = [f"{100 * scores[kind]:.1f}" for kind in ("whole", "tiled")]
+            gain = f"{100 * scores['gain']:+.1f} ({low:+.1f} to {high:+.1f})"
+            rows.append((name, one["tile"], method, number, *mious, gain, scores["better"]))
+    return markdown_table(header, rows)
 
 
 if __name__ == "__main__":

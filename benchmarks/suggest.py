@@ -1,15 +1,13 @@
-"""Do suggested supports beat random ones? And does confidence tell good answers from bad ones?
+"""Compare suggested support images with random ones, and confidence with IoU.
 
     python benchmarks/suggest.py --coco-mini DIR --voc DIR [--into docs/suggest.md]
 
-Run it from the repository's root. Of each class half of the photographs are the pool, the others the test.
-One photograph of the pool is labelled, at random; four more are chosen, by chance or by
-`kshot.predict.suggest`, then all five are supports. The pool holds images of the class alone, or
-coco-mini's others too: a chosen one that does not show the class is no support.
+Run from the repository's root. Half of the images of each class are the pool, the others are the test images.
+One random image of the pool is labelled; four more are chosen, at random or by `kshot.predict.suggest`, then
+all five are support images. The pool contains images of the class only, or coco-mini's other images too: a
+chosen image without the class is not used.
 """
 
-import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from harness import (
+    RESULTS,
+    insert_table,
+    iou,
+    make_parser,
+    markdown_table,
+    provenance,
+    read_json,
+    write_json,
+)
 from scipy.stats import spearmanr
 
 from kshot.data.base import Dataset
@@ -24,29 +32,26 @@ from kshot.data.base_classes import train_fold
 from kshot.data.benchmarks import open_dataset
 from kshot.data.sampling import shuffled
 from kshot.evaluation.metrics import count_pixels, mean_interval
-from kshot.io.files import write_text
 from kshot.io.images import read_image
-from kshot.io.provenance import record_provenance
 from kshot.methods.prototype import Prototype
 from kshot.models.backbones import FeaturePyramid
 from kshot.predict.suggest import Appearance, choose, summarise
-from kshot.reproduction.table_writers import insert_between
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import Segmentation, Support
 
-RESULT = Path("benchmarks/results/suggest.json")
+RESULT = RESULTS / "suggest.json"
 SIZE = 257
 SHOTS = 5
 SEEDS = range(5)
 MIN_SHARE = 0.01
-"""Of a photograph that an object covers, below which it is left out."""
+"""Smallest share of the image that an object covers; images with less are excluded."""
 MIN_IMAGES, MAX_IMAGES = 14, 60
-"""Photographs of a class: with fewer it is left out, of more the first are taken."""
+"""Numbers of images of a class: classes with fewer are excluded, of more the first are used."""
 
 
-class Photograph(NamedTuple):
-    """What is read once: features, and where each class is."""
+class EncodedImage(NamedTuple):
+    """Features of an image, and by class its ground truth and its mask at the network's size."""
 
     pyramid: FeaturePyramid
     ground_truths: dict[int, np.ndarray]
@@ -54,7 +59,7 @@ class Photograph(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One class and seed: the labelled photograph, the pool, the pool's photographs of it, and the test."""
+    """One class and seed: the labelled image, the pool, the pool's images of the class, the test images."""
 
     class_id: int
     seed: int
@@ -66,24 +71,17 @@ class Case(NamedTuple):
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--coco-mini", type=Path)
-    parser.add_argument("--voc", type=Path)
-    parser.add_argument("--into", type=Path)
-    given = parser.parse_args()
+    given = make_parser(__doc__, "coco-mini", "voc", into=True).parse_args()
     if not RESULT.exists():
         measure(given.coco_mini, given.voc)
-    if given.into is not None:
-        text = insert_between(given.into.read_text(), "table-suggest", table(json.loads(RESULT.read_text())))
-        write_text(text, given.into)
+    insert_table(given.into, "table-suggest", table(read_json(RESULT)))
 
 
 def measure(coco_mini: Path, voc: Path) -> None:
     """Write the result file."""
-    provenance = record_provenance([]).model_dump() | {"command": "make suggest-results"}
+    found = {"provenance": provenance("make suggest-results"), "image_size": SIZE, "shots": SHOTS}
     method = Segmenter.from_pretrained("prototype", image_size=SIZE).method
     assert isinstance(method, Prototype)
-    found: dict[str, Any] = {"provenance": provenance, "image_size": SIZE, "shots": SHOTS}
     coco, pascal = open_dataset("coco-mini-60", coco_mini), open_dataset("pascal", voc)
     names = sorted(path.stem for path in (coco_mini / "images").iterdir())
     of_coco = {c: [n for n in names if c in coco.classes_in(n)] for c in range(len(coco.class_names))}
@@ -95,14 +93,14 @@ def measure(coco_mini: Path, voc: Path) -> None:
     found["coco-mini, showing it"] = compare(method, *read(method, coco, of_coco, []), others=False)
     found["coco-mini, all"] = compare(method, *read(method, coco, of_coco, names), others=True)
     found["VOC, showing it"] = compare(method, *read(method, pascal, of_voc, []), others=False)
-    write_text(json.dumps(found, indent=2) + "\n", RESULT)
+    write_json(found, RESULT, indent=2)
 
 
 def read(
     method: Prototype, dataset: Dataset, by_class: dict[int, list[str]], others: list[str]
-) -> tuple[dict[str, Photograph], dict[int, list[str]]]:
-    """Read the photographs of classes that have enough of them, and others."""
-    transform, photographs, kept = Resize(SIZE), dict[str, Photograph](), dict[int, list[str]]()
+) -> tuple[dict[str, EncodedImage], dict[int, list[str]]]:
+    """Encode the images of classes that have enough of them, and `others`."""
+    transform, images, kept = Resize(SIZE), dict[str, EncodedImage](), dict[int, list[str]]()
     for class_id, names in by_class.items():
         large = [n for n in names if (dataset.ground_truth(n, class_id) == 1).mean() > MIN_SHARE][:MAX_IMAGES]
         if len(large) >= MIN_IMAGES:
@@ -111,42 +109,42 @@ def read(
         with torch.inference_mode():
             pyramid = method.features(transform.image(read_image(dataset.image_path(name))))
         pyramid = FeaturePyramid(tuple((stage[-1],) for stage in pyramid.stages), None)
-        photographs[name] = Photograph(pyramid, {}, {})
+        images[name] = EncodedImage(pyramid, {}, {})
         for class_id in dataset.classes_in(name):
             ground_truth = dataset.ground_truth(name, class_id)
-            photographs[name].ground_truths[class_id] = ground_truth
-            photographs[name].masks[class_id] = transform.support_mask(ground_truth)
-    return photographs, kept
+            images[name].ground_truths[class_id] = ground_truth
+            images[name].masks[class_id] = transform.support_mask(ground_truth)
+    return images, kept
 
 
-def cases(photographs: dict[str, Photograph], by_class: dict[int, list[str]], others: bool) -> Iterator[Case]:
-    """Draw what is labelled, what is not, and what is tested on."""
+def cases(images: dict[str, EncodedImage], by_class: dict[int, list[str]], others: bool) -> Iterator[Case]:
+    """Draw the labelled image, the pool and the test images of each class and seed."""
     for class_id, names in by_class.items():
         for seed in SEEDS:
             drawn = shuffled(names, seed, class_id)
             pool, test = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-            absent = [name for name in photographs if class_id not in photographs[name].ground_truths]
+            absent = [name for name in images if class_id not in images[name].ground_truths]
             yield Case(class_id, seed, pool[0], pool[1:] + (absent if others else []), pool[1:], test)
 
 
 def compare(
-    method: Prototype, photographs: dict[str, Photograph], by_class: dict[int, list[str]], *, others: bool
+    method: Prototype, images: dict[str, EncodedImage], by_class: dict[int, list[str]], *, others: bool
 ) -> dict[str, Any]:
-    """Score every way to choose, and rank the test's answers by confidence."""
+    """Evaluate every way to choose, and correlate confidence with IoU on the test images."""
     ious, hits, ranks = defaultdict[str, list[float]](list), defaultdict[str, list[int]](list), []
-    for case in cases(photographs, by_class, others):
+    for case in cases(images, by_class, others):
         class_id = case.class_id
-        looks = look(method, photographs, case)
+        candidates = candidate_features(method, images, case)
         by_chance = shuffled(case.pool, case.seed, class_id, 1)[: SHOTS - 1]
-        known = summarise(photographs[case.labelled].pyramid, photographs[case.labelled].masks[class_id])
-        suggested = [case.pool[place] for place in choose([known], looks, SHOTS - 1)]
+        known = summarise(images[case.labelled].pyramid, images[case.labelled].masks[class_id])
+        suggested = [case.pool[place] for place in choose([known], candidates, SHOTS - 1)]
         for way, chosen in {"one": [], "chance": by_chance, "suggested": suggested}.items():
             showing = [name for name in chosen if name in case.showing]
-            answers = [
-                answer(method, photographs, [case.labelled, *showing], name, class_id) for name in case.test
+            results = [
+                segment(method, images, [case.labelled, *showing], name, class_id) for name in case.test
             ]
-            ground_truths = [photographs[name].ground_truths[class_id] for name in case.test]
-            pairs = zip(answers, ground_truths, strict=True)
+            ground_truths = [images[name].ground_truths[class_id] for name in case.test]
+            pairs = zip(results, ground_truths, strict=True)
             counts = np.array(
                 [count_pixels(one.mask[0].numpy(), ground_truth) for one, ground_truth in pairs]
             )
@@ -154,7 +152,7 @@ def compare(
             hits[way].append(len(showing))
             if way == "one":
                 each = [iou(row) for row in counts]
-                sure = [float(a.probability[a.mask].mean()) if a.mask.any() else 0.0 for a in answers]
+                sure = [float(a.probability[a.mask].mean()) if a.mask.any() else 0.0 for a in results]
                 ranks.append(float(spearmanr(each, sure).statistic))
     gain = np.array(ious["suggested"]) - np.array(ious["chance"])
     return {
@@ -170,53 +168,44 @@ def compare(
     }
 
 
-def look(method: Prototype, photographs: dict[str, Photograph], case: Case) -> list[Appearance]:
-    """See what the one labelled photograph finds in the pool."""
-    looks = []
+def candidate_features(method: Prototype, images: dict[str, EncodedImage], case: Case) -> list[Appearance]:
+    """Summarise the pool's images, segmented with the one labelled image as support."""
+    found = []
     for name in case.pool:
-        found = answer(method, photographs, [case.labelled], name, case.class_id)
-        looks.append(summarise(photographs[name].pyramid, found.probability[:, None]))
-    return looks
+        result = segment(method, images, [case.labelled], name, case.class_id)
+        found.append(summarise(images[name].pyramid, result.probability[:, None]))
+    return found
 
 
-def answer(
-    method: Prototype, photographs: dict[str, Photograph], supports: list[str], name: str, class_id: int
+def segment(
+    method: Prototype, images: dict[str, EncodedImage], supports: list[str], name: str, class_id: int
 ) -> Segmentation:
-    """Segment a photograph, in its own size if it shows the class."""
-    shots = [Support(photographs[n].pyramid, photographs[n].masks[class_id]) for n in supports]
-    ground_truth = photographs[name].ground_truths.get(class_id)
+    """Segment an image, at its own size if it shows the class."""
+    shots = [Support(images[n].pyramid, images[n].masks[class_id]) for n in supports]
+    ground_truth = images[name].ground_truths.get(class_id)
     with torch.inference_mode():
         return method.segment(
-            photographs[name].pyramid, shots, (SIZE, SIZE) if ground_truth is None else ground_truth.shape
+            images[name].pyramid, shots, (SIZE, SIZE) if ground_truth is None else ground_truth.shape
         )
-
-
-def iou(counts: np.ndarray) -> float:
-    """Give the IoU of `Counts`."""
-    return float(counts[0] / max(counts[1], 1))
 
 
 def table(found: dict[str, Any]) -> str:
-    """Write the result as a table."""
-    lines = [
-        "| photographs to choose from | classes x seeds | 1 support | 5, by chance | 5, suggested | "
-        "gain (95 %) | chosen ones that show it, of 4: chance / suggested | "
-        "confidence against IoU (rank correlation) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the result as a table."""
+    header = ("images to choose from", "classes x seeds", "1 support", "5, random", "5, suggested")
+    header += ("gain (95 %)", "chosen images with the class, of 4: random / suggested")
+    header += ("confidence against IoU (rank correlation)",)
+    rows = []
     for name, one in found.items():
         if not isinstance(one, dict) or "miou" not in one:
             continue
-        scores = " | ".join(f"{100 * one['miou'][way]:.1f}" for way in ("one", "chance", "suggested"))
+        scores = [f"{100 * one['miou'][way]:.1f}" for way in ("one", "chance", "suggested")]
         low, high = (100 * x for x in one["gain"]["interval"])
         chosen = one["supports_chosen"]
-        lines.append(
-            f"| {name} | {one['classes']} x {one['seeds']} | {scores} | "
-            f"{100 * one['gain']['mean']:+.1f} ({low:+.1f} to {high:+.1f}) | "
-            f"{chosen['chance']:.1f} / {chosen['suggested']:.1f} | "
-            f"{one['rank_correlation_of_confidence_with_iou']:.2f} |"
-        )
-    return "\n".join(lines)
+        gain = f"{100 * one['gain']['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+        numbers = f"{chosen['chance']:.1f} / {chosen['suggested']:.1f}"
+        rank = f"{one['rank_correlation_of_confidence_with_iou']:.2f}"
+        rows.append((name, f"{one['classes']} x {one['seeds']}", *scores, gain, numbers, rank))
+    return markdown_table(header, rows)
 
 
 if __name__ == "__main__":

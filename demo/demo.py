@@ -1,8 +1,8 @@
-"""Segment scikit-image's photographs from annotations drawn by hand: `make demo`.
+"""Segment scikit-image's sample images from hand-drawn annotations: `make demo`.
 
-    python demo/demo.py [ANNOTATION ...] [--picture FILE]
+    python demo/demo.py [ANNOTATION ...] [--out FILE]
 
-Nothing is downloaded: photographs and weights come with installed packages.
+Nothing is downloaded: images and weights come with installed packages.
 """
 
 import argparse
@@ -25,63 +25,63 @@ HERE = Path(__file__).parent
 
 
 class Episode(NamedTuple):
-    """The photograph to segment, the model to do it with, and the side in pixels at which it works."""
+    """The image to segment, the model, and the side in pixels to which it resizes images."""
 
     query: str
     model: str
     image_size: int | None = None
 
 
-SMALL_THINGS = 641
-"""Coins are small: the finer the grid, the better they come out."""
+FINE = 641
+"""Side in pixels for small objects, which need a fine grid."""
 
-# Whole objects, like those that it was trained on, are for two-pass-plus; parts, textures and small things
-# for prototypes, which know no objects. The last is a hard one: a woman in an orange suit, in colour, to
-# find a man in a black coat, in grey.
+# two-pass-plus is for whole objects, like those that it was trained on; prototypes are for parts, textures
+# and small objects. The last episode is hard: the support is a woman in an orange suit, the query a grey
+# image of a man in a black coat.
 EPISODES = {
-    "coins": Episode("coins", "prototype", SMALL_THINGS),
-    "eye": Episode("chelsea", "prototype", SMALL_THINGS),
-    "gland": Episode("immunohistochemistry", "prototype", SMALL_THINGS),
+    "coins": Episode("coins", "prototype", FINE),
+    "eye": Episode("chelsea", "prototype", FINE),
+    "gland": Episode("immunohistochemistry", "prototype", FINE),
     "motorcycle": Episode("motorcycle_right", "two-pass-plus"),
     "person": Episode("camera", "two-pass-plus"),
 }
 
 
-def main(names: list[str], picture: Path) -> None:
-    """Segment the named episodes; write masks and overlays beside one picture with all of them."""
+def main(names: list[str], out: Path) -> None:
+    """Segment the named episodes; write masks and overlays, and a contact sheet of all of them."""
     rows: dict[str, list[Row]] = {}
     load = cache(Segmenter.from_pretrained)
     for name in names:
         query_name, model, image_size = EPISODES[name]
-        query = photograph(query_name)
-        result, row = segmented(load(model, image_size=image_size), name, query)
-        save_picture(mask_picture(result.mask), picture.parent / f"{name}_mask.png")
-        save_picture(overlay(query, result.mask), picture.parent / f"{name}_overlay.png")
+        query = sample_image(query_name)
+        result, row = segment(load(model, image_size=image_size), name, query)
+        save_picture(mask_picture(result.mask), out.parent / f"{name}_mask.png")
+        save_picture(overlay(query, result.mask), out.parent / f"{name}_overlay.png")
         rows.setdefault(model, []).append(row)
         print(f"{name}: {100 * result.mask.mean():.1f} % of {query_name} is foreground, by {model}")
-    save_picture(stacked([contact_sheet(found) for found in rows.values()]), picture)
-    print(f"Look at {picture}")
+    save_picture(stack_sheets([contact_sheet(found) for found in rows.values()]), out)
+    print(f"Wrote {out}")
 
 
-def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, Row]:
-    """Segment a photograph from an annotation; give the answer, and its row in a sheet."""
-    support, mask = annotated(name)
+def segment(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, Row]:
+    """Segment an image with an annotation as support; return the result and its row in a sheet."""
+    support, mask = annotated_image(name)
     result = segmenter.fit(support, mask).predict(query)
     return result, sheet_row(overlay(support, mask), query, result)
 
 
-def stacked(sheets: list[Image.Image]) -> Image.Image:
-    """Put one model's sheet below another's."""
+def stack_sheets(sheets: list[Image.Image]) -> Image.Image:
+    """Stack the models' contact sheets."""
     width, height = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
-    whole, top = Image.new("RGB", (width, height), "white"), 0
+    stack, top = Image.new("RGB", (width, height), "white"), 0
     for sheet in sheets:
-        whole.paste(sheet, (0, top))
+        stack.paste(sheet, (0, top))
         top += sheet.height
-    return whole
+    return stack
 
 
-def photograph(name: str) -> Image.Image:
-    """Give one of scikit-image's photographs, in RGB."""
+def sample_image(name: str) -> Image.Image:
+    """Return one of scikit-image's sample images, in RGB."""
     if name.startswith("motorcycle_"):
         left, right, _ = data.stereo_motorcycle()
         pixels = left if name == "motorcycle_left" else right
@@ -90,21 +90,21 @@ def photograph(name: str) -> Image.Image:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def annotated(name: str) -> tuple[Image.Image, Any]:
-    """Give an annotated photograph, cropped if its annotation says so, and its mask."""
+def annotated_image(name: str) -> tuple[Image.Image, Any]:
+    """Return an annotated image, cropped if its annotation says so, and its mask."""
     annotation = json.loads((HERE / "annotations" / f"{name}.json").read_text())
-    picture = photograph(annotation["photograph"])
-    mask = Image.new("1", picture.size)
+    image = sample_image(annotation["image"])
+    mask = Image.new("1", image.size)
     for polygon in annotation["polygons"]:
         ImageDraw.Draw(mask).polygon([tuple(point) for point in polygon], fill=1)
     if annotation["crop"]:
-        picture, mask = picture.crop(annotation["crop"]), mask.crop(annotation["crop"])
-    return picture, np.asarray(mask)
+        image, mask = image.crop(annotation["crop"]), mask.crop(annotation["crop"])
+    return image, np.asarray(mask)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Segment scikit-image's photographs.")
-    parser.add_argument("names", nargs="*", default=list(EPISODES), help="episodes; all of them if none")
-    parser.add_argument("--picture", type=Path, default=Path("demo/out/demo.png"), help="contact sheet")
+    parser = argparse.ArgumentParser(description="Segment scikit-image's sample images.")
+    parser.add_argument("names", nargs="*", default=list(EPISODES), help="episodes; default all")
+    parser.add_argument("--out", type=Path, default=Path("demo/out/demo.png"), help="contact sheet to write")
     arguments = parser.parse_args()
-    main(arguments.names, arguments.picture)
+    main(arguments.names, arguments.out)

@@ -1,14 +1,14 @@
-"""Make the picture of docs/failures.md: `make pictures`.
+"""Draw the image of docs/failures.md: `make pictures`.
 
-    python demo/failures.py PICTURE
+    python demo/failures.py FILE
 
-Five failures of the network that ships.
+Five failures of the shipped two-pass model.
 """
 
 import sys
 from pathlib import Path
 
-from demo import photograph, segmented
+from demo import sample_image, segment
 from kshot import Segmenter
 from kshot.io.files import save_picture
 from kshot.io.overlays import contact_sheet
@@ -20,15 +20,15 @@ FAILURES = {
     "gland": "immunohistochemistry",
     "motorcycle": "coffee",
 }
-"""What is labelled, and the photograph in which it is looked for."""
+"""The labelled object, and the image in which it is segmented."""
 
 
-def main(picture: Path) -> None:
-    """Show each with both passes."""
+def main(out: Path) -> None:
+    """Draw each with both passes."""
     segmenter = Segmenter.from_pretrained("two-pass")
-    found = [segmented(segmenter, name, photograph(query)) for name, query in FAILURES.items()]
-    save_picture(contact_sheet([row for _, row in found]), picture)
-    print(f"Look at {picture}")
+    found = [segment(segmenter, name, sample_image(query)) for name, query in FAILURES.items()]
+    save_picture(contact_sheet([row for _, row in found]), out)
+    print(f"Wrote {out}")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Make the examples that the page of `kshot serve` offers, of scikit-image's photographs: `make page`."""
+"""Write the examples of the `kshot serve` page, from scikit-image's sample images: `make page`."""
 
 from pathlib import Path
 
 import kshot
-from demo import annotated
+from demo import annotated_image
 from kshot.io.files import save_picture
 from kshot.io.overlays import mask_picture
 
 FOLDER = Path(kshot.__file__).parent / "web" / "static" / "examples"
 
-# The page's example, and the annotation that it shows.
+# Name of the example, and its annotation.
 EXAMPLES = {"coins": "coins", "cat": "eye"}
 
 
 def main() -> None:
-    """Write a photograph and its mask for each example."""
+    """Write an image and its mask for each example."""
     for name, annotation in EXAMPLES.items():
-        picture, mask = annotated(annotation)
-        save_picture(picture, FOLDER / f"{name}.jpg")
+        image, mask = annotated_image(annotation)
+        save_picture(image, FOLDER / f"{name}.jpg")
         save_picture(mask_picture(mask), FOLDER / f"{name}_mask.png")
 
 

@@ -1,12 +1,12 @@
-"""Train the two-pass method from nothing, in minutes, and compare it with prototypes: `make train-demo`.
+"""Train the two-pass method from random weights and compare it with prototypes: `make train-demo`.
 
     python demo/train_demo.py [--voc DIR] [--out DIR]
 
-Without VOC's photographs the data are pasted together: blobs cut out of scikit-image's photographs lie on
-other ones, and a class is the photograph that a blob was cut from; some have none, for clutter. Five classes
-are never trained on; on them both methods are scored. It is no benchmark, but every step is that of a real
-training. With VOC 2012 it is a short training of PASCAL-5i's fold 0, scored on cats, horses and sofas, which
-it never saw.
+It takes minutes. Without VOC, the data are synthetic: blobs cropped from scikit-image's sample images are
+pasted onto other ones. The class of a blob is the image that it was cropped from; clutter has no class. Both
+methods are evaluated on five classes that were not trained on. This is not a benchmark, but has every step of
+a real training. With VOC 2012 it is a short training on PASCAL-5i's fold 0, evaluated on the held-out
+classes: cats, horses and sofas.
 """
 
 import argparse
@@ -33,13 +33,13 @@ BASE = (
 )
 CLUTTER = ("camera", "moon", "clock", "colorwheel")
 NOVEL = ("grass", "chelsea", "astronaut", "hubble_deep_field", "motorcycle")
-PICTURES = {"base": 200, "novel": 100}
+NUM_IMAGES = {"base": 200, "novel": 100}
 SIDE, OBJECTS, CLUTTERING = 192, 2, 2
 SMALL = ("--backbone", "efficientnet_lite0", "--device", "cpu")
 
 
 def main(out: Path, voc: Path | None) -> None:
-    """Pretrain, train, and score both methods on classes that were not trained on."""
+    """Pretrain, train, and evaluate both methods on classes that were not trained on."""
     shutil.rmtree(out, ignore_errors=True)
     if voc is None:
         trained_on, tested_on = write_pasted(out)
@@ -61,11 +61,11 @@ def main(out: Path, voc: Path | None) -> None:
         result = out / f"{Path(name).name}.json"
         run("evaluate", "--model", name, *tested_on, *more, "--image-size", "129", "--json", result)
     run("compare", out / "prototype.json", out / "two-pass.json")
-    print(f"Look at {model / 'curves.png'}")
+    print(f"The curves are in {model / 'curves.png'}")
 
 
 def read_voc(out: Path, voc: Path) -> tuple[list[str], list[str]]:
-    """Draw episodes of the held-out classes; give the options to train and to score."""
+    """Draw episodes of the held-out classes; return the options to train and to evaluate."""
     manifest = str(out / "held_out.json")
     places = ["--data", "pascal", "--root", str(voc)]
     drawn = ["--holdout", "--protocol", "balanced", "--count", "300", "--root", str(voc)]
@@ -74,17 +74,17 @@ def read_voc(out: Path, voc: Path) -> tuple[list[str], list[str]]:
 
 
 def write_pasted(out: Path) -> tuple[list[str], list[str]]:
-    """Paste pictures together, of base and of novel classes; give the options to train and to score."""
-    photographs = {name: photograph(name) for name in (*BASE, *NOVEL, *CLUTTER)}
+    """Write images of base and of novel classes; return the options to train and to evaluate."""
+    images = {name: sample_image(name) for name in (*BASE, *NOVEL, *CLUTTER)}
     for part, names in (("base", BASE), ("novel", NOVEL)):
         random = np.random.default_rng(len(part))
         for folder in ("images", "masks"):
             (out / part / folder).mkdir(parents=True)
         (out / part / "classes.txt").write_text("\n".join(names) + "\n")
-        for number in range(PICTURES[part]):
-            classes, clutter = ([photographs[n] for n in chosen] for chosen in (names, CLUTTER))
-            picture, labels = paste(random, classes, clutter)
-            picture.save(out / part / "images" / f"{number:03}.png")
+        for number in range(NUM_IMAGES[part]):
+            classes, clutter = ([images[n] for n in chosen] for chosen in (names, CLUTTER))
+            image, labels = paste(random, classes, clutter)
+            image.save(out / part / "images" / f"{number:03}.png")
             labels.save(out / part / "masks" / f"{number:03}.png")
     episodes = ["--protocol", "balanced", "--episodes", "300", "--seed", "0"]
     return ["--data", str(out / "base")], ["--data", str(out / "novel"), *episodes]
@@ -93,26 +93,26 @@ def write_pasted(out: Path) -> tuple[list[str], list[str]]:
 def paste(
     random: np.random.Generator, classes: list[Image.Image], clutter: list[Image.Image]
 ) -> tuple[Image.Image, Image.Image]:
-    """Lay blobs of clutter and of some classes on clutter; give the picture and its class numbers."""
+    """Paste blobs of clutter and of some classes onto clutter; return the image and its class numbers."""
 
     def any_clutter() -> Image.Image:
-        return cut(random, clutter[random.integers(len(clutter))])
+        return crop(random, clutter[random.integers(len(clutter))])
 
-    picture, labels = any_clutter().filter(ImageFilter.GaussianBlur(3)), Image.new("L", (SIDE, SIDE))
+    image, labels = any_clutter().filter(ImageFilter.GaussianBlur(3)), Image.new("L", (SIDE, SIDE))
     for _ in range(CLUTTERING):
-        picture.paste(any_clutter(), mask=draw_blob(random))
+        image.paste(any_clutter(), mask=draw_blob(random))
     for class_id in random.choice(len(classes), OBJECTS, replace=False):
         blob = draw_blob(random)
-        picture.paste(cut(random, classes[class_id]), mask=blob)
+        image.paste(crop(random, classes[class_id]), mask=blob)
         labels.paste(int(class_id) + 1, mask=blob)
-    return picture, labels
+    return image, labels
 
 
-def cut(random: np.random.Generator, photograph: Image.Image) -> Image.Image:
-    """Cut a square out of a photograph, of any size, turned, brighter or darker, in other colours."""
-    side = int(min(photograph.size) * random.uniform(0.4, 0.9))
-    left, top = (int(random.integers(length - side + 1)) for length in photograph.size)
-    square = photograph.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+def crop(random: np.random.Generator, image: Image.Image) -> Image.Image:
+    """Crop a random square, rotated, with random brightness and saturation."""
+    side = int(min(image.size) * random.uniform(0.4, 0.9))
+    left, top = (int(random.integers(length - side + 1)) for length in image.size)
+    square = image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
     square = ImageEnhance.Brightness(square.rotate(90 * int(random.integers(4)))).enhance(
         random.uniform(0.6, 1.4)
     )
@@ -120,7 +120,7 @@ def cut(random: np.random.Generator, photograph: Image.Image) -> Image.Image:
 
 
 def draw_blob(random: np.random.Generator) -> Image.Image:
-    """Draw a smooth outline around some point."""
+    """Draw the mask of a smooth random blob."""
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radii = random.uniform(0.12, 0.24) * SIDE * np.ones_like(angles)
     for wave in (2, 3, 5):
@@ -132,14 +132,14 @@ def draw_blob(random: np.random.Generator) -> Image.Image:
     return blob
 
 
-def photograph(name: str) -> Image.Image:
-    """Give one of scikit-image's photographs, in RGB."""
+def sample_image(name: str) -> Image.Image:
+    """Return one of scikit-image's sample images, in RGB."""
     pixels = data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
     return Image.fromarray(pixels).convert("RGB")
 
 
 def run(*arguments: object) -> None:
-    """Run a kshot command; stop at the first that fails."""
+    """Run a kshot command; exit if it fails."""
     print("\nkshot", *arguments, flush=True)
     try:
         kshot([str(argument) for argument in arguments])
@@ -150,7 +150,7 @@ def run(*arguments: object) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the two-pass method in minutes.")
-    parser.add_argument("--voc", type=Path, help="folder VOC2012, to train on real photographs")
+    parser.add_argument("--voc", type=Path, help="folder VOC2012, to train on real images")
     parser.add_argument("--out", type=Path, default=Path("runs/train-demo"))
     arguments = parser.parse_args()
     main(arguments.out, arguments.voc)

@@ -2,6 +2,7 @@ import importlib.util
 import socket
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -32,10 +33,11 @@ def same_random_numbers():
 
 
 def load_module(path):
-    """Import a file that is no part of the package."""
+    """Import a file outside of the package, which may import modules from its folder."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):
+        spec.loader.exec_module(module)
     return module
 
 

@@ -232,7 +232,6 @@ class ColourMethod(Method):
     """A method whose results can be calculated: pixels are foreground if they have the support's colour."""
 
     needs_training = False
-    supports_negatives = True
     threshold = 0.7
 
     def features(self, images):

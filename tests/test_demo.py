@@ -6,7 +6,7 @@ from conftest import ROOT, load_module
 from make_data import iou
 from PIL import Image
 
-# Centres of the 24 coins, and places between them, as (x, y) read off the photograph.
+# Centres of the 24 coins, and places between them, as (x, y) read off the image.
 COINS = [(45, 55), (100, 57), (154, 51), (215, 52), (276, 53), (334, 44)]
 COINS += [(45, 124), (102, 126), (153, 128), (206, 125), (271, 119), (336, 125)]
 COINS += [(45, 198), (102, 196), (154, 199), (212, 194), (274, 194), (347, 187)]
@@ -25,28 +25,28 @@ BETWEEN = [
 
 
 @pytest.mark.parametrize("name", ["coins", "motorcycle", "eye", "gland", "person", "rocket"])
-def test_annotations_lie_in_their_photographs(demo, name):
-    picture, mask = demo.annotated(name)
-    assert mask.shape == (picture.height, picture.width)
+def test_annotations_lie_in_their_images(demo, name):
+    image, mask = demo.annotated_image(name)
+    assert mask.shape == (image.height, image.width)
     assert 0.005 < mask.mean() < 0.6
 
 
 def test_the_demo_finds_all_coins_from_two_and_a_motorcycle_from_its_other_side(demo, tmp_path, capsys):
     demo.main(list(demo.EPISODES), tmp_path / "demo.png")
-    with Image.open(tmp_path / "motorcycle_mask.png") as picture:  # a stereo pair: nearly in the same place
-        assert iou(np.asarray(picture) > 0, demo.annotated("motorcycle")[1]) > 0.55
-    with Image.open(tmp_path / "coins_mask.png") as picture:
-        mask = np.asarray(picture) > 0
+    with Image.open(tmp_path / "motorcycle_mask.png") as image:  # a stereo pair: nearly in the same place
+        assert iou(np.asarray(image) > 0, demo.annotated_image("motorcycle")[1]) > 0.55
+    with Image.open(tmp_path / "coins_mask.png") as image:
+        mask = np.asarray(image) > 0
     assert len(COINS) == 24
     assert sum(mask[y, x] for x, y in COINS) >= 23
     assert not any(mask[y, x] for x, y in BETWEEN)
     with Image.open(tmp_path / "demo.png") as sheet:
         assert min(sheet.size) > 900
-    assert capsys.readouterr().out.splitlines()[-1] == f"Look at {tmp_path / 'demo.png'}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {tmp_path / 'demo.png'}"
 
 
 @pytest.mark.slow
-def test_the_picture_of_failures_shows_five(demo, monkeypatch, tmp_path):
+def test_the_image_of_failures_shows_five(demo, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "demo", demo)
     failures = load_module(ROOT / "demo" / "failures.py")
     failures.main(tmp_path / "failures.png")

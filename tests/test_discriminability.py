@@ -14,12 +14,12 @@ from kshot.evaluation.results import write_result
 from kshot.io.provenance import Provenance
 from kshot.models.backbones import FeaturePyramid
 from kshot.reproduction.discriminability import (
-    Power,
+    Discriminability,
+    average_regions,
     backbones_of,
-    make_power,
-    measure_power,
-    read_power,
-    summarise,
+    make_discriminability,
+    measure_similarities,
+    read_discriminability,
 )
 from kshot.transforms import Resize
 
@@ -29,8 +29,8 @@ TRANSFORM = Resize(SIZE)
 PROVENANCE = Provenance(date="", command="", commit=None, versions={}, machine="", seconds=0)
 
 
-class Pictures:
-    """A dataset in memory: photographs are files, ground truths are arrays."""
+class ArrayDataset:
+    """A dataset whose images are files and whose ground truths are arrays."""
 
     class_names = ("thing", "other thing")
 
@@ -48,7 +48,7 @@ class Pictures:
 
 
 def box(top=8, left=8, bottom=20, right=25, unknown=0):
-    """Draw a ground_truth: a box of 1 with a border of unknown pixels around it."""
+    """Draw a ground truth: a box of 1 with a border of unknown pixels around it."""
     ground_truth = np.zeros((SIZE, SIZE), np.uint8)
     ground_truth[top - unknown : bottom + unknown, left - unknown : right + unknown] = 255
     ground_truth[top:bottom, left:right] = 1
@@ -57,7 +57,7 @@ def box(top=8, left=8, bottom=20, right=25, unknown=0):
 
 def manifest_of(*episodes):
     classes = {e.class_id: () for e in episodes}
-    fold = Fold("folder", "all", 0, Pictures.class_names, classes, ())
+    fold = Fold("folder", "all", 0, ArrayDataset.class_names, classes, ())
     return make_manifest(fold, list(episodes), "balanced", 0, {})
 
 
@@ -81,7 +81,7 @@ def mean_by_loops(features, shares):
     return total / weight
 
 
-def power_by_loops(query, query_truth, supports, support_truths):
+def similarities_by_loops(query, query_truth, supports, support_truths):
     """Measure one episode at one tap, query and supports (C, h, w), position by position."""
     shape = query.shape[1:]
     shots = [
@@ -112,21 +112,21 @@ class Counting:
 
 
 @pytest.mark.parametrize("shots", [1, 2])
-def test_power_equals_loops_over_positions(tmp_path, shots):
+def test_similarities_equal_loops_over_positions(tmp_path, shots):
     ground_truths = {
         ("a", 0): box(unknown=2),
         ("b", 0): box(5, 3, 16, 14, unknown=3),
         ("c", 0): box(1, 1, 3, 3),
     }
-    dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
+    dataset, backbone = ArrayDataset(tmp_path, ground_truths), Counting()
     episode = Episode(0, "a", ("b", "c")[:shots])
     reader = EpisodeReader(dataset, (episode,), TRANSFORM)
-    foreground, background = measure_power(backbone, reader, CPU)
+    foreground, background = measure_similarities(backbone, reader, CPU)
     query, *supports = (backbone(reader.image(name)) for name in ("a", *episode.supports))
     taps = [(stage, index) for stage, taps in enumerate(query.stages) for index in range(len(taps))]
     assert foreground.shape == background.shape == (1, len(taps))
     for k, (stage, index) in enumerate(taps):
-        expected = power_by_loops(
+        expected = similarities_by_loops(
             query.stages[stage][index][0].double().numpy(),
             ground_truths["a", 0],
             [support.stages[stage][index][0].double().numpy() for support in supports],
@@ -135,7 +135,7 @@ def test_power_equals_loops_over_positions(tmp_path, shots):
         np.testing.assert_allclose([foreground[0, k], background[0, k]], expected, atol=1e-5)
 
 
-def test_images_are_computed_once_whatever_the_class_and_the_role(tmp_path):
+def test_images_are_computed_once_for_all_classes_and_roles(tmp_path):
     ground_truths = {(name, class_id): box(left=4 + 8 * class_id) for name in "abc" for class_id in (0, 1)}
     episodes = (
         Episode(1, "a", ("b",)),
@@ -143,12 +143,12 @@ def test_images_are_computed_once_whatever_the_class_and_the_role(tmp_path):
         Episode(0, "a", ("c",)),
         Episode(1, "c", ("a",)),
     )
-    dataset, backbone, seen = Pictures(tmp_path, ground_truths), Counting(), []
-    together = measure_power(backbone, EpisodeReader(dataset, episodes, TRANSFORM), CPU, seen.append)
+    dataset, backbone, seen = ArrayDataset(tmp_path, ground_truths), Counting(), []
+    together = measure_similarities(backbone, EpisodeReader(dataset, episodes, TRANSFORM), CPU, seen.append)
     assert backbone.calls == 3
     assert seen == [1, 2, 3, 4]
     for index, episode in enumerate(episodes):  # in the manifest's order, though read class by class
-        alone = measure_power(backbone, EpisodeReader(dataset, (episode,), TRANSFORM), CPU)
+        alone = measure_similarities(backbone, EpisodeReader(dataset, (episode,), TRANSFORM), CPU)
         np.testing.assert_array_equal(np.stack(together)[:, index], np.stack(alone)[:, 0])
 
 
@@ -157,14 +157,14 @@ def test_regions_by_hand():
     ground_truth = box(8, 8, 16, 24)
     mask = torch.from_numpy(ground_truth == 1)
     tap = torch.stack([torch.where(mask, 2.0, 0.5), torch.where(mask, 0.0, math.sqrt(0.75))])[None]
-    prototype, foreground, background = summarise(FeaturePyramid(((tap,),), tap), ground_truth)[0]
+    prototype, foreground, background = average_regions(FeaturePyramid(((tap,),), tap), ground_truth)[0]
     torch.testing.assert_close(prototype, torch.tensor([2.0, 0.0]))
     torch.testing.assert_close(foreground, torch.tensor([1.0, 0.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(background, torch.tensor([0.5, math.sqrt(0.75)]), atol=1e-4, rtol=0)
 
 
 class ByTruth:
-    """A backbone that sees the ground truth: object (1, 0), background at 60 degrees, whatever the image."""
+    """A backbone that sees the ground truth: object (1, 0), background at 60 degrees, for every image."""
 
     def __init__(self, ground_truth):
         mask = torch.from_numpy(ground_truth == 1)
@@ -180,58 +180,58 @@ def measure_two(tmp_path, supports=("b", "a")):
     ground_truths = {("a", 0): box(), ("b", 0): box(), ("empty", 0): np.zeros((SIZE, SIZE), np.uint8)}
     ground_truths["full", 0] = np.ones((SIZE, SIZE), np.uint8)
     episodes = Episode(0, "a", (supports[0],)), Episode(0, "b", (supports[1],))
-    reader = EpisodeReader(Pictures(tmp_path, ground_truths), episodes, TRANSFORM)
-    return measure_power(ByTruth(box()), reader, CPU), manifest_of(*episodes)
+    reader = EpisodeReader(ArrayDataset(tmp_path, ground_truths), episodes, TRANSFORM)
+    return measure_similarities(ByTruth(box()), reader, CPU), manifest_of(*episodes)
 
 
 def make(similarities, manifest):
-    return make_power(tiny_backbone(), "B_cls", *similarities, manifest, SIZE, PROVENANCE)
+    return make_discriminability(tiny_backbone(), "B_cls", *similarities, manifest, SIZE, PROVENANCE)
 
 
-def test_a_power_is_the_ratio_of_means_and_reads_back(tmp_path):
+def test_rho_is_the_ratio_of_means_and_reads_back(tmp_path):
     similarities, manifest = measure_two(tmp_path)
-    power = make(similarities, manifest)
-    np.testing.assert_allclose(power.foreground, 1, atol=1e-4)
-    np.testing.assert_allclose(power.background, 0.5, atol=1e-4)
-    np.testing.assert_allclose(power.rho, 2, atol=1e-3)
-    assert (power.num_episodes, power.num_left_out) == (2, 0)
-    write_result(power, tmp_path / "power.json")
-    assert read_power(tmp_path / "power.json") == power
+    result = make(similarities, manifest)
+    np.testing.assert_allclose(result.foreground, 1, atol=1e-4)
+    np.testing.assert_allclose(result.background, 0.5, atol=1e-4)
+    np.testing.assert_allclose(result.rho, 2, atol=1e-3)
+    assert (result.num_episodes, result.num_left_out) == (2, 0)
+    write_result(result, tmp_path / "rho.json")
+    assert read_discriminability(tmp_path / "rho.json") == result
 
 
 def test_ratios_are_taken_after_averaging():
     foreground = np.array([[0.9], [0.5]]).repeat(3, axis=1)
     background = np.array([[0.6], [0.1]]).repeat(3, axis=1)
     background[:, 2] = -0.1
-    power = make((foreground, background), manifest_of(Episode(0, "a", ("b",))))
-    np.testing.assert_allclose(power.rho[:2], 2.0)  # the mean of the ratios would be 3.25
-    assert power.rho[2] is None
+    result = make((foreground, background), manifest_of(Episode(0, "a", ("b",))))
+    np.testing.assert_allclose(result.rho[:2], 2.0)  # the mean of the ratios would be 3.25
+    assert result.rho[2] is None
 
 
 def test_taps_are_named_by_stride_and_module(tmp_path):
-    power = make(*measure_two(tmp_path))
-    assert power.taps == [(8, "layer2.0.act2"), (16, "layer3.0.act3"), (32, "layer4.0.act2")]
+    result = make(*measure_two(tmp_path))
+    assert result.taps == [(8, "layer2.0.act2"), (16, "layer3.0.act3"), (32, "layer4.0.act2")]
 
 
-def test_episodes_that_show_nothing_are_left_out(tmp_path):
+def test_episodes_that_show_nothing_are_skipped(tmp_path):
     similarities, manifest = measure_two(tmp_path, supports=("b", "empty"))
     assert np.isnan(similarities[0][1]).all()
-    power = make(similarities, manifest)
-    assert (power.num_episodes, power.num_left_out) == (1, 1)
-    np.testing.assert_allclose(power.rho, 2, atol=1e-3)
+    result = make(similarities, manifest)
+    assert (result.num_episodes, result.num_left_out) == (1, 1)
+    np.testing.assert_allclose(result.rho, 2, atol=1e-3)
     with pytest.raises(DataError, match="None of the 2 episodes"):
         make(measure_two(tmp_path, supports=("empty", "empty"))[0], manifest)
 
 
-def test_a_support_without_object_takes_no_part_beside_others(tmp_path):
+def test_a_support_without_object_does_not_count_beside_others(tmp_path):
     ground_truths = {
         ("a", 0): box(),
         ("b", 0): box(3, 3, 9, 9),
         ("empty", 0): np.zeros((SIZE, SIZE), np.uint8),
     }
-    dataset, backbone = Pictures(tmp_path, ground_truths), Counting()
+    dataset, backbone = ArrayDataset(tmp_path, ground_truths), Counting()
     two, one = (
-        measure_power(backbone, EpisodeReader(dataset, (Episode(0, "a", supports),), TRANSFORM), CPU)
+        measure_similarities(backbone, EpisodeReader(dataset, (Episode(0, "a", supports),), TRANSFORM), CPU)
         for supports in (("b", "empty"), ("b",))
     )
     np.testing.assert_array_equal(two, one)
@@ -241,27 +241,31 @@ def test_a_support_without_object_takes_no_part_beside_others(tmp_path):
     ("method", "expected"),
     [("prototype", ["cls"]), ("hsnet-cls", ["cls"]), ("hsnet-sem", ["sem"]), ("two-pass", ["cls", "sem"])],
 )
-def test_every_method_gives_its_backbones_and_they_can_be_measured(tmp_path, method, expected):
+def test_the_backbones_of_every_method_can_be_measured(tmp_path, method, expected):
     backbones = backbones_of(tiny_method(method))
     assert list(backbones) == expected
     ground_truths = {("a", 0): box(), ("b", 0): box(4, 4, 20, 20)}
     episode = Episode(0, "a", ("b",))
-    reader = EpisodeReader(Pictures(tmp_path, ground_truths), (episode,), TRANSFORM)
+    reader = EpisodeReader(ArrayDataset(tmp_path, ground_truths), (episode,), TRANSFORM)
     for backbone in backbones.values():
-        similarities = measure_power(backbone, reader, CPU)
-        power = make_power(backbone, "tiny", *similarities, manifest_of(episode), SIZE, PROVENANCE)
-        assert len(power.rho) == sum(backbone.taps_per_stage)
-        assert all(-1 <= value <= 1 for value in power.foreground + power.background)
+        similarities = measure_similarities(backbone, reader, CPU)
+        result = make_discriminability(
+            backbone, "tiny", *similarities, manifest_of(episode), SIZE, PROVENANCE
+        )
+        assert len(result.rho) == sum(backbone.taps_per_stage)
+        assert all(-1 <= value <= 1 for value in result.foreground + result.background)
 
 
 def test_broken_files_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no result file .* `kshot power --json` writes one"):
-        read_power(tmp_path / "nothing.json")
-    power = make(*measure_two(tmp_path))
-    path = tmp_path / "power.json"
-    path.write_text(power.model_dump_json().replace('"num_left_out":0,', ""))
+    with pytest.raises(
+        DataError, match=r"no result file .* `kshot figure discriminability --json` writes one"
+    ):
+        read_discriminability(tmp_path / "nothing.json")
+    result = make(*measure_two(tmp_path))
+    path = tmp_path / "rho.json"
+    path.write_text(result.model_dump_json().replace('"num_left_out":0,', ""))
     with pytest.raises(DataError, match="num_left_out"):
-        read_power(path)
-    content = power.model_dump() | {"rho": []}
+        read_discriminability(path)
+    content = result.model_dump() | {"rho": []}
     with pytest.raises(ValueError, match="one entry for each tap"):
-        Power.model_validate(content)
+        Discriminability.model_validate(content)

@@ -11,10 +11,16 @@ from PIL import Image
 from kshot.data.folds import COCO_CLASSES
 from kshot.errors import DataError
 from kshot.io.provenance import Provenance
-from kshot.reproduction.charts import class_bars_figure, power_figure
+from kshot.reproduction.charts import class_bars_figure, discriminability_figure
 from kshot.reproduction.correlations import DepthMap
-from kshot.reproduction.discriminability import Power
-from kshot.reproduction.panels import PanelRow, PassesRow, correlation_figure, panels_figure, passes_figure
+from kshot.reproduction.discriminability import Discriminability
+from kshot.reproduction.image_figures import (
+    ComparisonRow,
+    PassesRow,
+    comparison_figure,
+    correlation_figure,
+    passes_figure,
+)
 from kshot.reproduction.style import DOUBLE_COLUMN, PALETTE, SINGLE_COLUMN, TEXT, save_figure
 
 RESNET50 = [8] * 4 + [16] * 6 + [32] * 3
@@ -22,9 +28,9 @@ RESNET101 = [8] * 4 + [16] * 23 + [32] * 3
 LONG_NAMES = tuple(f"a rather long name of class {n}" for n in range(15))
 
 
-def power_of(label="B_cls ResNet-50", strides=RESNET50, seed=0):
+def rho_of(label="B_cls ResNet-50", strides=RESNET50, seed=0):
     rho = (1.1 + np.random.default_rng(seed).random(len(strides))).tolist()
-    return Power(
+    return Discriminability(
         backbone="resnet50",
         weights_sha256="",
         label=label,
@@ -86,31 +92,31 @@ def strings_of(figure):
     return [text.get_text() for text, _ in texts_of(figure)]
 
 
-def maps_of(picture, depths=("Tap 1, stride 8", "Tap 2, stride 16")):
-    values = np.linspace(0, 0.5, picture.width * picture.height).reshape(picture.height, picture.width)
+def maps_of(image, depths=("Tap 1, stride 8", "Tap 2, stride 16")):
+    values = np.linspace(0, 0.5, image.width * image.height).reshape(image.height, image.width)
     return [DepthMap(depth, values) for depth in depths]
 
 
 def passes_row(name="cow", **size):
-    picture, mask = scene(**size)
+    image, mask = scene(**size)
     ground_truth = np.where(mask, 1, 0).astype(np.uint8)
     soft = np.where(mask, 0.9, 0.2)
-    return PassesRow(picture, mask, picture, ground_truth, soft, soft**2, mask, name)
+    return PassesRow(image, mask, image, ground_truth, soft, soft**2, mask, name)
 
 
-def panel_row(number, name="cow", **size):
-    picture, mask = scene(**size)
+def comparison_row(number, name="cow", **size):
+    image, mask = scene(**size)
     ground_truth = np.where(mask, 1, 0).astype(np.uint8)
-    return PanelRow(picture, mask, picture, ground_truth, [mask] * number, name)
+    return ComparisonRow(image, mask, image, ground_truth, [mask] * number, name)
 
 
 def one_of_each():
-    picture, mask = scene()
+    image, mask = scene()
     return {
-        "power": power_figure([power_of()]),
-        "correlation": correlation_figure(picture, picture, mask, {"B_cls": maps_of(picture)}, mask),
+        "discriminability": discriminability_figure([rho_of()]),
+        "correlation": correlation_figure(image, image, mask, {"B_cls": maps_of(image)}, mask),
         "passes": passes_figure([passes_row()]),
-        "panels": panels_figure([panel_row(1)], ["prototype"]),
+        "comparison": comparison_figure([comparison_row(1)], ["prototype"]),
         "bars": class_bars_figure([result_of()]),
     }
 
@@ -120,7 +126,7 @@ def one_of_each():
 
 @pytest.mark.parametrize("suffix", [".png", ".PDF", ".svg"])
 def test_the_same_figure_is_the_same_bytes(tmp_path, suffix):
-    first, second = power_figure([power_of()]), power_figure([power_of()])
+    first, second = discriminability_figure([rho_of()]), discriminability_figure([rho_of()])
     for name, figure in (("a", first), ("b", second), ("c", first)):
         save_figure(figure, tmp_path / f"{name}{suffix}")
     contents = [(tmp_path / f"{name}{suffix}").read_bytes() for name in "abc"]
@@ -129,20 +135,20 @@ def test_the_same_figure_is_the_same_bytes(tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("name", ["power", "correlation", "passes", "panels", "bars"])
+@pytest.mark.parametrize("name", ["discriminability", "correlation", "passes", "comparison", "bars"])
 def test_a_png_has_the_size_that_is_asked_for_and_writes_twice(tmp_path, name):
     figure = one_of_each()[name]
     for file in ("a.png", "b.png"):
         save_figure(figure, tmp_path / file)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as picture:
-        width = picture.width / 300
+    with Image.open(tmp_path / "a.png") as image:
+        width = image.width / 300
     assert width in (SINGLE_COLUMN, DOUBLE_COLUMN)
     assert width == figure.get_figwidth()
 
 
 def test_a_pdf_has_fonts_that_journals_take(tmp_path):
-    save_figure(power_figure([power_of()]), tmp_path / "a.pdf")
+    save_figure(discriminability_figure([rho_of()]), tmp_path / "a.pdf")
     content = (tmp_path / "a.pdf").read_bytes()
     assert b"/Type3" not in content
     assert b"/CIDFontType2" in content  # TrueType, which fonttype 42 means
@@ -151,7 +157,7 @@ def test_a_pdf_has_fonts_that_journals_take(tmp_path):
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.eps"])
 def test_another_suffix_is_an_error(tmp_path, name):
     with pytest.raises(DataError, match=rf"{name}.*\.png, \.pdf, \.svg"):
-        save_figure(power_figure([power_of()]), tmp_path / name)
+        save_figure(discriminability_figure([rho_of()]), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -162,32 +168,32 @@ def test_global_settings_stay(tmp_path):
     assert dict(rcParams) == before
 
 
-@pytest.mark.parametrize("name", ["power", "correlation", "passes", "panels", "bars"])
+@pytest.mark.parametrize("name", ["discriminability", "correlation", "passes", "comparison", "bars"])
 def test_every_figure_is_legible(name):
     assert_legible(one_of_each()[name])
 
 
-# Power
+# Feature discriminability
 
 
-def test_a_power_figure_shows_every_tap_and_stage():
-    figure = power_figure([power_of(), power_of("B_sem ResNet-50", seed=1)])
+def test_a_discriminability_figure_shows_every_tap_and_stage():
+    figure = discriminability_figure([rho_of(), rho_of("B_sem ResNet-50", seed=1)])
     (axes,) = figure.axes
     level, *lines = axes.get_lines()[:3]
     assert set(level.get_ydata()) == {1}
     assert [line.get_label() for line in lines] == ["$B_{cls}$ ResNet-50", "$B_{sem}$ ResNet-50"]
     for line, seed in zip(lines, (0, 1), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), range(1, 14))
-        np.testing.assert_array_equal(line.get_ydata(), power_of(seed=seed).rho)
+        np.testing.assert_array_equal(line.get_ydata(), rho_of(seed=seed).rho)
     assert [line.get_xdata()[0] for line in axes.get_lines()[3:]] == [4.5, 10.5]
     assert {"8", "16", "32", *map(str, range(1, 14)), "$B_{cls}$ ResNet-50"} <= set(strings_of(figure))
     assert figure.get_figwidth() == SINGLE_COLUMN
     assert_legible(figure)
 
 
-def test_architectures_get_panels_of_one_scale():
-    powers = [power_of(), power_of("B_cls ResNet-101", RESNET101), power_of("B_sem ResNet-50")]
-    figure = power_figure(powers)
+def test_architectures_get_plots_of_one_scale():
+    results = [rho_of(), rho_of("B_cls ResNet-101", RESNET101), rho_of("B_sem ResNet-50")]
+    figure = discriminability_figure(results)
     left, right = figure.axes
     assert [len(axes.get_legend().get_texts()) for axes in (left, right)] == [2, 1]
     assert left.get_ylim() == right.get_ylim()
@@ -196,17 +202,17 @@ def test_architectures_get_panels_of_one_scale():
 
 
 def test_a_tap_without_ratio_leaves_a_gap():
-    power = power_of()
-    power = power.model_copy(update={"rho": [None, *power.rho[1:]]})
-    line = power_figure([power]).axes[0].get_lines()[1]
+    result = rho_of()
+    result = result.model_copy(update={"rho": [None, *result.rho[1:]]})
+    line = discriminability_figure([result]).axes[0].get_lines()[1]
     assert np.isnan(line.get_ydata()).tolist() == [True] + [False] * 12
 
 
-def test_power_figures_need_powers_and_colours():
+def test_discriminability_figures_need_results_and_colours():
     with pytest.raises(DataError, match="no backbones"):
-        power_figure([])
+        discriminability_figure([])
     with pytest.raises(DataError, match="8 backbones of one architecture, but only 7 colours"):
-        power_figure([power_of()] * (len(PALETTE) + 1))
+        discriminability_figure([rho_of()] * (len(PALETTE) + 1))
 
 
 # Correlations
@@ -214,60 +220,60 @@ def test_power_figures_need_powers_and_colours():
 
 @pytest.mark.parametrize("size", [{}, {"width": 90, "height": 120}])
 @pytest.mark.parametrize("backbones", [1, 2, 3])
-def test_a_correlation_figure_has_a_row_a_backbone(size, backbones):
-    picture, mask = scene(**size)
-    heatmaps = {f"B_{n} prototype efficientnet_lite0": maps_of(picture) for n in range(backbones)}
-    figure = correlation_figure(picture, picture, mask, heatmaps, mask)
-    assert len(figure.axes) == 2 + 2 * backbones + 1  # query, inset, maps, colour bar
+def test_a_correlation_figure_has_one_row_per_backbone(size, backbones):
+    image, mask = scene(**size)
+    heatmaps = {f"B_{n} prototype efficientnet_lite0": maps_of(image) for n in range(backbones)}
+    figure = correlation_figure(image, image, mask, heatmaps, mask)
+    assert len(figure.axes) == 1 + 2 * backbones + 1  # query, maps, colour bar
     strings = strings_of(figure)
     assert strings.count("max 0.50") == 2 * backbones
     assert strings.count("Tap 1, stride 8") == 1
     assert_legible(figure)
 
 
-def test_depths_that_differ_head_every_row():
-    picture, mask = scene()
+def test_different_depths_get_headings_in_every_row():
+    image, mask = scene()
     depths = [f"Tap {k}, stride {s}" for k, s in enumerate((8, 8, 16, 16, 32, 32), 1)]
     others = [depth.replace("Tap ", "Tap 1") for depth in depths]
-    heatmaps = {"B_cls Lite0": maps_of(picture, depths), "B_cls Lite1": maps_of(picture, others)}
-    figure = correlation_figure(picture, picture, mask, heatmaps)
+    heatmaps = {"B_cls Lite0": maps_of(image, depths), "B_cls Lite1": maps_of(image, others)}
+    figure = correlation_figure(image, image, mask, heatmaps)
     assert {d.replace(" ", "") for d in depths + others} <= {"".join(s.split()) for s in strings_of(figure)}
     assert_legible(figure)
 
 
 def test_the_inset_hides_as_little_as_it_can():
-    picture, _ = scene()
-    ground_truth = np.ones((picture.height, picture.width), np.uint8)
+    image, _ = scene()
+    ground_truth = np.ones((image.height, image.width), np.uint8)
     ground_truth[:40, 70:] = 255
-    _, inset, *_ = correlation_figure(
-        picture, picture, ground_truth == 255, {"B": maps_of(picture)}, ground_truth
+    query, *_ = correlation_figure(
+        image, image, ground_truth == 255, {"B": maps_of(image)}, ground_truth
     ).axes
-    query = inset.figure.axes[0].get_position()
-    middle = inset.get_position()
+    (inset,) = query.child_axes
+    query, middle = query.get_window_extent(), inset.get_window_extent()
     assert middle.x0 > query.x0 + query.width / 2
     assert middle.y0 > query.y0 + query.height / 2
 
 
 def test_correlations_need_maps():
-    picture, mask = scene()
+    image, mask = scene()
     for heatmaps, message in (({}, "no backbones"), ({"B": []}, "{'B': 0}")):
         with pytest.raises(DataError, match=message):
-            correlation_figure(picture, picture, mask, heatmaps)
-    unequal = {"a": maps_of(picture), "b": maps_of(picture)[:1]}
+            correlation_figure(image, image, mask, heatmaps)
+    unequal = {"a": maps_of(image), "b": maps_of(image)[:1]}
     with pytest.raises(DataError, match="as many heat maps"):
-        correlation_figure(picture, picture, mask, unequal)
+        correlation_figure(image, image, mask, unequal)
 
 
 def test_a_map_without_correlation_can_be_drawn():
-    picture, mask = scene()
-    flat = [DepthMap("Tap 1", np.zeros((picture.height, picture.width)))]
-    assert "max 0.00" in strings_of(correlation_figure(picture, picture, mask, {"B": flat}))
+    image, mask = scene()
+    flat = [DepthMap("Tap 1", np.zeros((image.height, image.width)))]
+    assert "max 0.00" in strings_of(correlation_figure(image, image, mask, {"B": flat}))
 
 
 # Episodes
 
 
-def test_passes_are_a_row_an_episode():
+def test_passes_have_one_row_per_episode():
     figure = passes_figure([passes_row("cow"), passes_row("a long name of a class", width=60, height=90)])
     assert len(figure.axes) == 2 * 5 + 1
     strings = strings_of(figure)
@@ -276,7 +282,7 @@ def test_passes_are_a_row_an_episode():
     assert_legible(figure)
 
 
-def test_likely_pixels_are_bright_and_the_query_shows():
+def test_likely_pixels_are_bright_and_the_query_is_visible():
     row = passes_row()
     first, second = (passes_figure([row]).axes[n].images[0].get_array() for n in (2, 3))
     inside, outside = (first[m].mean() for m in (row.ground_truth == 1, row.ground_truth == 0))
@@ -285,14 +291,14 @@ def test_likely_pixels_are_bright_and_the_query_shows():
     assert first[row.ground_truth == 0].std(axis=0).max() > 1
 
 
-def test_panels_show_each_method_with_its_iou():
-    row = panel_row(2)
+def test_a_comparison_shows_each_method_with_its_iou():
+    row = comparison_row(2)
     half = row.predictions[0].copy()
     half[:, : half.shape[1] // 2] = False
     ground_truth = row.ground_truth.copy()
     ground_truth[:30] = 255
     row = row._replace(predictions=[row.predictions[0], half], ground_truth=ground_truth)
-    figure = panels_figure([row, panel_row(2, name="")], ["prototype", "two-pass"])
+    figure = comparison_figure([row, comparison_row(2, name="")], ["prototype", "two-pass"])
     known = ground_truth != 255
     expected = 100 * (half & (ground_truth == 1)).sum() / ((half | (ground_truth == 1)) & known).sum()
     assert 0 < expected < 100
@@ -304,10 +310,13 @@ def test_panels_show_each_method_with_its_iou():
 
 
 @pytest.mark.parametrize("number", [1, 2, 6])
-def test_headings_and_names_wrap_and_pictures_keep_their_aspect(number):
-    rows = [panel_row(number, "motorbike"), panel_row(number, "baseball glove", width=60, height=100)]
+def test_headings_and_names_wrap_and_images_keep_their_aspect(number):
+    rows = [
+        comparison_row(number, "motorbike"),
+        comparison_row(number, "baseball glove", width=60, height=100),
+    ]
     names = [f"two-pass without base map, EfficientNet-Lite{n}" for n in range(number)]
-    figure = panels_figure(rows, names)
+    figure = comparison_figure(rows, names)
     assert figure.get_figwidth() == (SINGLE_COLUMN if number == 1 else DOUBLE_COLUMN)
     for axes in figure.axes:
         height, width = axes.images[0].get_array().shape[:2]
@@ -316,9 +325,9 @@ def test_headings_and_names_wrap_and_pictures_keep_their_aspect(number):
     assert_legible(figure)
 
 
-def test_an_empty_answer_can_be_drawn():
-    row = panel_row(1)
-    figure = panels_figure([row._replace(predictions=[np.zeros_like(row.support_mask)])], ["none"])
+def test_an_empty_prediction_can_be_drawn():
+    row = comparison_row(1)
+    figure = comparison_figure([row._replace(predictions=[np.zeros_like(row.support_mask)])], ["none"])
     assert "IoU 0" in strings_of(figure)
 
 
@@ -326,17 +335,17 @@ def test_episodes_need_rows_and_predictions():
     with pytest.raises(DataError, match="no episodes"):
         passes_figure([])
     with pytest.raises(DataError, match="no episodes"):
-        panels_figure([], ["prototype"])
+        comparison_figure([], ["prototype"])
     with pytest.raises(DataError, match="no methods"):
-        panels_figure([panel_row(0)], [])
+        comparison_figure([comparison_row(0)], [])
     with pytest.raises(DataError, match=r"Row 1 has 1 predictions.*2 methods \(a, b\)"):
-        panels_figure([panel_row(2), panel_row(1)], ["a", "b"])
+        comparison_figure([comparison_row(2), comparison_row(1)], ["a", "b"])
 
 
 # Bars
 
 
-def test_few_classes_stand_in_the_order_of_the_first_result():
+def test_few_classes_are_vertical_bars_in_the_order_of_the_first_result():
     results = [result_with(("ant", "bee", "cow"), seed) for seed in (0, 1)]
     figure = class_bars_figure(results)
     (axes,) = figure.axes
@@ -366,7 +375,7 @@ def test_the_legend_names_model_backbone_shots_and_miou():
     ("names", "width"),
     [(LONG_NAMES[:5], SINGLE_COLUMN), (LONG_NAMES, SINGLE_COLUMN), (COCO_CLASSES[:60], DOUBLE_COLUMN)],
 )
-def test_many_or_long_names_lie_and_are_legible(names, width):
+def test_many_or_long_names_are_horizontal_bars_and_legible(names, width):
     figure = class_bars_figure([result_with(names, 0), result_with(names, 1), result_with(names, 2)])
     first = figure.axes[0]
     assert first.get_xlabel().startswith("IoU")
@@ -378,7 +387,7 @@ def test_many_or_long_names_lie_and_are_legible(names, width):
     assert_legible(figure)
 
 
-def test_twelve_short_names_stand():
+def test_twelve_short_names_are_vertical_bars():
     figure = class_bars_figure([result_with([f"class {n}" for n in range(12)])])
     assert figure.get_figwidth() == DOUBLE_COLUMN
     assert len(figure.axes[0].get_xticklabels()) == 12

@@ -1,6 +1,5 @@
 import csv
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ SUPPORT = discs((80, 80), [(40, 40)])
 def colours(monkeypatch):
     """Take the model that finds the support's colour, whatever the command asks for."""
     monkeypatch.setattr(
-        Segmenter, "from_pretrained", lambda name, *, tile=None, **_: replace(colour_segmenter(), tile=tile)
+        Segmenter, "from_pretrained", lambda name, *, tile=None, **_: colour_segmenter(tile=tile)
     )
 
 

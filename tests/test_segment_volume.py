@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import nibabel
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ THING = ball(radius=6, centre=(12, 14, 11))
 def brightness(monkeypatch):
     """Take the model that finds the support's grey, whatever the command asks for."""
     monkeypatch.setattr(
-        Segmenter, "from_pretrained", lambda name, *, tile=None, **_: replace(colour_segmenter(), tile=tile)
+        Segmenter, "from_pretrained", lambda name, *, tile=None, **_: colour_segmenter(tile=tile)
     )
 
 

@@ -3,7 +3,6 @@ import json
 import re
 import time
 import zipfile
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -98,7 +97,8 @@ def test_a_corrected_query_segments_all_others_again(client, path):
 
 
 def test_an_empty_mask_makes_an_image_negative_until_it_is_deleted():
-    model = replace(colour_segmenter(), method=tiny_method("prototype"))
+    model = colour_segmenter()
+    model.method = tiny_method("prototype")
     with TestClient(make_app(model), base_url=HERE) as client:
         path = f"/api/sessions/{client.post('/api/sessions').json()['id']}"
         assert client.get(path).json()["supports_negatives"]

@@ -1,6 +1,5 @@
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def take_colours(monkeypatch):
     """Take the model that finds the support's colour, whatever the command asks for; make small sheets."""
 
     def from_pretrained(name, *, image_size=None, tile=None, long_side=None, **_):
-        return replace(colour_segmenter(image_size or 48), tile=tile, long_side=long_side)
+        return colour_segmenter(image_size or 48, tile=tile, long_side=long_side)
 
     monkeypatch.setattr(Segmenter, "from_pretrained", from_pretrained)
     monkeypatch.setattr("kshot.predict.runner.SHEET_ROWS", 2)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def test_two_pass_learns_a_real_episode_in_every_step(demo):
     """The support is a photograph, the query its mirror image; each loss must fall and each mask fit."""
     size = 161
-    support, support_mask = demo.annotated("person")
+    support, support_mask = demo.annotated_image("person")
     query, query_mask = ImageOps.mirror(support), support_mask[:, ::-1].copy()
     cls = load_backbone("efficientnet_lite0")
     sem = load_backbone("efficientnet_lite0", output_stride=8)
@@ -123,7 +123,7 @@ def test_a_map_of_a_hundred_megapixels_fits_into_2_gigabytes(tmp_path):
 @pytest.mark.parametrize("name", ["gland", "person"])
 def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name):
     """Both see a pixel at the same scale: two thirds of the image at two thirds of the network's side."""
-    picture, mask = demo.annotated(name)
+    picture, mask = demo.annotated_image(name)
     side = max(picture.size)
     picture = picture.resize((side, side))
     mask = np.asarray(Image.fromarray(mask).resize((side, side)))
@@ -140,7 +140,7 @@ def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name)
 
 
 def test_openvino_and_torch_agree_with_the_shipped_network(demo):
-    support, support_mask = demo.annotated("person")
+    support, support_mask = demo.annotated_image("person")
     query = ImageOps.mirror(support)
     plain, fast = (
         Segmenter.from_pretrained("two-pass", device="cpu", engine=engine)

@@ -1,5 +1,4 @@
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +82,7 @@ def test_images_are_encoded_once_a_set_and_draws_fitted_once(sets):
 def test_a_model_scores_as_in_evaluate(sets, shots, method):
     segmenter = colour_segmenter(64)
     if method != "colour":
-        segmenter = replace(segmenter, method=tiny_method(method))
+        segmenter.method = tiny_method(method)
     drawn = draw_episodes(sets[:1], shots, draws=2, queries=2)
     scores = evaluate_suite(SegmenterRunner(segmenter), sets, drawn)
     fold = sets[0].dataset.fold()

@@ -301,7 +301,7 @@ GOLDEN_ABLATION = """\
 - Rows marked published: Table 5 of A. Karimi & C. Poullis 2024, Sci Rep 14:4028, doi 10.1038/s41598-024-54640-6.
 - The numbers of the published rows are missing in the text of the paper that this table was made from. Its prose gives the gains of the two-pass over the baseline: 1-shot +3.64 with Resnet-50 and +3.88 with Resnet-101, 5-shot +1.6 and +2.16.
 - The published ablation was trained for 200 epochs in batches of 12, at an initial learning rate of 1e-3.
-- Rows marked kshot come from result files of kshot evaluate; -: there is none. A mean is that of all four folds.
+- Rows marked kshot come from result files of kshot evaluate; -: no result. Means are over all four folds.
 """  # noqa: E501
 
 

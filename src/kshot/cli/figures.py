@@ -1,4 +1,4 @@
-"""`kshot power` and `kshot figure …`: the paper's figures, from result files or a manifest's episodes."""
+"""`kshot figure`: the paper's figures, from result files or a manifest's episodes."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,23 +12,25 @@ from kshot.errors import DataError
 if TYPE_CHECKING:
     from kshot.data.manifest import Manifest
     from kshot.data.sampling import Episode
-    from kshot.reproduction.draw import Opened
+    from kshot.reproduction.discriminability import Discriminability
+    from kshot.reproduction.episode_rows import LoadedEpisode
     from kshot.segmenter import Segmenter
     from kshot.transforms import Resize
 
 app = typer.Typer(help="Draw the paper's figures (PNG, PDF or SVG).", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(help="Picture to write: .png, .pdf or .svg.", metavar="FILE")]
-ManifestFile = Annotated[Path, typer.Option(help="Episodes, as kshot episodes writes them.", metavar="FILE")]
+Out = Annotated[Path, typer.Option(help="Image to write: .png, .pdf or .svg.", metavar="FILE")]
+ManifestFile = Annotated[Path, typer.Option(help="Episodes, from kshot episodes.", metavar="FILE")]
 Episodes = Annotated[
-    list[int] | None, typer.Option("--episode", help="Which of the manifest's, from 0; repeat for more.")
+    list[int] | None,
+    typer.Option("--episode", help="Number of an episode, from 0 (repeatable); default 0 to 3."),
 ]
-Models = Annotated[list[str] | None, typer.Option("--model", help="A model; repeat for more.")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Model (repeatable); default prototype.")]
 Backbones = Annotated[
-    list[str] | None, typer.Option("--backbone", help="For prototype: its backbone; repeat for more.")
+    list[str] | None, typer.Option("--backbone", help="Backbone of prototype (repeatable).")
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Another side in pixels than the protocol's or the model's.", min=1)
+    int | None, typer.Option(help="Image side in pixels; default the protocol's or the model's.", min=1)
 ]
 FIRST_EPISODES = (0, 1, 2, 3)
 
@@ -39,23 +41,74 @@ def _check_matplotlib() -> None:
         raise DataError("Figures need matplotlib: pip install matplotlib.")
 
 
-def power(
-    data: Data,
-    manifest: ManifestFile,
-    json_file: Annotated[Path, typer.Option("--json", help="Where to write it.", metavar="FILE")],
+@app.command("discriminability")
+def draw_discriminability(
     context: typer.Context,
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files written with --json, one line each.", metavar="[RESULT.json…]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Image to write: .png, .pdf or .svg.", metavar="FILE")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data of --manifest: a benchmark's name, or a folder.", metavar="NAME")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Measure a backbone on these episodes (from kshot episodes).", metavar="FILE"),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the measurement here.", metavar="FILE")
+    ] = None,
     root: Root = None,
     model: Annotated[str, typer.Option(help="Model whose backbone is measured.")] = "prototype",
     which: Annotated[
-        Literal["cls", "sem"], typer.Option(help="Its ImageNet backbone, or its base learner's.")
+        Literal["cls", "sem"], typer.Option(help="Measure its ImageNet backbone or its base learner's.")
     ] = "cls",
-    label: Annotated[str | None, typer.Option(help="How the figure names it.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the backbone in the figure.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone, for prototype.")] = None,
     backbone_weights: BackboneWeights = None,
     image_size: ImageSize = None,
     device: Device = "auto",
 ) -> None:
-    """Measure how well each tap of a backbone tells the object from its background (rho_k, Fig. 2)."""
+    """Measure and draw how well each tap separates the object from its background (rho_k, Fig. 2 a, b).
+
+    With --manifest, measures one backbone; --json saves the measurement. With --out, draws it and the saved
+    RESULT.json files, one line for each backbone.
+    """
+    from kshot.reproduction.charts import discriminability_figure
+    from kshot.reproduction.discriminability import read_discriminability
+    from kshot.reproduction.style import save_figure
+
+    if (out or json_file) is None:
+        raise DataError("Nothing to write. Give --out for the figure, or --manifest and --json to measure.")
+    if json_file is not None and manifest is None:
+        raise DataError("--json saves a measurement. Give --manifest to measure, or remove --json.")
+    found = [read_discriminability(path) for path in results or []]
+    if manifest is not None:
+        if data is None:
+            raise DataError("--manifest needs --data: the benchmark or folder of its episodes.")
+        segmenter = _load(model, backbone, backbone_weights, device)
+        found.append(
+            _measure(segmenter, which, label, data, root, manifest, image_size, json_file, context.obj)
+        )
+    if out is not None:
+        save_figure(discriminability_figure(found), out)
+
+
+def _measure(
+    segmenter: "Segmenter",
+    which: Literal["cls", "sem"],
+    label: str | None,
+    data: str,
+    root: Path | None,
+    manifest: Path,
+    image_size: int | None,
+    json_file: Path | None,
+    arguments: list[str],
+) -> "Discriminability":
+    """Measure one backbone on a manifest's episodes, print rho_k and save it if asked."""
     import time
 
     from kshot.data.benchmarks import open_dataset
@@ -64,49 +117,39 @@ def power(
     from kshot.evaluation.results import check_place, printed_name, write_result
     from kshot.io.progress import progress
     from kshot.io.provenance import record_provenance
-    from kshot.reproduction.discriminability import backbones_of, make_power, measure_power
-    from kshot.segmenter import Segmenter
+    from kshot.reproduction.discriminability import (
+        backbones_of,
+        make_discriminability,
+        measure_similarities,
+    )
 
-    check_place(json_file)
-    start, provenance = time.monotonic(), record_provenance(context.obj)
+    if json_file is not None:
+        check_place(json_file)
+    start, provenance = time.monotonic(), record_provenance(arguments)
     dataset, drawn = open_dataset(data, root), read_manifest(manifest)
     check_files(dataset, drawn)
-    segmenter = Segmenter.from_pretrained(
-        model, backbone=backbone, backbone_weights=backbone_weights, device=device
-    )
-    found = backbones_of(segmenter.method)
-    if which not in found:
-        raise DataError(f"Model {model} has no {which} backbone, only {', '.join(found)}.")
+    backbones = backbones_of(segmenter.method)
+    if which not in backbones:
+        raise DataError(f"The model has no {which} backbone, only {', '.join(backbones)}.")
     transform = _resize(segmenter, drawn, image_size)
     reader = EpisodeReader(dataset, drawn.episodes, transform)
     with progress("Measuring", "episodes") as on_progress:
-        measured = measure_power(
-            found[which], reader, segmenter.device, lambda done: on_progress(done, len(reader))
+        similarities = measure_similarities(
+            backbones[which], reader, segmenter.device, lambda done: on_progress(done, len(reader))
         )
-    made = make_power(
-        found[which],
+    result = make_discriminability(
+        backbones[which],
         label or f"B_{which} {printed_name(segmenter.config.backbone)}",
-        *measured,
+        *similarities,
         drawn,
         transform.size,
         provenance.after(time.monotonic() - start),
     )
-    write_result(made, json_file)
-    for (stride, tap), rho in zip(made.taps, made.rho, strict=True):
+    if json_file is not None:
+        write_result(result, json_file)
+    for (stride, tap), rho in zip(result.taps, result.rho, strict=True):
         typer.echo(f"stride {stride:2}  {tap:28} {'-' if rho is None else f'{rho:.3f}'}")
-
-
-@app.command("power")
-def draw_power(
-    powers: Annotated[list[Path], typer.Argument(help="Files of kshot power.", metavar="POWER.json…")],
-    out: Out,
-) -> None:
-    """Draw rho_k of each tap, one line a backbone (Fig. 2 a, b)."""
-    from kshot.reproduction.charts import power_figure
-    from kshot.reproduction.discriminability import read_power
-    from kshot.reproduction.style import save_figure
-
-    save_figure(power_figure([read_power(path) for path in powers]), out)
+    return result
 
 
 @app.command("classes")
@@ -114,7 +157,7 @@ def draw_classes(
     results: Annotated[list[Path], typer.Argument(help="Results of kshot evaluate.", metavar="RESULT.json…")],
     out: Out,
 ) -> None:
-    """Draw each class's IoU with its 95 % interval, one colour a result."""
+    """Draw each class's IoU with its 95 % interval, one colour per result."""
     from kshot.evaluation.results import read_result
     from kshot.reproduction.charts import class_bars_figure
     from kshot.reproduction.style import save_figure
@@ -128,30 +171,30 @@ def draw_correlations(
     manifest: ManifestFile,
     out: Out,
     root: Root = None,
-    episode: Annotated[int, typer.Option(help="Which of the manifest's, from 0.")] = 0,
+    episode: Annotated[int, typer.Option(help="Number of the episode, from 0.")] = 0,
     model: Models = None,
     backbone: Backbones = None,
     backbone_weights: BackboneWeights = None,
     image_size: ImageSize = None,
-    taps_per_stage: Annotated[int, typer.Option(help="How many of the last taps of each stage.", min=1)] = 1,
+    taps_per_stage: Annotated[int, typer.Option(help="Last taps drawn per stage.", min=1)] = 1,
     device: Device = "auto",
 ) -> None:
-    """Draw where a query correlates with its support's object, by depth and backbone (Fig. 2 c)."""
+    """Draw where a query correlates with the support object, by depth and backbone (Fig. 2 c)."""
     from kshot.reproduction.discriminability import backbones_of
-    from kshot.reproduction.draw import correlation_row
-    from kshot.reproduction.panels import correlation_figure
+    from kshot.reproduction.episode_rows import correlation_row
+    from kshot.reproduction.image_figures import correlation_figure
     from kshot.reproduction.style import save_figure
 
-    drawn, ((_, opened),) = _open(data, root, manifest, [episode])
+    drawn, ((_, loaded),) = _load_episodes(data, root, manifest, [episode])
     heatmaps = {}
     for name, segmenter in _segmenters(model, backbone, backbone_weights, device).items():
         transform = _resize(segmenter, drawn, image_size)
         for which, network in backbones_of(segmenter.method).items():
-            row = correlation_row(network, opened, transform, segmenter.device, taps_per_stage)
+            row = correlation_row(network, loaded, transform, segmenter.device, taps_per_stage)
             heatmaps[f"B_{which} {name.removeprefix('prototype, ')}"] = row
-    (support, ground_truth), *_ = opened.supports
+    (support, ground_truth), *_ = loaded.supports
     save_figure(
-        correlation_figure(opened.query, support, ground_truth == 1, heatmaps, opened.ground_truth), out
+        correlation_figure(loaded.query, support, ground_truth == 1, heatmaps, loaded.ground_truth), out
     )
 
 
@@ -167,20 +210,20 @@ def draw_passes(
     image_size: ImageSize = None,
     device: Device = "auto",
 ) -> None:
-    """Draw first pass, second pass and result, an episode a row (Table 1)."""
-    from kshot.reproduction.draw import passes_row
-    from kshot.reproduction.panels import passes_figure
+    """Draw first pass, second pass and result, one row per episode (Table 1)."""
+    from kshot.reproduction.episode_rows import passes_row
+    from kshot.reproduction.image_figures import passes_figure
     from kshot.reproduction.style import save_figure
 
-    drawn, found = _open(data, root, manifest, episode)
+    drawn, found = _load_episodes(data, root, manifest, episode)
     (segmenter,) = _segmenters([model], None, backbone_weights, device).values()
     transform = _resize(segmenter, drawn, image_size)
-    rows = [passes_row(segmenter, opened, transform, drawn.classes[e.class_id]) for e, opened in found]
+    rows = [passes_row(segmenter, loaded, transform, drawn.classes[e.class_id]) for e, loaded in found]
     save_figure(passes_figure(rows), out)
 
 
-@app.command("panels")
-def draw_panels(
+@app.command("comparison")
+def draw_comparison(
     data: Data,
     manifest: ManifestFile,
     out: Out,
@@ -192,52 +235,57 @@ def draw_panels(
     image_size: ImageSize = None,
     device: Device = "auto",
 ) -> None:
-    """Draw several models' answers beside the ground truth, an episode a row (Table 4)."""
-    from kshot.reproduction.draw import panel_row
-    from kshot.reproduction.panels import panels_figure
+    """Draw the predictions of several models beside the ground truth, one row per episode (Table 4)."""
+    from kshot.reproduction.episode_rows import comparison_row
+    from kshot.reproduction.image_figures import comparison_figure
     from kshot.reproduction.style import save_figure
 
-    drawn, found = _open(data, root, manifest, episode)
+    drawn, found = _load_episodes(data, root, manifest, episode)
     segmenters = _segmenters(model, backbone, backbone_weights, device)
     transforms = [_resize(segmenter, drawn, image_size) for segmenter in segmenters.values()]
     rows = [
-        panel_row(list(segmenters.values()), opened, transforms, drawn.classes[e.class_id])
-        for e, opened in found
+        comparison_row(list(segmenters.values()), loaded, transforms, drawn.classes[e.class_id])
+        for e, loaded in found
     ]
-    save_figure(panels_figure(rows, list(segmenters)), out)
+    save_figure(comparison_figure(rows, list(segmenters)), out)
 
 
-def _open(
+def _load_episodes(
     data: str, root: Path | None, manifest: Path, indices: list[int] | None
-) -> "tuple[Manifest, list[tuple[Episode, Opened]]]":
+) -> "tuple[Manifest, list[tuple[Episode, LoadedEpisode]]]":
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
-    from kshot.reproduction.draw import open_episode, pick
+    from kshot.reproduction.episode_rows import load_episode, select_episodes
 
     dataset, drawn = open_dataset(data, root), read_manifest(manifest)
-    chosen = pick(drawn, indices or FIRST_EPISODES[: len(drawn.episodes)])
-    return drawn, [(episode, open_episode(dataset, episode)) for episode in chosen]
+    chosen = select_episodes(drawn, indices or FIRST_EPISODES[: len(drawn.episodes)])
+    return drawn, [(episode, load_episode(dataset, episode)) for episode in chosen]
 
 
 def _segmenters(
     models: list[str] | None, backbones: list[str] | None, backbone_weights: Path | None, device: str
 ) -> "dict[str, Segmenter]":
-    """Load models by the names that a figure gives them; prototype once for each backbone."""
+    """Load the models, keyed by their names in the figure; prototype once for each backbone."""
     from kshot.evaluation.results import printed_name
-    from kshot.segmenter import Segmenter
 
     segmenters = {}
     for model in models or ["prototype"]:
-        exchanged: list[str | None] = [*backbones] if backbones and model == "prototype" else [None]
-        for backbone in exchanged:
-            segmenter = Segmenter.from_pretrained(
-                model, backbone=backbone, backbone_weights=backbone_weights, device=device
-            )
+        given = backbones if backbones and model == "prototype" else [None]
+        for backbone in given:
+            segmenter = _load(model, backbone, backbone_weights, device)
             name = f"{Path(model).name}, {printed_name(segmenter.config.backbone)}"
             if name in segmenters:
                 raise DataError(f"Two models would be called '{name}' in the figure. Rename a folder.")
             segmenters[name] = segmenter
     return segmenters
+
+
+def _load(model: str, backbone: str | None, backbone_weights: Path | None, device: str) -> "Segmenter":
+    from kshot.segmenter import Segmenter
+
+    return Segmenter.from_pretrained(
+        model, backbone=backbone, backbone_weights=backbone_weights, device=device
+    )
 
 
 def _resize(segmenter: "Segmenter", manifest: "Manifest", image_size: int | None) -> "Resize":

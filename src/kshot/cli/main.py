@@ -10,7 +10,6 @@ import typer
 from kshot.cli.data import app as data_app
 from kshot.cli.evaluation import add_to as add_benchmark_verbs
 from kshot.cli.figures import app as figure_app
-from kshot.cli.figures import power
 from kshot.cli.serve import serve
 from kshot.cli.training import add_to as add_training_verbs
 from kshot.errors import KshotError
@@ -294,7 +293,6 @@ def export(
 
 add_training_verbs(app)
 add_benchmark_verbs(app)
-app.command()(power)
 app.command()(serve)
 app.add_typer(figure_app, name="figure")
 app.add_typer(data_app, name="data")

@@ -1,4 +1,4 @@
-"""Where a query correlates with its support's object, depth by depth (Karimi & Poullis 2024, Fig. 2c)."""
+"""Correlation of a query with the support object at each depth (Karimi & Poullis 2024, Fig. 2c)."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from kshot.models.hypercorrelation import Correlation, NormalizedFeatures, resiz
 
 
 class DepthMap(NamedTuple):
-    """How much each pixel (H, W) of a query correlates with the support's object at one depth."""
+    """Correlation of each pixel (H, W) of a query with the support object at one depth."""
 
     depth: str
     values: NDArray[np.float32]
@@ -23,11 +23,11 @@ class DepthMap(NamedTuple):
 def correlation_maps(
     query: NormalizedFeatures, support: NormalizedFeatures, support_mask: Tensor
 ) -> list[Tensor]:
-    """Average each query position's correlation over the support's object: for each tap (B, h, w) in [0, 1].
+    """Return each query position's mean correlation with the support object: per tap (B, h, w) in [0, 1].
 
-    Correlations are cosines with negative ones cut to 0. support_mask: (B, 1, H, W) in [0, 1]; a support
-    position counts by the share of its cell that the mask covers. Taps come from shallow to deep.
-    Raises DataError for a mask without an object, which nothing can correlate with.
+    Correlations are cosine similarities; negative ones are set to 0. support_mask: (B, 1, H, W) in [0, 1];
+    each support position is weighted by the share of its cell that the mask covers. Taps run from shallow to
+    deep. Raises DataError for an empty mask.
     """
     if not support_mask.flatten(1).any(dim=1).all():
         raise DataError("A support mask is empty at this size. Mark the object, or raise the image size.")
@@ -49,10 +49,10 @@ def depth_maps(
     *,
     taps_per_stage: int = 1,
 ) -> list[DepthMap]:
-    """Give the correlation maps of the last taps of each stage, at `size` = (height, width), for one query.
+    """Return one query's correlation maps of the last taps of each stage, resized to `size` (height, width).
 
-    Taps are named by their number k, as in `power_figure`. taps_per_stage: how many of each stage; a stage
-    that has fewer gives all.
+    Taps are named by their number k, as in `discriminability_figure`. taps_per_stage: at most this many of
+    each stage.
     """
     maps = enumerate(correlation_maps(query, support, support_mask), 1)
     chosen = []

@@ -1,4 +1,4 @@
-"""The curves of a training: losses and validation over its steps."""
+"""Curves of a training run: losses and validation scores over its steps."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ Line = list[tuple[int, float]]
 
 @styled
 def curves_figure(entries: Iterable[Entry]) -> Figure:
-    """Draw each loss, and each score of the validations, over the steps of all phases together.
+    """Draw each loss and each validation score over the steps of all phases.
 
-    entries: lines of a run's log. Raises DataError if nothing was logged yet.
+    entries: lines of the run's log. Raises DataError if the log has neither.
     """
     losses, scores = _lines(entries, "losses"), _lines(entries, "validation")
     if not losses and not scores:
@@ -31,20 +31,20 @@ def curves_figure(entries: Iterable[Entry]) -> Figure:
 
 
 def save_curves(entries: Iterable[Entry], path: Path) -> None:
-    """Draw the curves of a run's log into a picture file."""
+    """Draw the curves of a run's log and write them as an image."""
     save_figure(curves_figure(entries), path)
 
 
 def _lines(entries: Iterable[Entry], kind: str) -> dict[str, Line]:
-    """Collect values by name; the steps of a phase go on where those of the phase before end."""
+    """Collect (step, value) by name; steps are counted on from one phase to the next."""
     lines: dict[str, Line] = {}
-    before, phase, step = 0, 0, 0
+    offset, phase, step = 0, 0, 0
     for entry in entries:
         if entry["phase"] != phase:
-            before, phase = before + step, entry["phase"]
+            offset, phase = offset + step, entry["phase"]
         step = entry["step"]
         for name, value in entry.get(kind, {}).items():
-            lines.setdefault(name, []).append((before + step, value))
+            lines.setdefault(name, []).append((offset + step, value))
     return lines
 
 
@@ -52,8 +52,10 @@ def _draw(axes: Axes, lines: dict[str, Line], label: str, marker: str | None = N
     check_colours(f"curves of {label.lower()}", len(lines))
     for (name, points), colour in zip(lines.items(), PALETTE, strict=False):
         steps, values = zip(*points, strict=True)
-        shown = name.replace("_", " ").replace("miou", "mIoU")
-        axes.plot(steps, values, color=colour, linewidth=1, marker=marker, markersize=2.5, label=shown)
+        label_of_line = name.replace("_", " ").replace("miou", "mIoU")
+        axes.plot(
+            steps, values, color=colour, linewidth=1, marker=marker, markersize=2.5, label=label_of_line
+        )
     axes.set_xlabel("Step")
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)

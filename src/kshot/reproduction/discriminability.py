@@ -1,11 +1,12 @@
-"""rho_k, how well each tap of a backbone tells an object from its background (Karimi & Poullis 2024, Fig. 2).
+"""Feature discriminability rho_k: how well tap k of a backbone separates an object from its background.
 
-rho_k is how alike the query's foreground and the support's foreground prototype are at tap k, over how alike
-the query's background and that prototype are. The paper's text says cosine *distance*; a higher rho would
-then be worse. We use cosine similarity, with which a higher rho is better, as the paper reads its figure.
+rho_k is the mean cosine similarity of the query's foreground to the support's foreground prototype at tap k,
+divided by the same of the query's background (Karimi & Poullis 2024, Fig. 2). The paper's text says cosine
+*distance*, with which a higher rho would be worse; with similarity a higher rho is better, as the paper reads
+its figure.
 
-Numerator and denominator are averaged over the episodes first, and divided once: an episode's own ratio has
-no bound where its background's similarity is near 0, and a few such episodes would be all that a mean shows.
+Both similarities are averaged over the episodes and divided once. The ratio of a single episode has no bound
+if its background's similarity is near 0, and a few such episodes would dominate a mean of ratios.
 """
 
 from collections.abc import Callable
@@ -33,13 +34,13 @@ from kshot.types import GroundTruth
 
 FloatArray = NDArray[np.float64]
 
-Regions = tuple[Tensor, ...]
-"""One image and one class, for each tap (3, C): the foreground's mean feature, then the mean unit feature of
-the foreground and of the background. A region without pixels is NaN."""
+RegionMeans = tuple[Tensor, ...]
+"""Means of one image and class, (3, C) for each tap: the foreground's mean feature, then the mean unit
+feature of foreground and background. A region without pixels is NaN."""
 
 
-class Power(BaseModel):
-    """rho_k of one backbone. The four lists have one entry a tap, from shallow to deep."""
+class Discriminability(BaseModel):
+    """rho_k of one backbone. The four lists have one entry per tap, from shallow to deep."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,19 +50,20 @@ class Power(BaseModel):
     weights_sha256: str
     """Digest of its weights."""
     label: str
-    """How a figure names it, for instance "B_sem ResNet-50"."""
+    """Name in figures, for instance "B_sem ResNet-50"."""
     taps: list[tuple[int, str]]
-    """Stride of the stage in pixels, and the module that is tapped."""
+    """Stride of the stage in pixels, and the tapped module."""
     foreground: list[float]
     """Mean cosine similarity in [-1, 1] of the query's foreground to the prototype."""
     background: list[float]
     """The same of the query's background."""
     rho: list[float | None]
-    """foreground / background; None where the background's is not positive: a ratio then means nothing."""
+    """foreground / background; None if the background's similarity is not positive."""
     num_episodes: int
-    """Episodes that were averaged."""
+    """Number of averaged episodes."""
     num_left_out: int
-    """Episodes that show no object in the query or in any support, or no background, at this size."""
+    """Number of skipped episodes: at this size, the query or every support image shows no object, or the
+    query shows no background."""
     manifest_sha256: str
     image_size: int
     provenance: Provenance
@@ -75,25 +77,25 @@ class Power(BaseModel):
 
 
 def backbones_of(method: Method) -> dict[Literal["cls", "sem"], Backbone]:
-    """Return a method's backbones: B_cls under "cls", B_sem under "sem", those that it has."""
+    """Return the backbones that a method has: B_cls under "cls", B_sem under "sem"."""
     cls, sem = method.backbones
     found: dict[Literal["cls", "sem"], Backbone | None] = {"cls": cls, "sem": sem}
     return {name: backbone for name, backbone in found.items() if backbone is not None}
 
 
 @torch.inference_mode()
-def measure_power(
+def measure_similarities(
     backbone: Callable[[Tensor], FeaturePyramid],
     reader: EpisodeReader,
     device: torch.device,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Compare each query with the mean of its supports' prototypes: two arrays (N, L) of cosine similarities.
+    """Return the cosine similarities of each query's foreground and background to its support prototype.
 
-    N episodes in the manifest's order, L taps; the query's foreground, then its background. Each position
-    counts by the share of its cell that the foreground or the background covers; pixels without
-    ground truth (255) are in neither. Rows of episodes that cannot be measured are NaN.
-    Raises ImageError or MaskError for a file that cannot be read; `evaluate.check_files` finds missing ones.
+    Two arrays (N, L) for N episodes in the manifest's order and L taps. The prototype is the mean of the
+    support images' prototypes. Each position is weighted by the share of its cell that the region covers;
+    pixels without ground truth (255) belong to neither region. Rows of episodes that cannot be measured are
+    NaN. Raises ImageError or MaskError for an unreadable file; `evaluator.check_files` finds missing ones.
     """
     classes_of = _classes_by_image(reader)
     store = _region_store(backbone, reader, device, classes_of)
@@ -110,11 +112,12 @@ def measure_power(
 
 
 def _classes_by_image(reader: EpisodeReader) -> dict[str, list[int]]:
-    asked: dict[str, dict[int, None]] = {}
+    classes: dict[str, list[int]] = {}
     for episode in reader.episodes:
         for name in names_of(episode):
-            asked.setdefault(name, {})[episode.class_id] = None
-    return {name: list(class_ids) for name, class_ids in asked.items()}
+            if episode.class_id not in classes.setdefault(name, []):
+                classes[name].append(episode.class_id)
+    return classes
 
 
 def _region_store(
@@ -123,30 +126,30 @@ def _region_store(
     device: torch.device,
     classes_of: dict[str, list[int]],
 ) -> FeatureStore[str]:
-    """Store an image's regions, class by class in the order of `classes_of`; features themselves aren't kept.
+    """Make a store of each image's region means, one entry per class in `classes_of`.
 
-    Means of the regions suffice: the mean of the cosines with a prototype is the dot product of the unit
-    prototype and the mean unit feature.
+    Means are enough: the mean cosine similarity to a prototype is the dot product of the unit prototype and
+    the mean unit feature. The features themselves are not kept.
     """
 
-    def compute(name: str) -> tuple[Regions, ...]:
+    def compute(name: str) -> tuple[RegionMeans, ...]:
         pyramid = backbone(reader.image(name).to(device))
         ground_truths = (
             reader.transform.mask(reader.dataset.ground_truth(name, c)) for c in classes_of[name]
         )
-        return tuple(summarise(pyramid, ground_truth) for ground_truth in ground_truths)
+        return tuple(average_regions(pyramid, ground_truth) for ground_truth in ground_truths)
 
     uses = (name for episode in reader.episodes for name in names_of(episode))
     return FeatureStore(compute, uses, int(CACHE_GB * 2**30))
 
 
-def summarise(pyramid: FeaturePyramid, ground_truth: GroundTruth) -> Regions:
-    """Average one image's features (1, C, h, w) over foreground and background of a ground truth (H, W)."""
+def average_regions(pyramid: FeaturePyramid, ground_truth: GroundTruth) -> RegionMeans:
+    """Average features (1, C, h, w) over the foreground and background of a ground truth (H, W)."""
     masks = torch.from_numpy(np.stack([ground_truth == 1, ground_truth == 0])).float()[None]
-    return tuple(_summarise_tap(tap[0], masks) for stage in pyramid.stages for tap in stage)
+    return tuple(_average_tap(tap[0], masks) for stage in pyramid.stages for tap in stage)
 
 
-def _summarise_tap(features: Tensor, masks: Tensor) -> Tensor:
+def _average_tap(features: Tensor, masks: Tensor) -> Tensor:
     """Average features (C, h, w) over masks (1, 2, H, W): (3, C)."""
     shares = F.interpolate(masks, features.shape[-2:], mode="area")[0]
     shares = (shares / shares.sum(dim=(-2, -1), keepdim=True)).to(features.device)  # 0 / 0: NaN
@@ -155,17 +158,17 @@ def _summarise_tap(features: Tensor, masks: Tensor) -> Tensor:
     return torch.cat([prototype[None], torch.einsum("rhw,chw->rc", shares, unit)])
 
 
-def _compare(query: Regions, supports: list[Regions]) -> FloatArray:
-    """Give the cosine similarities of a query's foreground and background to the prototype: (2, L)."""
+def _compare(query: RegionMeans, supports: list[RegionMeans]) -> FloatArray:
+    """Return the cosine similarities of a query's foreground and background to the prototype: (2, L)."""
     columns = []
     for query_tap, *support_taps in zip(query, *supports, strict=True):
-        # A support whose object vanished at the network's size is NaN, and takes no part.
+        # A support image without object at the network's size is NaN and does not count.
         prototype = torch.stack([tap[0] for tap in support_taps]).nanmean(dim=0)
         columns.append(query_tap[1:] @ (prototype / (prototype.norm() + NORM_EPS)))
     return torch.stack(columns, dim=1).double().cpu().numpy()
 
 
-def make_power(
+def make_discriminability(
     backbone: Backbone,
     label: str,
     foreground: FloatArray,
@@ -173,16 +176,16 @@ def make_power(
     manifest: Manifest,
     image_size: int,
     provenance: Provenance,
-) -> Power:
-    """Average what `measure_power` found, and describe it. Raises DataError if that is nothing."""
+) -> Discriminability:
+    """Average what `measure_similarities` returned. Raises DataError if no episode could be measured."""
     measured = np.asarray(np.isfinite(foreground + background).all(axis=1))
     if not measured.any():
         raise DataError(
             f"None of the {len(measured)} episodes shows an object in both query and support at an image "
-            f"size of {image_size} pixels. Raise it, or look at the masks."
+            f"size of {image_size} pixels. Raise the image size, or check the masks."
         )
     means = foreground[measured].mean(axis=0), background[measured].mean(axis=0)
-    return Power(
+    return Discriminability(
         backbone=backbone.name,
         weights_sha256=weights_sha256(backbone),
         label=label,
@@ -198,6 +201,6 @@ def make_power(
     )
 
 
-def read_power(path: Path) -> Power:
-    """Read what `results.write_result` wrote of a Power. Raises DataError that says what is wrong in it."""
-    return read_record(path, Power, "kshot power")
+def read_discriminability(path: Path) -> Discriminability:
+    """Read a file of `kshot figure discriminability --json`. Raises DataError if it is broken."""
+    return read_record(path, Discriminability, "kshot figure discriminability")

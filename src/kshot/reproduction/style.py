@@ -1,7 +1,7 @@
-"""How figures look: sizes in inches, text in points, and files that are the same bytes every time.
+"""The style of figures: sizes in inches, text in points, and files that are byte-identical every time.
 
-Colours of lines and bars are Okabe and Ito's, which colour-blind readers can tell apart. matplotlib's global
-state is left as it was.
+Colours of lines and bars are those of Okabe and Ito, which colour-blind readers can tell apart. matplotlib's
+global settings stay as they are.
 """
 
 import textwrap
@@ -20,17 +20,20 @@ from kshot.errors import DataError
 from kshot.io.files import replacing
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.5, 7.2
-"""Widths of a journal's column and of its page."""
+"""Widths of one column and of the page of a journal."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TEXT = 7
-"""Size of all text: the least that journals take."""
+"""Size of all text: the smallest that journals accept."""
 LINE, GAP = 0.125, 0.04
-"""Height of a line of text, and what lies between two things."""
+"""Height of a line of text, and the space between two images."""
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
     "font.size": TEXT,
     "axes.linewidth": 0.6,
     "axes.labelsize": TEXT,
+    "axes.labelpad": 2,
+    "axes.titlesize": TEXT,
+    "axes.titlepad": 3,
     "legend.fontsize": TEXT,
     "legend.frameon": False,
     "xtick.labelsize": TEXT,
@@ -47,17 +50,15 @@ METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None},
     ".svg": {"Date": None},
 }
-"""What is left out of each kind of file, so that the same figure is the same bytes."""
+"""Entries removed from each kind of file, so that the same figure gives the same bytes."""
 BoolMap = NDArray[np.bool_]
 FloatMap = NDArray[np.floating[Any]]
-TruthMap = NDArray[np.uint8] | BoolMap
-Box = tuple[float, float, float, float]
-"""Left, top, width, height."""
+LabelMap = NDArray[np.uint8] | BoolMap
 P = ParamSpec("P")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG (300 dpi), PDF or SVG by its suffix, whole or not at all.
+    """Write a figure atomically, as PNG (300 dpi), PDF or SVG by its suffix.
 
     The same figure gives the same bytes. Raises DataError for another suffix.
     """
@@ -69,15 +70,15 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in our style whatever the user's is, and fix the layout, so that no later write can move it."""
+    """Draw in this module's style, not the user's, and fix the layout so that writing cannot change it."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with rc_context(STYLE):
             figure = draw(*args, **kwargs)
             for axes in figure.axes:
-                axes.tick_params(labelsize=TEXT)  # else it is looked up again at every drawing
-            for _ in range(2):  # what fits decides the ticks, and the ticks decide what fits
+                axes.tick_params(labelsize=TEXT)  # otherwise every drawing reads the user's settings again
+            for _ in range(2):  # the layout depends on the ticks, and the ticks on the layout
                 figure.draw_without_rendering()
             figure.set_layout_engine("none")
         return figure
@@ -86,7 +87,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def typeset(label: str) -> str:
-    """Set the symbols of the two backbones as the paper does."""
+    """Write the symbols of the two backbones as in the paper."""
     return label.replace("B_cls", "$B_{cls}$").replace("B_sem", "$B_{sem}$")
 
 
@@ -103,13 +104,13 @@ def check_colours(what: str, number: int) -> None:
 
 
 def text_width(text: str) -> float:
-    """Measure a line of text, in inches."""
+    """Return the width of a line of text in inches."""
     path = TextPath((0, 0), text, size=TEXT, prop=STYLE["font.family"][0])
     return float(path.get_extents().width) / 72
 
 
 def wrap(text: str, width: float) -> str:
-    """Break text into lines that are at most `width` inches wide, between words if that is enough."""
+    """Break text into lines of at most `width` inches, inside words only if a word is too long."""
     for breaks in (False, True):
         for letters in range(max(len(text), 1), 0, -1):
             lines = textwrap.wrap(text, letters, break_long_words=breaks, break_on_hyphens=breaks)

@@ -14,7 +14,7 @@ MISSING = "\N{EN DASH}"
 
 
 class Cell(NamedTuple):
-    """What stands in one place of a table, and the footnotes that belong to it."""
+    """Text of a cell, and its footnotes."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -22,26 +22,26 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. Neighbouring columns of one group stand under a common header."""
+    """A table of text. Adjacent columns of one group share a header."""
 
     title: str
     columns: tuple[tuple[str, str], ...]
     """Group, or "", and name of each column."""
     rows: tuple[tuple[Cell, ...], ...]
     footnotes: tuple[str, ...] = ()
-    """What is said of the whole table."""
+    """Footnotes of the whole table."""
     num_texts: int = 2
-    """Columns of words, at the left; the others are numbers."""
+    """Number of text columns, at the left; the others are numbers."""
 
     @property
     def marks(self) -> dict[str, str]:
-        """The letters of the cells' footnotes, in the order in which one meets them."""
+        """Letters of the cells' footnotes, in order of appearance."""
         notes = dict.fromkeys(note for row in self.rows for cell in row for note in cell.notes)
         return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
 
 
 def to_markdown(table: Table) -> str:
-    """Write a table for GitHub and its like, numbers to the right, footnotes as a list."""
+    """Return a table as Markdown, numbers right-aligned, footnotes as a list."""
     marks = table.marks
     lines = [_joined(table), ["---"] * table.num_texts + ["---:"] * (len(table.columns) - table.num_texts)]
     lines += [[_marked(cell, marks, "<sup>{}</sup>") for cell in row] for row in table.rows]
@@ -51,7 +51,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Write a table for LaTeX with booktabs, a rule between backbones, footnotes below."""
+    """Return a table as LaTeX with booktabs, a rule between backbones, footnotes below."""
     columns = "l" * table.num_texts + "r" * (len(table.columns) - table.num_texts)
     lines = [
         "\\begin{table}",
@@ -70,7 +70,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Write a table as CSV: no mark beside a number, but a last column of them; footnotes behind `#`."""
+    """Return a table as CSV: footnote letters in the last column, footnotes after `#`."""
     marks, text = table.marks, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_joined(table), "notes"])
@@ -81,9 +81,9 @@ def to_csv(table: Table) -> str:
 
 
 def insert_between(text: str, name: str, generated: str) -> str:
-    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in a document.
+    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->` in a document.
 
-    Raises DataError unless both markers are there once, in this order.
+    Raises DataError unless both markers occur once, in this order.
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     found = text.count(begin), text.count(end)
@@ -97,7 +97,7 @@ def insert_between(text: str, name: str, generated: str) -> str:
 
 
 def _joined(table: Table) -> list[str]:
-    """Put each column's group and name into one line."""
+    """Return each column's group and name as one text."""
     return [f"{group} {name}".strip() for group, name in table.columns]
 
 
@@ -120,7 +120,7 @@ _LATEX = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
-    "[": "{[}",  # else the option of a line's end
+    "[": "{[}",  # otherwise read as the option of a line break
     MISSING: "--",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -134,7 +134,7 @@ def _latex_line(cells: Iterable[str]) -> str:
 
 
 def _latex_head(table: Table) -> list[str]:
-    """Write one line of names, or two with the groups above and a rule under each of them."""
+    """Return one line of names, or the groups with a rule under each and then the names."""
     names = _latex_line(_escape(name) for _, name in table.columns)
     groups, rules, first = [], [], 1
     for group, columns in groupby(group for group, _ in table.columns):
@@ -146,7 +146,7 @@ def _latex_head(table: Table) -> list[str]:
 
 
 def _latex_body(table: Table) -> list[str]:
-    """Write the rows, with a rule above each backbone's."""
+    """Return the rows, with a rule above each backbone."""
     marks, lines = table.marks, []
     for _, rows in groupby(table.rows, key=lambda row: row[0]):
         lines.append("\\midrule")

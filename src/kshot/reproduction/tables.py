@@ -1,7 +1,7 @@
-"""Tables: the paper's with rows of ours, our own ablation, and lists of any results.
+"""Tables: the paper's with our rows added, our ablation, and lists of results.
 
-What the paper prints stands in `published.json`. A row of ours is made of `Result` objects and nothing else.
-What must be alike within a row, such as the protocol, is in its label: what is printed tells rows apart.
+The paper's numbers are in `published.json`; our rows are made from `Result` objects only. The label of a row
+contains everything that its results must share, such as the protocol, so that printed labels are unique.
 """
 
 import json
@@ -22,7 +22,7 @@ from kshot.methods.hub import list_models
 from kshot.reproduction.table_writers import MISSING, Cell, Table
 
 MEAN = NUM_FOLDS
-"""Stands in a column for the mean of all folds; sorts behind them."""
+"""Fold number of the mean of all folds; sorts after them."""
 
 SHOTS = (1, 5)
 METHODS = ("prototype", "hsnet", "two-pass")
@@ -33,11 +33,11 @@ ABLATION = {
     "both": "with B_cls + B_sem",
     "two-pass": "two-pass with B_cls + B_sem",
 }
-"""The names in Table 5: hsnet's by what it is matched by, and two-pass."""
+"""Names in Table 5: hsnet by its backbones, and two-pass."""
 
 OURS = (
     "Rows marked kshot come from result files of kshot evaluate; "
-    f"{MISSING}: there is none. A mean is that of all four folds."
+    f"{MISSING}: no result. Means are over all four folds."
 )
 
 Number = Literal["2", "3", "5"]
@@ -55,7 +55,7 @@ class PublishedRow(BaseModel):
     cite: str | None
     cells: dict[int, tuple[str | None, ...]]
     slip: dict[str, str] = {}
-    """What cannot be right, of the whole "row", or of the mean of "1" or "5" shots."""
+    """Inconsistencies of the whole "row", or of the mean of "1" or "5" shots."""
 
 
 class PublishedTable(BaseModel):
@@ -71,7 +71,7 @@ class PublishedTable(BaseModel):
 
 
 class _Column(NamedTuple):
-    """What a number is of. Sorts in the order of printing."""
+    """Identity of a column. Sorts in the order of printing."""
 
     benchmark: str
     split: str
@@ -80,7 +80,7 @@ class _Column(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What the numbers of a row have in common."""
+    """Identity of a row."""
 
     backbone: str
     label: str
@@ -92,7 +92,7 @@ _Filled = dict[_Row, dict[_Column, Result]]
 
 
 def read_published(number: Number) -> PublishedTable:
-    """Give what the paper prints. Raises DataError for a table that is not recorded."""
+    """Return the paper's printed numbers. Raises DataError for another table."""
     tables = json.loads((files("kshot") / "reproduction" / "published.json").read_text("utf-8"))["tables"]
     if number not in tables:
         raise DataError(f"There is no published table '{number}'. Choose one of {', '.join(tables)}.")
@@ -100,10 +100,9 @@ def read_published(number: Number) -> PublishedTable:
 
 
 def paper_table(number: Number, results: Sequence[Result]) -> Table:
-    """Lay out the paper's Table 2, 3 or 5: its printed rows, and below them ours from its test episodes.
+    """Return the paper's Table 2, 3 or 5: its printed rows, then ours on the same test split.
 
-    Results of other benchmarks, splits and numbers of shots have no place in it and are passed over; nor has
-    prototype in Table 5.
+    Results of other benchmarks, splits and numbers of shots are ignored, and so is prototype in Table 5.
     Raises DataError if two results fill the same cell, or a row mixes weights of its backbone.
     """
     published = read_published(number)
@@ -123,7 +122,7 @@ def paper_table(number: Number, results: Sequence[Result]) -> Table:
 
 
 def list_table(results: Sequence[Result]) -> Table:
-    """List any results, a row each, and the mean of four folds where they are all there.
+    """Return a table with one row per result, and the mean of four folds if all are given.
 
     Raises DataError as `paper_table` does.
     """
@@ -144,10 +143,10 @@ def list_table(results: Sequence[Result]) -> Table:
 
 
 def ablation_table(results: Sequence[Result]) -> Table:
-    """Set methods side by side on the same episodes: mIoU of each, then how far two-pass is ahead of it.
+    """Return a table of methods on the same episodes: mIoU of each, then the lead of two-pass over it.
 
-    Several trainings of a method are averaged. Intervals are of episodes, and for differences paired.
-    Raises DataError without two-pass, or if a column's results were not run on the same episodes alike.
+    Several training runs of a method are averaged. Intervals are over episodes, and paired for differences.
+    Raises DataError without two-pass, or if episodes, protocol or image size differ within a column.
     """
     columns = sorted({_column(result) for result in results})
     found: dict[str, dict[_Column, list[Result]]] = {}
@@ -183,7 +182,7 @@ def ablation_table(results: Sequence[Result]) -> Table:
 
 
 def _run_of(result: Result) -> tuple[object, ...]:
-    """Give what must be alike within a column."""
+    """Return what the results of a column must share."""
     return result.manifests, result.protocol, result.image_size, result.scored_at
 
 
@@ -209,12 +208,12 @@ def _mean(results: Sequence[Result]) -> float:
 
 
 def _samples(results: Sequence[Result]) -> NDArray[np.float64]:
-    """Resample the mean mIoU; on the same episodes every method is resampled alike."""
+    """Resample the mean mIoU; methods on the same episodes get the same resamples."""
     return np.asarray(np.mean([resample(r.runs, tuple(r.classes))[:, 0] for r in results], axis=0))
 
 
 def _method(result: Result) -> str:
-    """Name a method by what the paper's Table 5 varies."""
+    """Return the name of a method, with its backbones for hsnet."""
     config = result.model.config
     if config.method != "hsnet":
         return config.method
@@ -227,7 +226,7 @@ def _fits(result: Result, number: Number, benchmark: str) -> bool:
 
 
 def _fill(results: Iterable[Result], label: Callable[[Result], str]) -> _Filled:
-    """Put every result into its row and column, rows in the order of printing."""
+    """Return the results by row and column, rows in the order of printing."""
     placed = [(_row(result, label(result)), _column(result), result) for result in results]
     filled: _Filled = {}
     for row, column, result in sorted(placed, key=_order):
@@ -260,7 +259,7 @@ def _check_fits(row: _Row, column: _Column, result: Result, cells: dict[_Column,
 
 
 def _weights(result: Result) -> str:
-    """Give the digest of the weights that all folds share."""
+    """Return the digest of the weights that all folds share."""
     config = result.model.config
     return result.model.weights_sha256 if config.method == "prototype" else config.backbone_sha256 or "none"
 
@@ -288,7 +287,7 @@ def _name(column: _Column) -> str:
 
 
 def _backbones(published: PublishedTable, filled: _Filled) -> list[str]:
-    """Name the groups of rows: the paper's, then others."""
+    """Return the groups of rows: the paper's backbones, then others."""
     return list(dict.fromkeys([*(row.backbone for row in published.rows), *(row.backbone for row in filled)]))
 
 
@@ -306,14 +305,14 @@ def _ablation_label(result: Result) -> str:
 
 
 def _list_label(result: Result) -> str:
-    """Name the model too where it has learnt something, and its folds are not models that share a row."""
+    """Return the label with the model's name, if it is trained and not one of four models of the folds."""
     label, model = _method_label(result), result.model
     has_row = result.benchmark not in FOLDED or model.name in list_models()
     return f"{model.name}: {label}" if has_row and model.config.method != "prototype" else label
 
 
 def _condition(result: Result) -> str:
-    """Say how a model was run, in brackets: all that must be alike within a row."""
+    """Return the settings that the results of a row share, in brackets."""
     config, protocol = result.model.config, result.protocol
     standard = preset(protocol.name, result.benchmark)
     words = [f"{protocol.name} protocol", f"{result.image_size} px"]
@@ -360,7 +359,7 @@ def _label_cell(row: _Row, maker: str = "") -> Cell:
 
 
 def _deviations(result: Result) -> tuple[str, ...]:
-    """Say where a number was made of other episodes, or fewer classes, than its protocol asks for."""
+    """Return notes on numbers from other episodes or fewer classes than the protocol's."""
     ran, standard = result.protocol, preset(result.protocol.name, result.benchmark)
     notes = []
     if (ran.num_episodes, ran.seeds) != (standard.num_episodes, standard.seeds):
@@ -379,7 +378,7 @@ def _episodes(protocol: Protocol) -> str:
 
 
 def _mean_cell(cells: dict[_Column, Result], column: _Column, score: Literal["miou", "fb_iou"]) -> Cell:
-    """Average a column's folds, before any is rounded; nothing unless all are there."""
+    """Return the mean of the unrounded folds, or MISSING unless all are given."""
     folds = [cells.get(column._replace(fold=fold)) for fold in range(NUM_FOLDS)]
     values = [getattr(result, score) for result in folds if result is not None]
     return Cell(_percent(sum(values) / NUM_FOLDS) if len(values) == NUM_FOLDS else MISSING)
@@ -399,7 +398,7 @@ def _listed_cells(column: _Column, row: _Row, cells: dict[_Column, Result]) -> t
 
 
 def _describe_columns(results: Sequence[Result]) -> list[str]:
-    """Say what the numbers of each column were made of, in one line for those that are alike."""
+    """Return the data behind each column, one line for columns that share it."""
     of_column: dict[_Column, list[str]] = {}
     for result in sorted(results, key=lambda r: (_column(r), _describe(r))):
         of_column.setdefault(_column(result), []).append(_describe(result))
@@ -414,6 +413,6 @@ def _describe(result: Result) -> str:
     classes = f"{len(result.classes)} {'class' if len(result.classes) == 1 else 'classes'}"
     text = f"{classes}, {_episodes(result.protocol)} by the {result.protocol.name} protocol"
     if there := {run.restricted_to for run in result.runs} - {None}:
-        text += f", drawn from the {', '.join(map(str, there))} photographs that were there"
+        text += f", drawn from the {', '.join(map(str, there))} images that were available"
     left_out = dict.fromkeys(name for run in result.runs for name in run.left_out)
     return f"{text}, without {', '.join(left_out)} (too few images)" if left_out else text

@@ -1,8 +1,8 @@
-"""Take the picture of the page that docs/server.md shows: `make page`.
+"""Take the screenshot of the page in docs/server.md: `make page`.
 
-    python demo/page_picture.py FILE [--width 1440] [--scheme dark]
+    python demo/page_screenshot.py FILE [--width 1440] [--scheme dark]
 
-Serves the default model, and does in Chromium what a user would, with scikit-image's photographs.
+Serves the default model, and uses the page in Chromium with scikit-image's sample images.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from demo import photograph
+from demo import sample_image
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SERVE = "from kshot.cli.main import main; main(['serve', '--port', '0', '--image-size', '641'])"
 HEIGHT = 900
 
-# Parts of the coins, to have several photographs to find them in.
+# Crops of the coins, to have several images to segment.
 CROPS = {
     "top": (0, 0, 384, 160),
     "left": (0, 0, 200, 303),
@@ -30,8 +30,8 @@ CROPS = {
 }
 
 
-def main(picture: Path, width: int, scheme: str) -> None:
-    """Start a server, use its page, and write what it looks like."""
+def main(out: Path, width: int, scheme: str) -> None:
+    """Start a server, use its page, and write a screenshot."""
     server = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
@@ -44,18 +44,18 @@ def main(picture: Path, width: int, scheme: str) -> None:
             shot = Path(folder) / "page.png"
             page.screenshot(path=shot)
             with Image.open(shot) as taken:
-                taken.convert("RGB").save(picture, quality=80, optimize=True)
+                taken.convert("RGB").save(out, quality=80, optimize=True)
     finally:
         server.terminate()
         server.wait()
-    print(f"Look at {picture}")
+    print(f"Wrote {out}")
 
 
 def use(page: Page, folder: Path) -> None:
-    """Try the coins, add parts of them, and look at the least sure ones first."""
+    """Segment the coins and crops of them, and sort by confidence."""
     page.get_by_role("button", name="Coins").click()
     page.locator("#progress", has_text="1 of 1 segmented.").wait_for()
-    coins = photograph("coins")
+    coins = sample_image("coins")
     for name, box in CROPS.items():
         coins.crop(box).save(folder / f"{name}.png")
     page.set_input_files("#query-files", [folder / f"{name}.png" for name in CROPS])
@@ -68,16 +68,16 @@ def use(page: Page, folder: Path) -> None:
 
 
 def centre(page: Page) -> tuple[float, float]:
-    """Give the middle of the canvas, where the brush shows its size."""
+    """Return a point on the canvas at which the brush shows its size."""
     box = page.locator("#canvas").bounding_box()
     assert box is not None
     return box["x"] + box["width"] * 0.41, box["y"] + box["height"] * 0.19
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Take a picture of the page.")
-    parser.add_argument("picture", type=Path)
+    parser = argparse.ArgumentParser(description="Take a screenshot of the page.")
+    parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=1440)
     parser.add_argument("--scheme", choices=["light", "dark"], default="light")
     arguments = parser.parse_args()
-    main(arguments.picture, arguments.width, arguments.scheme)
+    main(arguments.out, arguments.width, arguments.scheme)
