@@ -243,7 +243,7 @@ def test_a_run_of_an_older_version_whose_settings_had_other_names_can_be_resumed
     assert TrainConfig.model_validate_json(old) == TrainConfig.model_validate_json(recipe)
     save_checkpoint(checkpoint._replace(recipe=old), tmp_path / "checkpoint.pt")
     assert read_checkpoint(tmp_path / "checkpoint.pt", recipe).step == checkpoint.step
-    names = {"exclude_holdout": True, "leave_out": ["dog"], "num_val_images": 2}
+    names = {"hold_out": True, "leave_out": ["dog"], "kept_back": 2}
     older = PretrainConfig.model_validate({"backbone": TINY, **names})
     assert (older.exclude_holdout, older.excluded_classes, older.num_val_images) == (True, ("dog",), 2)
 
