@@ -19,7 +19,7 @@ from kshot.errors import DataError
 from kshot.io.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.models.backbones import Backbone, FeaturePyramid
-from kshot.models.base_learner import PSPNet, merge_classes, unlearn
+from kshot.models.base_learner import PSPNet, mask_class_logit, merge_base_logits
 from kshot.models.hypercorrelation import normalize_features
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.training.feature_cache import (
@@ -123,7 +123,7 @@ class FeatureReader:
             features = features._replace(sem=normalize_features(together, self._means(photographs)))
         logits = [one.base_logits for one in photographs if one.base_logits is not None]
         if len(self.sem) > 1:
-            logits = [merge_classes(one.float()) for one in logits]
+            logits = [merge_base_logits(one.float()) for one in logits]
         return features._replace(base_logits=self._together(logits) if logits else None)
 
     def _means(self, photographs: Sequence[Stored]) -> Tensor | None:
@@ -204,7 +204,7 @@ class TrainingEpisodes:
         query_features = reader.join(queries)
         if self.config.unlearn_own and query_features.base_logits is not None:
             query_features = query_features._replace(
-                base_logits=unlearn(query_features.base_logits, to(torch.tensor(places)))
+                base_logits=mask_class_logit(query_features.base_logits, to(torch.tensor(places)))
             )
         return Batch(
             query_features,
