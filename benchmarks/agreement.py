@@ -1,9 +1,9 @@
-"""How alike are an engine's or a precision's masks and those of torch in fp32, on real photographs?
+"""Compare the masks of each engine and precision with those of torch in fp32, on real images.
 
     python benchmarks/agreement.py --coco-mini DIR [--into FILE.md]
 
 Run it from the repository's root. The two-pass models that ship segment the first episodes of a frozen
-manifest, photographs and masks in their own sizes.
+manifest, with images and masks in their original sizes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ WAYS = (PLAIN, ("openvino", "fp32"), ("torch", "bf16"), ("openvino", "bf16"))
 
 
 def main() -> None:
-    """Measure, and write the table."""
+    """Measure if there is no result file, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--coco-mini", type=Path, required=True)
     parser.add_argument("--into", type=Path, help="Put the table between its markers in this document")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(dataset: Dataset) -> dict[str, Any]:
-    """Segment each episode in each way: each way's agreement with the plain one, and its IoU."""
+    """Return, for each model, engine and precision, the agreement and the IoU of every episode."""
     provenance = record_provenance([]).model_dump() | {
         "command": "python benchmarks/agreement.py --coco-mini PLACE"
     }
@@ -72,7 +72,7 @@ def measure(dataset: Dataset) -> dict[str, Any]:
 def compare(
     segmenters: dict[tuple[str, str], Segmenter], dataset: Dataset, episode: Episode
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Segment one episode in each way."""
+    """Return the agreement and the IoU of one episode for each engine and precision."""
     supports = [dataset.image_path(name) for name in episode.supports]
     masks = [dataset.ground_truth(name, episode.class_id) for name in episode.supports]
     ground_truth = dataset.ground_truth(episode.query, episode.class_id)
@@ -82,29 +82,29 @@ def compare(
     }
     plain = given[PLAIN]
     found = {}
-    for way, answer in given.items():
-        counts = count_pixels(answer.mask, ground_truth)
+    for way, segmented in given.items():
+        counts = count_pixels(segmented.mask, ground_truth)
         found[way] = {
             "pixels": plain.mask.size,
-            "different": int((answer.mask != plain.mask).sum()),
-            "largest_difference": float(np.abs(answer.probability - plain.probability).max()),
+            "different": int((segmented.mask != plain.mask).sum()),
+            "largest_difference": float(np.abs(segmented.probability - plain.probability).max()),
             "iou": counts.intersection / max(counts.union, 1),
         }
     print(episode.query, json.dumps({" ".join(way): one for way, one in found.items()}), flush=True)
     return found
 
 
-def answers(found: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, float]]]]:
-    """Give what was found of each model in each way, an entry an episode."""
+def results(found: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, float]]]]:
+    """Yield the model, the engine and precision, and one entry per episode."""
     for model, ways in found["models"].items():
         for way, each in ways.items():
             yield model, way, each
 
 
 def table(found: dict[str, Any]) -> Table:
-    """Lay out the results."""
+    """Return the table of all results."""
     rows = []
-    for model, way, each in answers(found):
+    for model, way, each in results(found):
         equal = 1 - sum(one["different"] for one in each) / sum(one["pixels"] for one in each)
         worst = 1 - max(one["different"] / one["pixels"] for one in each)
         texts = [f"`{model}`", way.replace(" ", ", "), f"{equal:.3%}", f"{worst:.2%}"]

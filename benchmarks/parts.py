@@ -1,11 +1,11 @@
-"""What is each part of kshot's speed worth, and what would others be? `make bench`, after the main table.
+"""Measure what each kernel contributes to kshot's speed, and what rejected ideas would: `make bench`.
 
     python benchmarks/parts.py [--pairs N] [--into FILE.md]
 
-Run it from the repository's root. One image is segmented from its pixels on, with a ResNet-50, one support at
-400 px and a mask of 20 %, by kshot as it is and with one part left out, or one added that was tried: in
-alternation, with one thread, in processor time. Memory is what each takes at its peak beyond weights and what
-is given, in a process of its own (Linux only). Nothing else may run meanwhile.
+Run it from the repository's root on an otherwise idle machine. One image is segmented from its pixels, with
+a ResNet-50, one support at 400 px and a mask of 20 %, by kshot as it is and with one part removed or one
+rejected idea added: in alternation, with one thread, in processor time. Memory is the peak beyond weights and
+inputs, in a separate process (Linux only).
 """
 
 import argparse
@@ -21,18 +21,18 @@ from unittest.mock import patch
 
 import torch
 import winograd
-from naive import classify
-from speed import Case, Sides, alone, alternate, arrange, largest_difference, prepare, take_peak
+from speed import Case, Sides, alternate, arrange, in_own_process, largest_difference, prepare, take_peak
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
-from kshot.models import base_learner, conv4d
+from kshot.models import kernels
 from kshot.models.backbones import Backbone
 from kshot.models.base_learner import PyramidPoolingHead
-from kshot.models.hypercorrelation import Box, Correlation
-from kshot.models.kernels.onednn import Factor, PointwiseConv2d
+from kshot.models.kernels import matching, pooling
+from kshot.models.kernels.matching import Box
+from kshot.models.kernels.onednn import PackedLinear, PointwiseConv2d
 from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
 from kshot.types import Prediction
 
@@ -40,39 +40,49 @@ RESULT = Path("benchmarks/results/parts.json")
 CASE = Case()
 
 
-class PlainFactor:
-    """A matrix (N, C) that torch multiplies as it always does."""
+class PlainLinear:
+    """A matrix (N, C) that torch multiplies in its own way."""
 
-    def __init__(self, rows_NC: Tensor) -> None:
-        self._rows_NC = rows_NC
+    def __init__(self, weight_NC: Tensor) -> None:
+        self._weight_NC = weight_NC
 
-    def times(self, rows_XC: Tensor) -> Tensor:
-        """Multiply each row of the one by each of the other: (X, N)."""
-        return rows_XC @ self._rows_NC.T
+    def __call__(self, rows_XC: Tensor) -> Tensor:
+        """Return rows @ weight.T, (X, N)."""
+        return rows_XC @ self._weight_NC.T
 
 
-def everything(self: Correlation, number: int) -> Box:
-    """Take all of a support, whatever its masks leave."""
-    return Box(0, self.support_size[0], 0, self.support_size[1])
+def whole_support(masks_KLUV: Tensor) -> Box:
+    """Return the whole support as the box of any masks."""
+    return Box(0, masks_KLUV.shape[2], 0, masks_KLUV.shape[3])
+
+
+def classify_plainly(self: PyramidPoolingHead, features: Tensor) -> Tensor:
+    """Classify features as H_cls does without its kernel."""
+    with kernels.disabled():
+        return FORWARD(self, features)
 
 
 PARTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "Products by oneDNN": lambda: patch.multiple(conv4d, Factor=PlainFactor, linear=F.linear),
+    "Products by oneDNN": lambda: patch.multiple(matching, PackedLinear=PlainLinear, linear=F.linear),
     "1x1 convolutions by oneDNN": lambda: patch.object(
         PointwiseConv2d, "_conv_forward", nn.Conv2d._conv_forward
     ),
-    "Channels last in backbones": lambda: patch.object(Backbone, "memory_format", torch.contiguous_format),
+    "Channels last in backbones": lambda: patch.object(
+        kernels, "memory_format", lambda: torch.contiguous_format
+    ),
     "Supports read undilated": lambda: patch.object(Backbone, "support_pyramid", Backbone.forward),
-    "H_cls pooled before it is made large": lambda: patch.object(PyramidPoolingHead, "forward", classify),
-    "Only the masks' boxes": lambda: patch.object(Correlation, "box", everything),
-    "The volume piece by piece": lambda: patch.dict(conv4d.CHUNK, cpu=2**62),
-    "Dense products on 2x2 supports": lambda: patch.object(conv4d, "DENSE_POSITIONS", 0),
+    "H_cls pooled before it is made large": lambda: patch.object(
+        PyramidPoolingHead, "forward", classify_plainly
+    ),
+    "Only the masks' boxes": lambda: patch.object(matching, "mask_box", whole_support),
+    "The volume piece by piece": lambda: patch.dict(matching.CHUNK_SIZE, cpu=2**62),
+    "Dense products on 2x2 supports": lambda: patch.object(matching, "MAX_DENSE_POSITIONS", 0),
 }
-"""What undoes each part while it lasts."""
+"""Context managers that remove each part."""
 
 
 def by_winograd(self: PyramidPoolingHead, features: Tensor) -> Tensor:
-    """Classify features as H_cls does, its largest convolution computed by Winograd's way."""
+    """Classify features as H_cls does, with its largest convolution by Winograd's algorithm."""
     if self not in _TRANSFORMED:
         kernel = cast(nn.Conv2d, self.classify[0]).weight
         _TRANSFORMED[self] = winograd.transform(kernel[:, : features.shape[1]])
@@ -82,12 +92,12 @@ def by_winograd(self: PyramidPoolingHead, features: Tensor) -> Tensor:
             return winograd.convolve(maps, _TRANSFORMED[self])
         return F.conv2d(maps, kernel, **options)
 
-    with patch.object(base_learner, "F", SimpleNamespace(conv2d=convolve, pad=F.pad)):
+    with patch.object(pooling, "F", SimpleNamespace(conv2d=convolve, pad=F.pad)):
         return FORWARD(self, features)
 
 
 FORWARD = PyramidPoolingHead.forward
-_TRANSFORMED: dict[PyramidPoolingHead, list[Factor]] = {}
+_TRANSFORMED: dict[PyramidPoolingHead, list[PackedLinear]] = {}
 
 TRIED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "H_cls by Winograd's way": lambda: patch.object(PyramidPoolingHead, "forward", by_winograd),
@@ -95,11 +105,11 @@ TRIED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         nn.BatchNorm2d, "forward", lambda self, maps: maps
     ),
 }
-"""What adds each of what was left out, while it lasts."""
+"""Context managers that add each rejected idea."""
 
 
 def main() -> None:
-    """Measure all parts, and write the table."""
+    """Measure all parts, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--into", type=Path, help="Put the table between its markers in this document")
@@ -121,17 +131,17 @@ def main() -> None:
 
 
 def otherwise(name: str, run: Callable[[], list[Prediction]]) -> Callable[[], list[Prediction]]:
-    """Run without one part, or with another."""
+    """Return `run` without one part, or with a rejected idea."""
 
-    def run_so() -> list[Prediction]:
+    def changed() -> list[Prediction]:
         with (PARTS | TRIED)[name]():
             return run()
 
-    return run_so
+    return changed
 
 
 def measure(name: str, pairs: int) -> dict[str, float]:
-    """Time kshot without a part, or with another, and as it is, in seconds; memory in MiB."""
+    """Return the times of kshot changed and as it is in seconds, and the memory of the former in MiB."""
     torch.set_num_threads(1)
     whole = arrange(CASE, *prepare(CASE)).kshot
     sides = Sides(otherwise(name, whole), whole)
@@ -149,8 +159,8 @@ def measure(name: str, pairs: int) -> dict[str, float]:
 
 
 def peak_memory(name: str | None) -> float:
-    """Give the most memory that kshot takes without a part, or with all, in a process of its own."""
-    return alone(_peak_memory, name)
+    """Return kshot's peak memory in MiB, changed or as it is (None), measured in a separate process."""
+    return in_own_process(_peak_memory, name)
 
 
 def _peak_memory(name: str | None) -> float:
@@ -160,13 +170,13 @@ def _peak_memory(name: str | None) -> float:
 
 
 def parts_table(found: dict[str, Any]) -> Table:
-    """Lay out what the parts are worth."""
+    """Return the table of the parts."""
     title = "What each part is worth: a ResNet-50, one support at 400 px, a mask of 20 %"
     return _table(found, title, PARTS, ("Part", "without it", "with all"))
 
 
 def tried_table(found: dict[str, Any]) -> Table:
-    """Lay out what others would be worth."""
+    """Return the table of rejected ideas."""
     return _table(found, "What was tried and left out: the same image", TRIED, ("Part", "with it", "without"))
 
 

@@ -1,14 +1,14 @@
-"""How fast is kshot, against the plain computation of the same numbers? `make bench`.
+"""Measure the speed of kshot with its kernels, against the plain computation: `make bench`.
 
     python benchmarks/speed.py [--pairs N] [--only NAME] [--into FILE.md] [--short-into FILE.md]
 
-Run it from the repository's root. Each case runs `benchmarks/naive.py` and kshot in alternation, with the
-same weights and inputs, in one process with one thread, and takes the processor's time; then with two threads
-and the clock. Both run once before, to be compared. Memory is what the computation takes at its peak, beyond
-the weights and what is given, in a process that does nothing else (Linux only). The floor is what the
-operations of kshot's way cost at the rate at which the machine multiplies large matrices, of bf16 where
-kshot's side computes in it. What is in
-`benchmarks/results/speed.json` is kept, so that an interrupted run goes on. Nothing else may run meanwhile.
+Run it from the repository's root on an otherwise idle machine. The plain side ("naive") is the same method
+under `kernels.disabled()`, one whole forward pass per shot: nothing is encoded once and used twice. Both
+sides have the same weights and inputs and run in alternation, first with one thread in processor time, then
+with two threads in wall time. Memory is the peak beyond weights and inputs, in a separate process (Linux
+only). The floor is the time that kshot's operations take at the machine's rate of large matrix products, in
+bf16 if kshot's side uses it. Cases in `benchmarks/results/speed.json` are not measured again, so an
+interrupted run can be resumed.
 """
 
 import argparse
@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from naive import Naive, classify, read
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
 from kshot.methods.config import ModelConfig
-from kshot.methods.engine import Accelerated, Engine, Precision
+from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.hub import build_method
 from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
+from kshot.models import kernels
 from kshot.models.kernels.onednn import linear
 from kshot.models.losses import losses
 from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
@@ -43,7 +43,7 @@ RESULT = Path("benchmarks/results/speed.json")
 BASE_CLASSES = 15
 CLOCKED = 3
 RATES = {"fp32": "gigaflops", "bf16": "gigaflops_bf16"}
-"""Where the rates of matrix products are noted."""
+"""Keys of the rates of matrix products in the results."""
 
 SHORT = (
     "1 shot",
@@ -54,27 +54,27 @@ SHORT = (
     "1 shot, OpenVINO, bf16",
     "training step of 2",
 )
-"""Cases that the short table has."""
+"""Cases of the short table."""
 
 STEPS = ("cls", "sem", "combined", "second", "final", "base_map")
 
 
 class Case(NamedTuple):
-    """What is timed: an image segmented from its pixels on, or a training step from features on."""
+    """What is timed: segmenting an image from its pixels, or a training step from features."""
 
     backbone: str = "resnet50"
     size: int = 400
     shots: int = 1
     covered: float = 0.2
-    """Part of the support's area that the mask covers."""
+    """Share of the support's area that the mask covers."""
     fitted: bool = False
-    """Whether kshot has read the supports before. The plain computation cannot."""
+    """Whether kshot has encoded the supports before; the plain side never has."""
     batch: int = 1
     channels: tuple[int, int, int] = (16, 64, 128)
     trains: bool = False
-    """Whether it is a step of meta-training."""
+    """Whether to time a step of meta-training."""
     autocast: bool = False
-    """Whether kshot's side of a training step runs under bf16."""
+    """Whether kshot's side of a training step runs under bf16 autocast."""
     engine: Engine = "torch"
     precision: Precision = "fp32"
 
@@ -112,22 +112,22 @@ CASES = {
 
 
 def count_linear(rows: Sequence[int], matrix: Sequence[int], *_: Any, **__: Any) -> int:
-    """Count the operations of a product of rows (..., C) and a matrix (N, C)."""
+    """Return the operations of a product of rows (..., C) and a matrix (N, C)."""
     return 2 * math.prod(rows) * matrix[0]
 
 
 def count_gradients(of_output: Sequence[int], _: Any, kernel: Sequence[int], *rest: Any, **__: Any) -> int:
-    """Count the operations of a convolution's gradients: its input's and its kernel's (C', C, k, k)."""
+    """Return the operations of a convolution's gradients, of its input and its kernel (O, C, k, k)."""
     output_mask = rest[-1]
     return 2 * math.prod(of_output) * math.prod(kernel[1:]) * sum(output_mask[:2])
 
 
 COUNTS = {torch.ops.aten.mkldnn_linear: count_linear, torch.ops.aten.convolution_backward: count_gradients}
-"""What torch's counter does not know, or takes for something else where there are groups."""
+"""Operators that torch's counter does not know, or counts wrongly with groups."""
 
 
 class Inputs(NamedTuple):
-    """Images (B, 3, H, W) and (B, K, 3, H, W), masks (B, K, 1, H, W), and what is to be found (B, H, W)."""
+    """Images (B, 3, H, W) and (B, K, 3, H, W), masks (B, K, 1, H, W), the query's ground truth (B, H, W)."""
 
     query: Tensor
     supports: Tensor
@@ -136,14 +136,14 @@ class Inputs(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """Both ways of doing one thing."""
+    """The two computations of a case."""
 
     naive: Callable[[], list[Prediction]]
     kshot: Callable[[], list[Prediction]]
 
 
 def main() -> None:
-    """Measure what is missing, and write the table."""
+    """Measure the missing cases, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--only", choices=CASES, help="one case; default all")
@@ -172,13 +172,13 @@ def main() -> None:
 
 
 def measure(case: Case, pairs: int, rate: float) -> dict[str, float]:
-    """Time both sides of a case, in seconds; memory in MiB."""
+    """Return the times of both sides of a case in seconds, and their memory in MiB."""
     torch.set_num_threads(1)
     method, inputs = prepare(case)
     sides = arrange(case, method, inputs)
     difference = largest_difference(sides)
-    plain = case._replace(engine="torch", precision="fp32")  # torch can only count its own operations
-    counted = arrange(plain, method, inputs).kshot
+    countable = case._replace(engine="torch", precision="fp32")  # torch counts only its own operations
+    counted = arrange(countable, method, inputs).kshot
     with FlopCounterMode(display=False, custom_mapping=COUNTS) as counter:
         counted()
     cpu = alternate(sides, pairs, time.process_time)
@@ -203,7 +203,7 @@ def measure(case: Case, pairs: int, rate: float) -> dict[str, float]:
 
 
 def prepare(case: Case) -> tuple[TwoPass, Inputs]:
-    """Make a case's model with random weights, and its inputs."""
+    """Return a case's model, with random weights, and its inputs."""
     torch.manual_seed(0)
     config = ModelConfig(
         method="two-pass",
@@ -224,92 +224,87 @@ def prepare(case: Case) -> tuple[TwoPass, Inputs]:
 
 
 def arrange(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
-    """Say what each side computes."""
-    naive = Naive(method)
+    """Return the two computations of a case."""
     if case.trains:
-        return arrange_step(case, method, naive, inputs)
-    fast = Accelerated(method, case.engine, case.precision)
+        return arrange_step(case, method, inputs)
+    fast = accelerate(method, case.engine, case.precision, torch.device("cpu")) or method
     shots = list(zip(inputs.supports.unbind(1), inputs.masks.unbind(1), strict=True))
 
     def fit() -> list[Support]:
         return [Support(fast.support_features(image), mask) for image, mask in shots]
 
     with torch.inference_mode():
-        known = fit() if case.fitted else None
+        fitted = fit() if case.fitted else None
 
     @torch.inference_mode()
-    def plainly() -> list[Prediction]:
-        found = naive.predict(inputs.query, inputs.supports, inputs.masks)
-        naive.vote(found, (case.size, case.size))
-        return found
+    def naive() -> list[Prediction]:
+        with kernels.disabled():
+            predictions = [
+                method.match(method.features(inputs.query), Support(method.support_features(image), mask))
+                for image, mask in shots
+            ]
+            segment_by_vote(predictions, (case.size, case.size), method.threshold)
+        return predictions
 
     @torch.inference_mode()
-    def quickly() -> list[Prediction]:
+    def kshot() -> list[Prediction]:
         features = fast.features(inputs.query)
-        found = fast.matching.match_each(features, fit() if known is None else known)
-        segment_by_vote(found, (case.size, case.size), method.threshold)
-        return found
+        predictions = fast.match_each(features, fit() if fitted is None else fitted)
+        segment_by_vote(predictions, (case.size, case.size), method.threshold)
+        return predictions
 
-    return Sides(plainly, quickly)
+    return Sides(naive, kshot)
 
 
-def arrange_step(case: Case, method: TwoPass, naive: Naive, inputs: Inputs) -> Sides:
-    """Make a training step of each side, on features that are read already."""
+def arrange_step(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
+    """Return the two computations of a training step, on encoded images."""
     learned = [weight for weight in method.parameters() if weight.requires_grad]
-    support_image, mask = inputs.supports[:, 0], inputs.masks[:, 0]
     with torch.no_grad():
-        query, support = method.features(inputs.query), method.features(support_image)
-        maps = [
-            read(backbone, image)[0]
-            for backbone in (naive.cls_backbone, naive.sem_backbone)
-            for image in (inputs.query, support_image)
-        ]
-        base_logits = classify(method.base_head, read(naive.sem_backbone, inputs.query)[1])
+        query = method.features(inputs.query)
+        support = Support(method.features(inputs.supports[:, 0]), inputs.masks[:, 0])
     episode_class = torch.arange(case.batch) % BASE_CLASSES
 
-    def step(prediction: Prediction) -> list[Prediction]:
+    def step(autocast: bool = False) -> list[Prediction]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            prediction = method.match(query, support, episode_class)
         torch.autograd.grad(sum(losses(prediction, inputs.ground_truth).values()), learned)
         return [prediction]
 
-    def plainly() -> list[Prediction]:
-        return step(naive.match(*maps, mask, base_logits, episode_class))
+    def naive() -> list[Prediction]:
+        with kernels.disabled():
+            return step()
 
-    def fast() -> list[Prediction]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
-            prediction = method.match(query, Support(support, mask), episode_class)
-        return step(prediction)
-
-    return Sides(plainly, fast)
+    return Sides(naive, lambda: step(case.autocast))
 
 
 def largest_difference(sides: Sides) -> float:
-    """Compare the logits of every step and the base map, shot by shot."""
+    """Return the largest difference of any step's logits, or of the base map, in any shot."""
     pairs = zip(sides.naive(), sides.kshot(), strict=True)
     return max(
-        float((getattr(plain, step) - getattr(fast, step)).detach().abs().max())
-        for plain, fast in pairs
+        float((getattr(naive, step) - getattr(kshot, step)).detach().abs().max())
+        for naive, kshot in pairs
         for step in STEPS
     )
 
 
 def alternate(sides: Sides, pairs: int, clock: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Time both sides in turn."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    """Return the times of both sides, run in turn."""
+    both: tuple[list[float], list[float]] = ([], [])
     for _ in range(pairs):
-        for times, run in zip(taken, sides, strict=True):
+        for times, run in zip(both, sides, strict=True):
             start = clock()
             run()
             times.append(clock() - start)
-    return taken
+    return both
 
 
 def peak_memory(case: Case, side: str) -> float:
-    """Give the most memory that one side takes while it computes, in a process of its own."""
-    return alone(_peak_memory, case, side)
+    """Return the peak memory of one side in MiB, measured in a separate process."""
+    return in_own_process(_peak_memory, case, side)
 
 
-def alone(measure: Callable[..., float], *arguments: Any) -> float:
-    """Measure something in a process of its own."""
+def in_own_process(measure: Callable[..., float], *arguments: Any) -> float:
+    """Call a function in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, arguments)
 
@@ -321,35 +316,35 @@ def _peak_memory(case: Case, side: str) -> float:
 
 
 def take_peak(run: Callable[[], Any]) -> float:
-    """Run something, and give the most memory in MiB that this process held more than before."""
-    ctypes.CDLL(None).malloc_trim(0)  # what making them has left would else be taken again, unseen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    """Run a function and return by how many MiB this process's peak memory exceeded its memory before."""
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that is used again would not be counted
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = memory("VmRSS")
     run()
     return memory("VmHWM") - before
 
 
-def memory(what: str) -> float:
-    """Read a figure of this process's memory."""
-    # Not getrusage: its maximum begins with that of the process that started this one.
+def memory(field: str) -> float:
+    """Return a memory field of /proc/self/status, in MiB."""
+    # Not getrusage: its maximum starts at that of the parent process.
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[what].split()[0]) / 1024
+    return int(status[field].split()[0]) / 1024
 
 
 def matmul_rate(precision: Precision) -> float:
-    """Measure operations a second of large matrix products, with one thread; the best of several."""
+    """Return the operations per second of large matrix products with one thread, the best of several runs."""
     torch.set_num_threads(1)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    matrix, taken = torch.rand(2048, 2048).to(dtype), []
+    matrix, times = torch.rand(2048, 2048).to(dtype), []
     for _ in range(7):
         start = time.process_time()
         linear(matrix, matrix)
-        taken.append(time.process_time() - start)
-    return 2 * 2048**3 / min(taken)
+        times.append(time.process_time() - start)
+    return 2 * 2048**3 / min(times)
 
 
 def table(found: dict[str, Any]) -> Table:
-    """Lay out the results."""
+    """Return the table of all cases."""
     head = ("naive", "kshot", "ratio", "floor")
     columns = [("", "Case"), *(("", name) for name in head), ("2 threads", "naive"), ("2 threads", "kshot")]
     columns += [("MB", "naive"), ("MB", "kshot"), ("", "Δ")]
@@ -389,7 +384,7 @@ def table(found: dict[str, Any]) -> Table:
 
 
 def short_table(found: dict[str, Any]) -> Table:
-    """Lay out the times of some cases."""
+    """Return the table of the cases in SHORT."""
     rows = []
     for name in SHORT:
         one = found["cases"][name]
@@ -408,12 +403,12 @@ def short_table(found: dict[str, Any]) -> Table:
 
 
 def label(name: str) -> str:
-    """Name a case with its backbone."""
+    """Return a case's name with its backbone."""
     return name if CASES[name].backbone != "resnet50" or "ResNet" in name else f"ResNet-50, {name}"
 
 
 def rates(found: dict[str, Any]) -> str:
-    """Say how fast the machine multiplies, in each precision that was measured."""
+    """Return the machine's rate of matrix products in each measured precision, as text."""
     fp32 = f"{found['gigaflops']:.0f} Gflop/s"
     return f"{fp32} ({found[bf16]:.0f} in bf16)" if (bf16 := RATES["bf16"]) in found else fp32
 

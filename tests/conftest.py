@@ -48,21 +48,14 @@ def demo():
 
 
 @pytest.fixture(scope="session")
-def naive():
-    """Give the plain computation of the method, which measures speed and exactness."""
-    return load_module(ROOT / "benchmarks" / "naive.py")
-
-
-@pytest.fixture(scope="session")
-def speed(naive):
+def speed():
     """Give the benchmark of speed."""
-    sys.modules["naive"] = naive  # a script finds its neighbours, a test does not
     return load_module(ROOT / "benchmarks" / "speed.py")
 
 
 @pytest.fixture(scope="session")
 def parts(speed):
     """Give the benchmark of what each part of the speed is worth."""
-    sys.modules["speed"] = speed
+    sys.modules["speed"] = speed  # a script finds its neighbours, a test does not
     sys.modules["winograd"] = load_module(ROOT / "benchmarks" / "winograd.py")
     return load_module(ROOT / "benchmarks" / "parts.py")

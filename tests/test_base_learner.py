@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 from make_data import TINY, randomise_norms
 
-from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, convolve_resized
+from kshot.models import kernels
+from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map
+from kshot.models.kernels.pooling import convolve_resized
 
 
 def test_the_base_map_sums_all_classes_but_the_background():
@@ -86,7 +88,7 @@ def test_resizing_and_convolving_in_one(bins, size, kernel_size):
         torch.testing.assert_close(a, b)
 
 
-def test_the_head_joins_what_it_pools():
+def test_the_head_concatenates_what_it_pools():
     head = PyramidPoolingHead(16, 5)
     randomise_norms(head)
     features = torch.randn(2, 16, 11, 8)
@@ -96,3 +98,5 @@ def test_the_head_joins_what_it_pools():
     ]
     expected = head.classify(torch.cat([features, *pooled], dim=1))
     torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)
+    with kernels.disabled():
+        assert torch.equal(head(features), expected)

@@ -6,7 +6,7 @@ from make_data import random_pyramid
 
 from kshot.errors import ModelError
 from kshot.models.backbones import FeaturePyramid
-from kshot.models.hypercorrelation import NORM_EPS, Box, Correlation, normalize_features, resize, tap_means
+from kshot.models.hypercorrelation import NORM_EPS, normalize_features, resize, tap_means
 from kshot.models.hypercorrelation import hypercorrelation as correlations
 
 
@@ -20,7 +20,7 @@ def hypercorrelation(query, support, mask, **options):
 def correlate_one(query, support):
     """Correlate one tap, unmasked: (B, H, W, U, V)."""
     pyramids = [FeaturePyramid(((tap,),) * 3, None) for tap in (query, support)]
-    return hypercorrelation(*pyramids, torch.ones(len(query), 1, 4, 4))[0][..., 0]
+    return hypercorrelation(*pyramids, torch.ones(len(query), 1, 4, 4))[0][:, 0]
 
 
 def test_correlation_equals_four_loops():
@@ -35,13 +35,11 @@ def test_correlation_equals_four_loops():
     assert (computed > 0).any()
 
 
-def test_descriptors_give_their_features_back():
+def test_normalized_features_give_their_features_back():
     pyramid = random_pyramid()
     described = normalize_features(pyramid)
-    for directions, features, found in zip(
-        described.directions, pyramid.stages, described.stages(), strict=True
-    ):
-        for direction, feature, again in zip(directions, features, found, strict=True):
+    for unit, features, found in zip(described.unit, pyramid.stages, described.stages(), strict=True):
+        for direction, feature, again in zip(unit, features, found, strict=True):
             torch.testing.assert_close(
                 direction.norm(dim=-1), torch.ones(direction.shape[:-1]), rtol=0, atol=1e-4
             )
@@ -60,7 +58,7 @@ def test_means_are_taken_from_the_features_first():
     torch.testing.assert_close(center_features[1][1], by_hand, rtol=1e-4, atol=1e-4)
     none = torch.zeros_like(means)
     for bare, found in zip(
-        normalize_features(pyramid).directions, normalize_features(pyramid, none).directions, strict=True
+        normalize_features(pyramid).unit, normalize_features(pyramid, none).unit, strict=True
     ):
         assert all(torch.equal(one, other) for one, other in zip(bare, found, strict=True))
 
@@ -68,8 +66,8 @@ def test_means_are_taken_from_the_features_first():
 def test_volumes_are_stacked_per_stage_deepest_first():
     query, support = random_pyramid(), random_pyramid(sizes=((8, 8), (4, 4), (2, 2)))
     volumes = hypercorrelation(query, support, torch.ones(2, 1, 32, 32))
-    assert [v.shape for v in volumes] == [(2, 3, 3, 2, 2, 1), (2, 5, 5, 4, 4, 3), (2, 9, 10, 8, 8, 2)]
-    torch.testing.assert_close(volumes[1][..., 2], correlate_one(query.stages[1][2], support.stages[1][2]))
+    assert [v.shape for v in volumes] == [(2, 1, 3, 3, 2, 2), (2, 3, 5, 5, 4, 4), (2, 2, 9, 10, 8, 8)]
+    torch.testing.assert_close(volumes[1][:, 2], correlate_one(query.stages[1][2], support.stages[1][2]))
 
 
 def test_the_mask_multiplies_the_correlation():
@@ -77,8 +75,8 @@ def test_the_mask_multiplies_the_correlation():
     mask = torch.rand(2, 1, 9, 10)
     bare = hypercorrelation(query, support, torch.ones_like(mask))
     masked = hypercorrelation(query, support, mask)
-    torch.testing.assert_close(masked[2], bare[2] * mask[:, 0, None, None, :, :, None])
-    torch.testing.assert_close(masked[0], bare[0] * resize(mask, (3, 3))[:, 0, None, None, :, :, None])
+    torch.testing.assert_close(masked[2], bare[2] * mask[:, None, None])
+    torch.testing.assert_close(masked[0], bare[0] * resize(mask, (3, 3))[:, None, None])
 
 
 @pytest.mark.parametrize("position", ["after", "before"])
@@ -91,21 +89,12 @@ def test_several_masks_are_a_larger_batch(position):
             torch.testing.assert_close(volume[number::3], one)
 
 
-def test_a_box_holds_all_that_a_mask_leaves():
-    weights = torch.zeros(3, 2, 1, 6, 7)
-    weights[0, 0, 0, 2, 3] = weights[0, 1, 0, 4, 1] = 0.1
-    weights[1] = 1
-    features = (torch.randn(3, 6, 7, 4),)
-    found = [Correlation(features, features, weights).box(number) for number in range(3)]
-    assert found == [Box(2, 5, 1, 4), Box(0, 6, 0, 7), Box(0, 1, 0, 1)]
-
-
 def test_before_the_norm_the_mask_multiplies_features():
     query, support = random_pyramid(), random_pyramid()
     mask = torch.rand(2, 1, 9, 10)
     found = hypercorrelation(query, support, mask, mask_position="before")[2]
     for tap, (q, s) in enumerate(zip(query.stages[0], support.stages[0], strict=True)):
-        torch.testing.assert_close(found[..., tap], correlate_one(q, s * mask))
+        torch.testing.assert_close(found[:, tap], correlate_one(q, s * mask))
 
 
 def test_a_soft_mask_counts_only_after_normalisation():

@@ -83,7 +83,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 
 def test_an_efficientnet_of_another_size_is_refused():
     state = read_state(weights_module._find_weights("tf_efficientnet_lite2.in1k"))
-    with pytest.raises(WeightsError, match="is not one of this EfficientNet"):
+    with pytest.raises(WeightsError, match="does not belong to this EfficientNet"):
         convert_efficientnet(state, Backbone("efficientnet_lite0").trunk)
 
 

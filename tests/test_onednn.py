@@ -11,7 +11,7 @@ from torch.profiler import profile
 from kshot.models.backbones import Backbone
 from kshot.models.kernels.onednn import (
     DilatedDepthwiseConv2d,
-    Factor,
+    PackedLinear,
     PointwiseConv2d,
     linear,
     use_onednn,
@@ -24,21 +24,21 @@ LENGTHS = st.integers(1, 40)
 @given(LENGTHS, LENGTHS, LENGTHS)
 def test_a_product_is_torchs_own(rows, length, others):
     left, right = torch.rand(rows, length), torch.rand(others, length)
-    torch.testing.assert_close(Factor(right).times(left), left @ right.T)
+    torch.testing.assert_close(PackedLinear(right)(left), left @ right.T)
     torch.testing.assert_close(linear(left, right), F.linear(left, right))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_stay_what_they_are(dtype):
     left, right = torch.rand(3, 8).to(dtype), torch.rand(5, 8).to(dtype)
-    assert torch.equal(Factor(right).times(left), left @ right.T)
+    assert torch.equal(PackedLinear(right)(left), left @ right.T)
     assert torch.equal(linear(left, right), F.linear(left, right))
 
 
 def test_rows_that_are_a_part_of_others_are_multiplied_in_place():
     whole, right = torch.rand(7, 2, 8), torch.rand(5, 8)
-    torch.testing.assert_close(Factor(right).times(whole[2:5, 1]), whole[2:5, 1] @ right.T)
-    torch.testing.assert_close(Factor(whole[:, 0]).times(right), right @ whole[:, 0].T)
+    torch.testing.assert_close(PackedLinear(right)(whole[2:5, 1]), whole[2:5, 1] @ right.T)
+    torch.testing.assert_close(PackedLinear(whole[:, 0])(right), right @ whole[:, 0].T)
 
 
 def test_a_product_has_torchs_gradient():
@@ -85,7 +85,7 @@ def test_with_one_thread_onednn_computes_all_of_a_backbone_and_every_product():
     torch.set_num_threads(1)
     try:
         read = names(lambda: backbone(torch.rand(1, 3, 225, 225)))
-        multiplied = names(lambda: (Factor(rows).times(rows), linear(rows, rows)))
+        multiplied = names(lambda: (PackedLinear(rows)(rows), linear(rows, rows)))
     finally:
         torch.set_num_threads(threads)
     assert "aten::mkldnn_convolution" in read

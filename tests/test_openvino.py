@@ -6,7 +6,7 @@ from make_data import tiny_method
 from torch.utils import _pytree as pytree
 
 from kshot.errors import ModelError
-from kshot.models.kernels.openvino import TELEMETRY, OpenVinoReader, import_openvino
+from kshot.models.kernels.openvino import TELEMETRY, OpenVinoEncoder, import_openvino
 
 pytestmark = pytest.mark.openvino
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.openvino
 def test_openvino_reads_what_torch_reads(reads):
     method = tiny_method("two-pass")
     read = getattr(method, reads)
-    reader = OpenVinoReader(read, "fp32")
+    reader = OpenVinoEncoder(read, "fp32")
     with torch.inference_mode():
         for images in torch.rand(2, 1, 3, 65, 65):
             expected, found = read(images), reader(images)
@@ -24,7 +24,7 @@ def test_openvino_reads_what_torch_reads(reads):
 
 
 def test_other_shapes_get_graphs_of_their_own():
-    reader = OpenVinoReader(lambda images: (images.mean(dim=1), None), "fp32")
+    reader = OpenVinoEncoder(lambda images: (images.mean(dim=1), None), "fp32")
     for shape in ((1, 3, 8, 9), (2, 3, 5, 5), (1, 3, 8, 9)):
         images = torch.rand(shape)
         mean, nothing = reader(images)
@@ -42,7 +42,7 @@ def test_fine_maps_stay_fp32_under_bf16():
 
     for convolution in (first, second):
         convolution.requires_grad_(False)
-    reader, images = OpenVinoReader(read, "bf16"), torch.rand(1, 3, 65, 65)
+    reader, images = OpenVinoEncoder(read, "bf16"), torch.rand(1, 3, 65, 65)
     fine, coarse = reader(images)
     torch.testing.assert_close(fine, read(images)[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(coarse, read(images)[1], rtol=0.02, atol=0.02)
@@ -58,7 +58,7 @@ def test_what_openvino_cannot_run_is_a_model_error():
         return torch.linalg.qr(images)[0]
 
     with pytest.raises(ModelError, match=r"OpenVINO cannot run this model .*Use the engine torch"):
-        OpenVinoReader(read, "fp32")(torch.rand(1, 3, 4, 4))
+        OpenVinoEncoder(read, "fp32")(torch.rand(1, 3, 4, 4))
 
 
 def test_openvinos_telemetry_stays_out():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
 from kshot.models.hypercorrelation import normalize_features
-from kshot.models.prior import NEAREST_FROM, NUM_MAPS, SCALE, support_prior
+from kshot.models.prior import FIRST_MAX_STAGE, NUM_MAPS, SCALE, support_prior
 from kshot.types import Support
 
 
@@ -23,7 +23,7 @@ def test_likenesses_are_those_of_loops():
         for stage in range(3):
             theirs, ours = support.stages[stage][-1][image], query.stages[stage][-1][image]
             inside = F.adaptive_avg_pool2d(masks[image, mask][None], theirs.shape[-2:])[0]
-            for likeness in (by_mean, by_nearest)[: 2 if stage >= NEAREST_FROM else 1]:
+            for likeness in (by_mean, by_nearest)[: 2 if stage >= FIRST_MAX_STAGE else 1]:
                 to_object, to_rest = likeness(ours, theirs, inside), likeness(ours, theirs, 1 - inside)
                 expected += [to_object, to_object - to_rest]
         resized = [

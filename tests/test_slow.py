@@ -68,8 +68,8 @@ def test_resnet50_at_the_published_size():
     start = time.process_time()
     with torch.inference_mode():
         query, support = method.features(images[0]), method.features(images[1])
-        sizes = [stage[0].shape[1:3] for stage in query.cls.directions]
-        assert sizes == [stage[0].shape[1:3] for stage in query.sem.directions]
+        sizes = [stage[0].shape[1:3] for stage in query.cls.unit]
+        assert sizes == [stage[0].shape[1:3] for stage in query.sem.unit]
         assert sizes == [(50, 50), (25, 25), (13, 13)]
         prediction = method.match(query, Support(support, mask))
     print(f"{time.process_time() - start:.1f} s of processor time")

@@ -1,4 +1,4 @@
-"""What is published of the speed: made from its files, of things that compute the same."""
+"""The published tables of speed are made from their result files, and both sides compute the same."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from conftest import load_module
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kshot.models.kernels.onednn import Factor
+from kshot.models.kernels.onednn import PackedLinear
 from kshot.reproduction.table_writers import insert_between, to_markdown
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def test_operations_are_counted_in_products_and_in_grouped_convolutions_gradient
         convolution(images).sum().backward()
     assert counter.get_total_flops() == 3 * forward
     with FlopCounterMode(display=False, custom_mapping=speed.COUNTS) as counter:
-        Factor(torch.rand(5, 7)).times(torch.rand(3, 7))
+        PackedLinear(torch.rand(5, 7))(torch.rand(3, 7))
     assert counter.get_total_flops() == 2 * 3 * 5 * 7
 
 
@@ -69,7 +69,7 @@ def test_the_table_of_agreement_is_made_from_its_result_file():
     assert found["episodes"] >= 50
     assert "+" not in found["provenance"]["commit"]
     assert set(found["models"]) == {"two-pass", "two-pass-plus"}
-    for _, _, each in agreement.answers(found):
+    for _, _, each in agreement.results(found):
         assert sum(one["different"] for one in each) < 0.005 * sum(one["pixels"] for one in each)
 
 

@@ -87,7 +87,7 @@ def test_a_batch_holds_what_its_episodes_show(voc, other_set, networks):
         np.testing.assert_array_equal(batch.query_mask[place], drawn.query.mask)
         np.testing.assert_array_equal(batch.support.mask[place, 0], drawn.support.mask == 1)
         alone = method.features(Resize(SIZE).image(drawn.query.image))
-        torch.testing.assert_close(batch.query.cls.directions[1][0][place], alone.cls.directions[1][0][0])
+        torch.testing.assert_close(batch.query.cls.unit[1][0][place], alone.cls.unit[1][0][0])
         own = BASE_CLASSES.index(drawn.class_name) if drawn.class_name in BASE_CLASSES else -1
         assert batch.episode_class[place] == own
         if own >= 0:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kshot.errors import ModelError
 from kshot.methods.base import Method
-from kshot.models.kernels.openvino import OpenVinoReader
+from kshot.models.kernels.openvino import OpenVinoEncoder
 
 Engine = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -54,8 +54,8 @@ def accelerate(method: Method, engine: str, precision: str, device: torch.device
     if precision == "bf16":
         match_in_bf16(twin)
     if engine == "openvino":
-        twin.features = OpenVinoReader(method.features, precision)  # type: ignore[method-assign, arg-type]
-        twin.support_features = OpenVinoReader(  # type: ignore[method-assign]
+        twin.features = OpenVinoEncoder(method.features, precision)  # type: ignore[method-assign, arg-type]
+        twin.support_features = OpenVinoEncoder(  # type: ignore[method-assign]
             method.support_features,
             precision,  # type: ignore[arg-type]
         )

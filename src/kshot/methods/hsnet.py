@@ -38,7 +38,7 @@ class BackboneFeatures(NamedTuple):
 
     def pick(self, places: Tensor) -> "BackboneFeatures":
         """Give the features of some images of the batch, by their places (N,); one may come twice."""
-        cls, sem = (None if one is None else one.pick(places) for one in (self.cls, self.sem))
+        cls, sem = (None if one is None else one.select(places) for one in (self.cls, self.sem))
         logits = None if self.base_logits is None else self.base_logits[places]
         return BackboneFeatures(cls, sem, logits)
 

@@ -18,7 +18,13 @@ from kshot.io.files import write_bytes, write_text
 from kshot.methods.base import METHODS, Method
 from kshot.methods.config import ModelConfig
 from kshot.models.backbones import Backbone
-from kshot.models.imagenet_weights import fill, load_backbone, read_state, state_sha256, weights_sha256
+from kshot.models.imagenet_weights import (
+    load_backbone,
+    load_strictly,
+    read_state,
+    state_sha256,
+    weights_sha256,
+)
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DEFAULT_MODEL = "prototype"
@@ -72,7 +78,7 @@ def load_model(
         state = learned | _backbone_state(method)
         if config.base_learner is not None:
             state |= _read_base_learner(config, folder, method)
-        fill(method, state, what=f"Weights in {path}")
+        load_strictly(method, state, what=f"Weights in {path}")
         _check_learned(config, learned, path)
     return config, method.eval()
 

@@ -17,7 +17,7 @@ from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.methods.voting import foreground
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
-from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, unlearn
+from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, mask_class_logit
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import BothPasses, Fusion, FusionKind
 from kshot.models.hypercorrelation import MaskPosition
@@ -206,4 +206,4 @@ class TwoPass(Method):
         """Return a query's features as if H_cls had not learned a base class (B,); -1 keeps all."""
         if query.base_logits is None:
             return query
-        return query._replace(base_logits=unlearn(query.base_logits, episode_class))
+        return query._replace(base_logits=mask_class_logit(query.base_logits, episode_class))

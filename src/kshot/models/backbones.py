@@ -1,6 +1,6 @@
-"""Step 1 of the network: a frozen convolutional backbone and its feature pyramid.
+"""A frozen convolutional backbone and its feature pyramid.
 
-timm builds the networks; this file knows where to tap them. Weights are loaded by `weights.py`.
+timm builds the networks; this file decides where to tap them. `imagenet_weights.py` loads their weights.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,13 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from kshot.errors import ModelError
+from kshot.models import kernels
 from kshot.models.kernels.onednn import use_onednn
 
 STRIDES = (8, 16, 32)
 """Strides of the pyramid's stages, in pixels (Min et al. 2021: layers 2, 3, 4 of a ResNet)."""
 
-# A short name stands for the weights that the field uses; timm's own names with their tags work too.
+# Short names of the weights that the field uses; timm's own names with their tags work, too.
 SHORT_NAMES = {
     "resnet50": "resnet50.tv_in1k",
     "resnet101": "resnet101.tv_in1k",
@@ -31,7 +32,7 @@ SHORT_NAMES = {
     "efficientnet_lite2": "tf_efficientnet_lite2.in1k",
 }
 
-# The TF Lite nets were trained on (255 x - 127) / 128; timm's configuration says (x - 0.5) / 0.5.
+# The TF Lite networks were trained on (255 x - 127) / 128; timm's configuration has (x - 0.5) / 0.5.
 TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
 
 
@@ -41,9 +42,9 @@ TapPlaces = Literal["blocks", "expanded"]
 class FeaturePyramid(NamedTuple):
     """Features of a batch of images.
 
-    stages: for strides 8, 16, 32 the taps of that stride in the order of depth, each (B, C, h, w).
-    last: the trunk's own output (B, C, h, w), after its last activation, which heads read; None for features
-    from a cache, which heads have read before.
+    stages: for strides 8, 16, 32 the taps of that stride from shallow to deep, each (B, C, h, w).
+    last: the trunk's output (B, C, h, w) after its last activation, the input of a head; None for cached
+    features, whose head has already run.
     """
 
     stages: tuple[tuple[Tensor, ...], ...]
@@ -51,23 +52,23 @@ class FeaturePyramid(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """A place where features are taken: the input or the output of a named module."""
+    """Where features are taken: at the input or the output of a named module."""
 
     module: str
     side: Literal["input", "output"]
 
 
 def timm_name(name: str) -> str:
-    """Give timm's name, with the weights' tag, of a backbone; hyphens may stand for underscores.
+    """Return timm's name of a backbone, with the weights' tag; hyphens are read as underscores.
 
-    Raises ModelError for a name that timm does not know.
+    Raises ModelError if timm has no such model.
     """
     name = name.replace("-", "_")
     name = SHORT_NAMES.get(name, name)
     if not timm.is_model(name):
         raise ModelError(
             f"Backbone '{name}' does not exist. Use one of {', '.join(SHORT_NAMES)}, "
-            "or the name of a convolutional network from timm.list_models()."
+            "or the name of a convolutional network in timm.list_models()."
         )
     return name
 
@@ -75,21 +76,19 @@ def timm_name(name: str) -> str:
 class Backbone(nn.Module):
     """A convolutional network without its head that returns a FeaturePyramid.
 
-    taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside those of an EfficientNet,
-    before the depthwise convolution.
+    taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside the blocks of an
+    EfficientNet, before the depthwise convolution.
     Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
-    With `output_stride=8` the network runs dilated and its features are taken at every second and
-    fourth position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these
-    features equal the undilated ones, because the first block of a dilated layer keeps the previous
-    dilation; nets with asymmetric padding (the TF ones) sample a grid shifted by a pixel or so.
+    With `output_stride=8` the network runs dilated and its features are taken at every second and fourth
+    position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these features equal
+    the undilated ones, because the first block of a dilated layer keeps the previous dilation. Networks with
+    asymmetric padding (TensorFlow's) sample a grid that is shifted by about a pixel.
 
-    The constructor makes random weights and never downloads; see `weights.load_backbone`.
+    The weights are random and nothing is downloaded; see `imagenet_weights.load_backbone`.
     """
 
     mean: Tensor
     std: Tensor
-    memory_format = torch.channels_last
-    """How maps lie in memory: as convolutions compute them, and as matching reads them."""
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class Backbone(nn.Module):
         self.taps = find_taps(self.name, taps)
         self.trunk = _create_trunk(self.name, output_stride)
         self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
-        mean, std = _normalisation(self.trunk)
+        mean, std = _normalization(self.trunk)
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(3, 1, 1), persistent=False)
         _place_taps(self.trunk, self.taps)
@@ -117,17 +116,17 @@ class Backbone(nn.Module):
 
     @property
     def taps_per_stage(self) -> tuple[int, ...]:
-        """Number of taps at strides 8, 16 and 32."""
+        """The number of taps at strides 8, 16 and 32."""
         return tuple(len(stage) for stage in self.taps)
 
     @property
     def num_tap_channels(self) -> int:
-        """Channels of all taps together; computes a tiny image's pyramid to count them."""
+        """The number of channels of all taps, counted in the pyramid of a tiny image."""
         pyramid = self(torch.zeros(1, 3, STRIDES[-1], STRIDES[-1], device=self.mean.device))
         return sum(tap.shape[1] for stage in pyramid.stages for tap in stage)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Switch to training mode, which a frozen backbone refuses: its BatchNorm is fixed."""
+        """Set the mode; a frozen backbone stays in eval, with fixed BatchNorm."""
         return super().train(mode and self.trainable)
 
     def forward(self, images: Tensor) -> FeaturePyramid:
@@ -135,23 +134,24 @@ class Backbone(nn.Module):
         return self._pyramid(self.trunk, images, self.output_stride)
 
     def support_pyramid(self, images: Tensor) -> FeaturePyramid:
-        """Compute the pyramid alone: the same, but `last` has any stride.
+        """Compute the pyramid alone: `last` may have any stride.
 
-        A dilated network runs undilated for it where that is known to give the same features.
+        With kernels, a dilated network runs undilated if that is known to compute the same features.
         """
-        fits = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
-        is_same = isinstance(self.trunk, ResNet) or (isinstance(self.trunk, EfficientNet) and fits)
-        if is_same and not self.trainable and self.output_stride < STRIDES[-1]:
+        is_aligned = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
+        is_same = isinstance(self.trunk, ResNet) or (isinstance(self.trunk, EfficientNet) and is_aligned)
+        is_dilated = self.output_stride < STRIDES[-1]
+        if kernels.enabled() and is_same and is_dilated and not self.trainable:
             return self._pyramid(self._undilated, images, STRIDES[-1])
         return self._pyramid(self.trunk, images, self.output_stride)
 
     @cached_property
     def _undilated(self) -> Any:
-        """The trunk at output stride 32; cached beside the modules, because its weights are the trunk's."""
+        """The trunk at output stride 32; not a submodule, because its weights are the trunk's."""
         return _undilated_twin(self.trunk, self.name, self.taps)
 
     def deepest(self, images: Tensor) -> Tensor:
-        """Compute the trunk's own output alone, (B, C, h, w): all that a head needs."""
+        """Compute only the trunk's output (B, C, h, w), which is all that a head needs."""
         return self._run(self.trunk, images)
 
     def _pyramid(self, trunk: Any, images: Tensor, output_stride: int) -> FeaturePyramid:
@@ -160,7 +160,7 @@ class Backbone(nn.Module):
             for stage, stride in zip(self.taps, STRIDES, strict=True)
             for _ in stage
         )
-        collector = _Collector([], steps, self.memory_format)
+        collector = _Collector([], steps)
         token = _collector.set(collector)
         try:
             last = self._run(trunk, images)
@@ -171,20 +171,20 @@ class Backbone(nn.Module):
 
     def _run(self, trunk: Any, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            normalised = (images - self.mean) / self.std
-            features: Tensor = trunk.forward_features(normalised.contiguous(memory_format=self.memory_format))
+            normalized = (images - self.mean) / self.std
+            normalized = normalized.contiguous(memory_format=kernels.memory_format())
+            features: Tensor = trunk.forward_features(normalized)
         return features
 
 
 class _Collector(NamedTuple):
-    """What is tapped, and of the taps to come every how many positions, and how they are to lie in memory."""
+    """The features tapped so far, and the steps between positions of the taps to come."""
 
     features: list[Tensor]
     steps: Iterator[int]
-    memory_format: torch.memory_format
 
 
-# The hooks are permanent; what they collect belongs to the call that runs, in its own thread.
+# The hooks are permanent and shared by threads; each call has its own collector.
 _collector: ContextVar[_Collector | None] = ContextVar("collector", default=None)
 
 
@@ -193,8 +193,8 @@ def _collect(features: Tensor) -> None:
     if collector is not None:
         step = next(collector.steps)
         kept = features[..., ::step, ::step]
-        # Cloned: the in-place ReLU that follows would overwrite it.
-        collector.features.append(kept.clone(memory_format=collector.memory_format))
+        # Cloned, because the in-place ReLU that follows would overwrite it.
+        collector.features.append(kept.clone(memory_format=kernels.memory_format()))
 
 
 def _tap_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -216,7 +216,7 @@ def _create_trunk(name: str, output_stride: int) -> Any:
                 f"Backbone '{name}' cannot run at output stride {output_stride}, which the base learner "
                 "needs. Use a ResNet or an EfficientNet, or the hsnet method with B_cls only."
             ) from error
-    # What follows the last tap is the classifier's; without it forward_features ends where we do.
+    # The layers after the last tap belong to the classifier.
     for head in ("conv_head", "pre_logits", *(["bn2"] if hasattr(trunk, "conv_head") else [])):
         if hasattr(trunk, head):
             setattr(trunk, head, nn.Identity())
@@ -234,17 +234,17 @@ def _place_taps(trunk: Any, taps: tuple[tuple[Tap, ...], ...]) -> None:
 
 
 def _undilated_twin(trunk: Any, name: str, taps: tuple[tuple[Tap, ...], ...]) -> Any:
-    """Build a trunk of output stride 32 that has the dilated one's weights, also when those change."""
+    """Build a trunk of output stride 32 that shares the dilated trunk's weights."""
     with torch.device("meta"):
         twin = _create_trunk(name, STRIDES[-1]).eval()
-    own = dict(trunk.named_modules())
+    modules = dict(trunk.named_modules())
     for path, module in twin.named_modules():
-        module._parameters, module._buffers = own[path]._parameters, own[path]._buffers
+        module._parameters, module._buffers = modules[path]._parameters, modules[path]._buffers
     _place_taps(twin, taps)
     return twin
 
 
-def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
+def _normalization(trunk: Any) -> tuple[Tensor, Tensor]:
     config = trunk.pretrained_cfg
     if config["architecture"].startswith("tf_efficientnet_lite"):
         return torch.full((3,), TF_LITE_MEAN), torch.full((3,), TF_LITE_STD)
@@ -253,13 +253,13 @@ def _normalisation(trunk: Any) -> tuple[Tensor, Tensor]:
 
 @cache
 def find_taps(name: str, places: TapPlaces = "blocks") -> tuple[tuple[Tap, ...], ...]:
-    """Find the taps of a timm network at strides 8, 16 and 32, in the order of depth.
+    """Find the taps of a timm network at strides 8, 16 and 32, from shallow to deep.
 
     ResNet: every block of layers 2, 3, 4 after the residual addition and before its last ReLU, so that
     values are signed. VGG: the convolutions of blocks 4 and 5 before their ReLUs, and the last pool.
     Others (EfficientNet, MobileNet, RegNet, ConvNeXt, ...): the outputs of the blocks of each stage.
-    places: "expanded" takes what an EfficientNet's blocks have before their depthwise convolutions.
-    Raises ModelError if there is nothing to tap at one of the strides.
+    places: see `Backbone`.
+    Raises ModelError if one of the strides has no features to tap.
     """
     with torch.device("meta"):
         model = _create_trunk(name, 32)
@@ -274,7 +274,7 @@ def find_taps(name: str, places: TapPlaces = "blocks") -> tuple[tuple[Tap, ...],
 
 def _resnet_taps(model: ResNet) -> tuple[tuple[Tap, ...], ...]:
     def last_activation(block: nn.Module) -> str:
-        return "act3" if hasattr(block, "act3") else "act2"  # BasicBlock has two
+        return "act3" if hasattr(block, "act3") else "act2"  # BasicBlock has two activations
 
     return tuple(
         tuple(
@@ -333,7 +333,7 @@ def _stage_info(model: Any) -> list[dict[str, Any]]:
 
 
 def _stage_names(model: Any, stride_of: dict[str, int]) -> list[str]:
-    """Name the stages: timm's feature_info lists one a stride, its siblings in a Sequential may share it."""
+    """Return the names of the stages: timm's feature_info has one per stride; siblings may share it."""
     parents = {info["module"].rpartition(".")[0]: None for info in _stage_info(model)}
     names = [info["module"] for info in _stage_info(model)]
     for parent in filter(None, parents):
@@ -343,10 +343,10 @@ def _stage_names(model: Any, stride_of: dict[str, int]) -> list[str]:
 
 
 def _output_strides(name: str, model: Any) -> dict[str, int]:
-    """Run the network without computing anything, and note each module's output stride, in order."""
+    """Return each module's output stride in the order of execution, from a run on the meta device."""
     size, strides = 256, {}
 
-    def note(module_name: str) -> Any:
+    def record(module_name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2]:
                 strides[module_name] = size // output.shape[-1]
@@ -354,13 +354,13 @@ def _output_strides(name: str, model: Any) -> dict[str, int]:
         return hook
 
     for module_name, module in model.named_modules():
-        module.register_forward_hook(note(module_name))
+        module.register_forward_hook(record(module_name))
     try:
         with torch.device("meta"):
             model.eval().forward_features(torch.empty(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:
         raise ModelError(
-            f"Backbone '{name}' does not take images of any size. Use a convolutional network, "
+            f"Backbone '{name}' does not accept images of any size. Use a convolutional network, "
             "such as resnet50 or efficientnet_lite0."
         ) from error
     return strides

@@ -1,16 +1,17 @@
-"""Step 5 of the network: the PSPNet trained on base classes, frozen (B_sem and H_cls).
+"""The base learner: a PSPNet trained on the base classes, then frozen (eq. 13).
 
-Its backbone gives the second feature pyramid; its head says where base classes are.
+Its backbone is B_sem and computes the second feature pyramid; its head H_cls finds the base classes.
 """
 
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from kshot.models import kernels
 from kshot.models.backbones import Backbone, TapPlaces
 from kshot.models.hypercorrelation import resize
+from kshot.models.kernels.pooling import convolve_pooled
 
 POOL_BINS = (1, 2, 3, 6)
 HEAD_CHANNELS = 512
@@ -50,53 +51,27 @@ class PyramidPoolingHead(nn.Module):
         self.train(trainable)
 
     def train(self, mode: bool = True) -> "PyramidPoolingHead":
-        """Switch to training mode, which a frozen head refuses: its BatchNorm and dropout are fixed."""
+        """Set the mode; a frozen head stays in eval, with fixed BatchNorm and no dropout."""
         return super().train(mode and self.trainable)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Classify features (B, C, h, w): logits (B, num_classes, h, w).
-
-        The pooled maps are never made as large as the features and joined to them, as in the paper: the
-        sum of what the convolution makes of each part is the same, and half of the work.
-        """
-        parts = [features, *(pool(features) for pool in self.pools)]
-        weight = cast(nn.Conv2d, self.classify[0]).weight
-        kernels = torch.split(weight, [part.shape[1] for part in parts], dim=1)
-        joined = F.conv2d(features, kernels[0], padding=1)
-        for pooled, kernel in zip(parts[1:], kernels[1:], strict=True):
-            joined = joined + convolve_resized(pooled, kernel, features.shape[-2:])
-        logits: Tensor = self.classify[1:](joined)
+        """Classify features (B, C, h, w): logits (B, num_classes, h, w)."""
+        pooled = [pool(features) for pool in self.pools]
+        logits: Tensor
+        if kernels.enabled():
+            kernel = cast(nn.Conv2d, self.classify[0]).weight
+            logits = self.classify[1:](convolve_pooled(features, pooled, kernel))
+        else:
+            resized = [resize(maps, features.shape[-2:]) for maps in pooled]
+            logits = self.classify(torch.cat([features, *resized], dim=1))
         return logits
 
 
-def convolve_resized(maps_BCIJ: Tensor, kernel_OCKL: Tensor, size: torch.Size) -> Tensor:
-    """Resize maps to `size` = (height, width) and convolve them, padded to keep it: (B, O, Y, X).
-
-    Both steps are linear, so channels are mixed at the few positions before the resizing.
-    """
-    rows_KYI, columns_LXJ = (
-        _shifted_resize(maps_BCIJ, axis, size[axis], kernel_OCKL.shape[axis]) for axis in (-2, -1)
-    )
-    mixed = torch.einsum("bcij,ockl->boklij", maps_BCIJ, kernel_OCKL)
-    wide = torch.einsum("boklij,lxj->bokix", mixed, columns_LXJ)
-    return torch.einsum("bokix,kyi->boyx", wide, rows_KYI)
-
-
-def _shifted_resize(maps: Tensor, axis: int, new_length: int, kernel_size: int) -> Tensor:
-    """Write resizing an axis of maps as matrices (K, new length, length), shifted by each kernel element."""
-    length = maps.shape[axis]
-    dtype = torch.promote_types(maps.dtype, torch.float32)
-    identity = torch.eye(length, dtype=dtype, device=maps.device)
-    matrix = resize(identity[None, :, :, None], (new_length, 1))[0, :, :, 0].T
-    padded = F.pad(matrix, (0, 0, kernel_size // 2, kernel_size // 2))
-    return torch.stack([padded[shift : shift + new_length] for shift in range(kernel_size)]).to(maps.dtype)
-
-
 class PSPNet(nn.Module):
-    """A dilated backbone and its head, to be trained on a fold's base classes.
+    """A dilated backbone and its head, trained on a fold's base classes.
 
-    Once trained, the two are B_sem and H_cls of the few-shot network, which run at output stride 8.
-    learns: what is trained; the rest is frozen, its BatchNorm too.
+    After training they are B_sem and H_cls of the few-shot network, at output stride 8.
+    learns: the part to train; the rest is frozen, including its BatchNorm.
     """
 
     def __init__(
@@ -120,10 +95,10 @@ class PSPNet(nn.Module):
 
 
 def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor:
-    """Sum the probabilities of the base classes, background left out: (B, 1, h, w) in [0, 1].
+    """Return the sum of the base classes' probabilities (eq. 13): (B, 1, h, w) in [0, 1].
 
-    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) indices of base classes from 0, each
-    left out of its own sum; while training, the target would else suppress itself. -1: not one of them.
+    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) index of the base class to exclude from each
+    sum, -1 for none. In training it is the episode's class, which would otherwise suppress itself.
     """
     probabilities = base_logits.softmax(dim=1)[:, 1:]
     if episode_class is not None:
@@ -133,18 +108,18 @@ def base_map(base_logits: Tensor, episode_class: Tensor | None = None) -> Tensor
     return probabilities.sum(dim=1, keepdim=True)
 
 
-def merge_classes(base_logits: Tensor) -> Tensor:
-    """Make all base classes one: (B, 2, h, w), which give the same base map.
+def merge_base_logits(base_logits: Tensor) -> Tensor:
+    """Merge all base classes into one: logits (B, 2, h, w) that have the same base map.
 
-    base_logits: (B, 1 + base classes, h, w). Heads that know different classes can then share a batch.
+    base_logits: (B, 1 + base classes, h, w). Heads with different classes can then share a batch.
     """
     return torch.cat([base_logits[:, :1], base_logits[:, 1:].logsumexp(dim=1, keepdim=True)], dim=1)
 
 
-def unlearn(base_logits: Tensor, episode_class: Tensor) -> Tensor:
-    """Take the logit of each episode's class away, as though H_cls had never learnt it.
+def mask_class_logit(base_logits: Tensor, episode_class: Tensor) -> Tensor:
+    """Set the logit of each episode's class to -inf, as if H_cls did not have that class.
 
-    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) indices of base classes from 0; -1: none.
+    base_logits: (B, 1 + base classes, h, w). episode_class: (B,) index of a base class, -1 for none.
     """
     outputs = torch.arange(base_logits.shape[1], device=base_logits.device)
     own = (outputs == episode_class[:, None] + 1) & (episode_class >= 0)[:, None]

@@ -1,11 +1,11 @@
-"""Step 4 of the network: a decoder, from an encoded map to background and foreground logits."""
+"""The decoder: from an encoded map to background and foreground logits (eqs. 6-8)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Decoder(nn.Module):
-    """Dec1 takes the 128 channels of one match, Dec2 the 256 of two (paper, eqs. 6-8)."""
+    """Dec1 has the 128 input channels of one match, Dec2 the 256 of two."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()

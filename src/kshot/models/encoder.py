@@ -1,7 +1,6 @@
-"""Step 3c of the network: the 4-D encoder, from correlations to one map of the query.
+"""The 4-D encoder: from the correlations of three stages to one feature map of the query (eqs. 4-5).
 
 One encoder serves all three matches: by B_cls, by B_sem, and the second pass.
-Axis letters: B batch, H W query rows and columns, U V support's, C channels.
 """
 
 from collections.abc import Sequence
@@ -11,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot.models import kernels
 from kshot.models.conv4d import CenterPivotConv4d
 from kshot.models.hypercorrelation import Correlation, resize
 from kshot.models.kernels.norm import norm_relu
 
 CHANNELS = (16, 64, 128)
-"""Channels after each of a stage's three convolutions, as published; the last is what the encoder returns."""
+"""Channels after each of a stage's three convolutions, as published. The last is the encoder's output."""
 
-# Deepest stage (stride 32) first, as everywhere in the encoder.
+# The deepest stage (stride 32) comes first, as everywhere in the encoder.
 KERNEL_SIZES = ((3, 3, 3), (5, 3, 3), (5, 5, 3))
 SUPPORT_STRIDES = ((2, 2, 2), (4, 2, 2), (4, 4, 2))
-"""Strides at 400 px. Each stage ends with ceil(image size / 256) support positions an axis."""
+"""Strides at 400 px. Each stage ends with ceil(image size / 256) support positions per axis."""
 
 NORM_GROUPS = 4
 
@@ -40,18 +40,19 @@ class Conv4dBlock(nn.Module):
     def forward(
         self, volume: Tensor | Correlation, strides: Sequence[tuple[int, int]] = ((1, 1),) * 3
     ) -> Tensor:
-        """Map (B, H, W, U, V, C) to (B, H, W, U', V', C'), smaller by the support strides."""
+        """Map (B, C, H, W, U, V) to (B, O, H, W, U', V'), smaller by the support strides."""
         for conv, norm, stride in zip(self.convs, self.norms, strides, strict=True):
             assert isinstance(norm, nn.GroupNorm)
-            volume = norm_relu(conv(volume, stride), norm)
+            convolved: Tensor = conv(volume, stride)
+            volume = norm_relu(convolved, norm) if kernels.fuses_matching() else F.relu(norm(convolved))
         assert isinstance(volume, Tensor)
         return volume
 
 
 class Encoder(nn.Module):
-    """Squeeze each stage's support axes, then mix the stages from the deepest to the finest.
+    """Squeeze the support axes of each stage, then mix the stages from the deepest to the finest.
 
-    taps_per_stage: number of taps at strides 8, 16, 32, as a Backbone says them; without the first the
+    taps_per_stage: number of taps at strides 8, 16, 32, as `Backbone.taps_per_stage`; without the first the
     encoder ends at stride 16. channels: see CHANNELS.
     """
 
@@ -67,7 +68,7 @@ class Encoder(nn.Module):
         self.mix = nn.ModuleList(Conv4dBlock(mixing, (3, 3, 3)) for _ in taps_per_stage[1:])
 
     def forward(self, correlations: Sequence[Correlation]) -> Tensor:
-        """Encode a hypercorrelation, deepest stage first, as (B, C, H, W) of the finest stage."""
+        """Return the query's feature map (B, C, H, W) at the finest stage; correlations are deepest first."""
         strides = support_strides(correlations[0].support_size)[: self.num_stages]
         deepest, *finer = (
             squeeze(correlation, stage_strides)
@@ -75,16 +76,17 @@ class Encoder(nn.Module):
         )
         mixed: Tensor = deepest
         for mix, stage in zip(self.mix, finer, strict=True):
-            mixed = mix(_resize_query_axes(mixed, stage.shape[1:3]) + _fit_support_axes(stage, mixed))
-        return mixed.mean(dim=(3, 4)).permute(0, 3, 1, 2)
+            resized = _resize_query_axes(mixed, stage.shape[2:4])
+            mixed = mix(resized + _pool_support_axes(stage, resized.shape[4:]))
+        return mixed.mean(dim=(4, 5)).contiguous(memory_format=kernels.memory_format())
 
 
 def support_strides(deepest_size: Sequence[int]) -> list[list[tuple[int, int]]]:
-    """Choose each convolution's support strides (rows, columns), deepest stage first.
+    """Return the support strides (rows, columns) of each convolution, the deepest stage first.
 
-    deepest_size: (U, V) of the deepest support map. They are HSNet's strides where at least two
-    positions an axis survive them. Otherwise every stage's are halved, the last convolution's first,
-    until two survive or, for a map of one position, nothing is left to halve.
+    deepest_size: (U, V) of the deepest support map. The strides are HSNet's if they leave at least two
+    positions per axis. Otherwise they are halved in every stage, the last convolution first, until two
+    positions are left; a map of one position keeps its one.
     """
     rows, columns = (_axis_strides(size) for size in deepest_size)
     return [list(zip(r, c, strict=True)) for r, c in zip(rows, columns, strict=True)]
@@ -102,17 +104,19 @@ def _axis_strides(deepest_size: int) -> list[list[int]]:
     return stages
 
 
-def _resize_query_axes(volume_BHWUVC: Tensor, size: torch.Size) -> Tensor:
-    image = volume_BHWUVC.flatten(3).permute(0, 3, 1, 2)
+def _resize_query_axes(volume: Tensor, size: torch.Size) -> Tensor:
+    _, c, _, _, u, v = volume.shape
+    # Not a copy if channels are last in memory, as kernels store them.
+    image = volume.permute(0, 2, 3, 4, 5, 1).flatten(3).permute(0, 3, 1, 2)
     resized = resize(image, size).permute(0, 2, 3, 1)
-    return resized.reshape(resized.shape[0], *size, *volume_BHWUVC.shape[3:])
+    return resized.reshape(-1, *size, u, v, c).permute(0, 5, 1, 2, 3, 4)
 
 
-def _fit_support_axes(volume_BHWUVC: Tensor, like: Tensor) -> Tensor:
-    """Give two stages the same support positions: only nets that round sizes down ever differ."""
-    size = like.shape[3:5]
-    if volume_BHWUVC.shape[3:5] == size:
-        return volume_BHWUVC
-    images = volume_BHWUVC.flatten(0, 2).permute(0, 3, 1, 2)
-    pooled = F.adaptive_avg_pool2d(images, (size[0], size[1])).permute(0, 2, 3, 1)
-    return pooled.reshape(*volume_BHWUVC.shape[:3], *pooled.shape[1:])
+def _pool_support_axes(volume: Tensor, size: torch.Size) -> Tensor:
+    """Average support positions to (U, V) = size: stages differ only if a network rounds map sizes down."""
+    if volume.shape[4:] == size:
+        return volume
+    b, _, h, w, _, _ = volume.shape
+    images = volume.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    pooled = F.adaptive_avg_pool2d(images, (size[0], size[1]))
+    return pooled.reshape(b, h, w, -1, *size).permute(0, 3, 1, 2, 4, 5)

@@ -1,4 +1,4 @@
-"""Step 6 of the network: merge the passes with the base map, against false positives."""
+"""Fusion: merge the passes with the base map, against false positives (eqs. 14-15)."""
 
 from typing import Literal
 
@@ -12,15 +12,15 @@ FusionKind = Literal["paper", "both-passes"]
 HIDDEN = 8
 """Channels between the two layers of BothPasses."""
 
-LEAST = 1e-4
-"""Smallest share of an image, and smallest probability, that a logarithm is taken of."""
+MIN_PROBABILITY = 1e-4
+"""Lower bound of probabilities, and of a share of the image, before their logarithm."""
 
 
 class Fusion(nn.Module):
-    """Two 1x1 convolutions, three weights in all, that start as the identity on the second pass.
+    """Two 1x1 convolutions with three weights in all, initialized to the identity on the second pass.
 
-    Deviation: eqs. 14 and 15 print foreground and background swapped; the paper's text and BAM, which
-    it follows, add base classes to the *background*, and so does this.
+    Deviation: eqs. 14 and 15 print foreground and background swapped. The paper's text and BAM, which it
+    follows, add the base classes to the *background*; so does this class.
     """
 
     def __init__(self) -> None:
@@ -40,10 +40,10 @@ class Fusion(nn.Module):
 
 
 class BothPasses(nn.Module):
-    """Merge the first pass, the second pass and the base map, pixel by pixel; not in the paper.
+    """Merge the first pass, the second pass and the base map per pixel; not in the paper.
 
-    The second pass is better on large objects, the first on small ones, so how much of the image the first
-    pass finds is an input, too. Starts as the mean of both passes' logits.
+    The second pass is better on large objects and the first on small ones, so the share of the image that the
+    first pass marks is an input, too. Initialized to the mean of both passes' logits.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class BothPasses(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, first_logits: Tensor, second_logits: Tensor, base_map: Tensor) -> Tensor:
-        """Fuse logits (B, 2, H, W) twice and a base map (B, 1, h, w) into logits (B, 2, H, W)."""
+        """Fuse both passes' logits (B, 2, H, W) and a base map (B, 1, h, w) into logits (B, 2, H, W)."""
         first, second = (logits[:, 1:] - logits[:, :1] for logits in (first_logits, second_logits))
-        base = resize(base_map, second.shape[-2:]).clamp(LEAST, 1 - LEAST).logit()
-        share = first.sigmoid().mean(dim=(-2, -1), keepdim=True).clamp(min=LEAST).log()
-        seen = torch.cat([first, second, base, share.expand_as(first)], dim=1)
-        merged = (first + second) / 2 + self.out(self.hidden(seen / 4).relu())
+        base = resize(base_map, second.shape[-2:]).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()
+        share = first.sigmoid().mean(dim=(-2, -1), keepdim=True).clamp(min=MIN_PROBABILITY).log()
+        inputs = torch.cat([first, second, base, share.expand_as(first)], dim=1)
+        merged = (first + second) / 2 + self.out(self.hidden(inputs / 4).relu())
         return torch.cat([-merged / 2, merged / 2], dim=1)

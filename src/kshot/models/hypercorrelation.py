@@ -1,9 +1,4 @@
-"""Step 2 of the network: the hypercorrelation, how alike every two positions of two images are.
-
-Axis letters: B batch, K masks of one support, L taps of a stage, C channels, H W query rows and columns,
-U V support's. The query's axes come first and channels last: a correlation is then one matrix product, and no
-later step has to move data.
-"""
+"""Hypercorrelation: similarity of every query position to every masked support position (eqs. 1-3, 10)."""
 
 from typing import Literal, NamedTuple
 
@@ -21,111 +16,89 @@ MaskPosition = Literal["after", "before"]
 
 
 class NormalizedFeatures(NamedTuple):
-    """An image's features, ready to be matched: computed once, used in every match.
+    """The L2-normalized features of images, computed once and used in every correlation.
 
-    directions: for strides 8, 16, 32 the taps in the order of depth, each (B, H, W, C), of norm 1.
-    norms: what they were divided by, each (B, H, W).
+    unit: for strides 8, 16, 32 the taps from shallow to deep, each (B, H, W, C) of norm 1.
+    norms: the norms that the features were divided by, each (B, H, W).
     """
 
-    directions: tuple[tuple[Tensor, ...], ...]
+    unit: tuple[tuple[Tensor, ...], ...]
     norms: tuple[tuple[Tensor, ...], ...]
 
-    def pick(self, places: Tensor) -> "NormalizedFeatures":
-        """Give the descriptors of some images of the batch, by their places (N,); one may come twice."""
-        directions, norms = (
-            tuple(tuple(tap[places] for tap in stage) for stage in one)
-            for one in (self.directions, self.norms)
+    def select(self, indices: Tensor) -> "NormalizedFeatures":
+        """Return the features of the images at `indices` (N,) of the batch; an index may repeat."""
+        unit, norms = (
+            tuple(tuple(tap[indices] for tap in stage) for stage in field)
+            for field in (self.unit, self.norms)
         )
-        return NormalizedFeatures(directions, norms)
+        return NormalizedFeatures(unit, norms)
 
     def stages(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Give the features back that these are of, each (B, C, H, W), centred if they were."""
+        """Return the features before normalization, each (B, C, H, W); centered features stay centered."""
         return tuple(
-            tuple((d * n[..., None]).permute(0, 3, 1, 2) for d, n in zip(*stage, strict=True))
-            for stage in zip(self.directions, self.norms, strict=True)
+            tuple((unit * norm[..., None]).permute(0, 3, 1, 2) for unit, norm in zip(*stage, strict=True))
+            for stage in zip(self.unit, self.norms, strict=True)
         )
 
 
 def normalize_features(pyramid: FeaturePyramid, means: Tensor | None = None) -> NormalizedFeatures:
-    """Divide each feature of a pyramid by its norm.
+    """Divide each feature of a pyramid by its L2 norm.
 
-    means: (C of all taps together,), or (B, C) if each image has its own, taken from the features first;
-    None: features stay as they are (paper).
+    means: channel means to subtract first, (C of all taps together,) or (B, C) if each image has its own.
+    None subtracts nothing (paper).
     """
-    stages = pyramid.stages if means is None else _centred(pyramid.stages, means)
+    stages = pyramid.stages if means is None else _center(pyramid.stages, means)
     norms = tuple(tuple(tap.norm(dim=1) + NORM_EPS for tap in taps) for taps in stages)
-    directions = tuple(
+    unit = tuple(
         tuple(
             (tap / norm[:, None]).permute(0, 2, 3, 1).contiguous() for tap, norm in zip(*stage, strict=True)
         )
         for stage in zip(stages, norms, strict=True)
     )
-    return NormalizedFeatures(directions, norms)
+    return NormalizedFeatures(unit, norms)
 
 
 def tap_means(pyramid: FeaturePyramid) -> Tensor:
-    """Average each channel over the pyramid's images and positions: (C of all taps together,)."""
+    """Return each channel's mean over the pyramid's images and positions: (C of all taps together,)."""
     return torch.cat([tap.float().mean(dim=(0, 2, 3)) for taps in pyramid.stages for tap in taps])
 
 
-def _centred(stages: tuple[tuple[Tensor, ...], ...], means: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    of_tap = iter(torch.split(means, [tap.shape[1] for taps in stages for tap in taps], dim=-1))
-    return tuple(tuple(tap - next(of_tap)[..., None, None] for tap in taps) for taps in stages)
-
-
-class Box(NamedTuple):
-    """Support rows and columns, first and one past the last."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
+def _center(stages: tuple[tuple[Tensor, ...], ...], means: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    mean_of_tap = iter(torch.split(means, [tap.shape[1] for taps in stages for tap in taps], dim=-1))
+    return tuple(tuple(tap - next(mean_of_tap)[..., None, None] for tap in taps) for taps in stages)
 
 
 class Correlation(NamedTuple):
-    """One stage's hypercorrelation, in its factors: a network multiplies what it needs of them.
+    """One stage's hypercorrelation, not yet computed: `volume` computes it, kernels only parts of it.
 
-    query: L taps (B, H, W, C). support: L taps (B, U, V, C). weights: (B, K, L, U, V) in [0, 1], what the
-    masks leave of each support position; L may be 1, for all taps. Directions have no gradient, weights may.
+    query: L taps (B, H, W, C). support: L taps (B, U, V, C). masks: (B, K, L, U, V) in [0, 1]; L may be 1,
+    one mask for all taps. Only the masks may have a gradient.
     """
 
     query: tuple[Tensor, ...]
     support: tuple[Tensor, ...]
-    weights: Tensor
+    masks: Tensor
 
     @property
     def query_size(self) -> torch.Size:
-        """Rows and columns of the query's maps: (H, W)."""
+        """The query's rows and columns, (H, W)."""
         return self.query[0].shape[1:3]
 
     @property
     def support_size(self) -> torch.Size:
-        """Rows and columns of the support's maps: (U, V)."""
+        """The support's rows and columns, (U, V)."""
         return self.support[0].shape[1:3]
 
-    def box(self, number: int) -> Box:
-        """Find the smallest box around what the masks leave of support `number` of the batch.
-
-        All of it if the masks learn: they do so at zero, too. One position if they leave nothing.
-        """
-        u, v = self.support_size
-        if self.weights.requires_grad:
-            return Box(0, u, 0, v)
-        is_left_UV = (self.weights[number] > 0).flatten(0, 1).any(dim=0)
-        rows, columns = (is_left_UV.any(dim=axis).nonzero()[:, 0].tolist() or [0] for axis in (1, 0))
-        return Box(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
-
     def volume(self) -> Tensor:
-        """Multiply it out, negative cosines cut to 0: (B K, H, W, U, V, L) in [0, 1]."""
-        cosines_BHWUVL = torch.stack(
+        """Return ReLU(cosine similarity) x mask (eq. 3): (B K, L, H, W, U, V) in [0, 1]."""
+        cosines_BLHWUV = torch.stack(
             [
                 torch.einsum("bhwc,buvc->bhwuv", query_BHWC, support_BUVC).relu()
                 for query_BHWC, support_BUVC in zip(self.query, self.support, strict=True)
             ],
-            dim=-1,
+            dim=1,
         )
-        weights_BKUVL = self.weights.permute(0, 1, 3, 4, 2)
-        return (cosines_BHWUVL[:, None] * weights_BKUVL[:, :, None, None]).flatten(0, 1)
+        return (cosines_BLHWUV[:, None] * self.masks[:, :, :, None, None]).flatten(0, 1)
 
 
 def hypercorrelation(
@@ -135,37 +108,41 @@ def hypercorrelation(
     *,
     mask_position: MaskPosition = "after",
 ) -> list[Correlation]:
-    """Correlate every query position with every masked support position (paper, eqs. 1-3 and 10).
+    """Correlate every query position with every masked support position (eqs. 1-3).
 
-    support_mask: (B, K, H, W) in [0, 1], hard or soft, of any size; it is resized to each stage. With K masks
-    of each support the results count as a batch of B K, a support's masks next to one another.
-    mask_position: "after" multiplies the mask onto the correlation. "before" multiplies it into the
-    features before their norm, as printed in the paper and as HSNet trains: there a soft mask
-    cancels out against the norm.
+    With the query as its own support that is eq. 10.
 
-    Returns the stages' correlations, the deepest first.
-    Raises ModelError for features with a gradient: matching would not give them theirs.
+    support_mask: (B, K, H, W) in [0, 1], hard or soft, of any size; it is resized to each stage. The results
+    count as a batch of B K, the masks of one support next to one another.
+    mask_position: "after" multiplies the mask onto the correlation. "before" multiplies it into the support's
+    features before their norm, as the paper prints it and HSNet trains; the norm then cancels a soft mask.
+
+    Returns the correlations of the stages, the deepest first.
+    Raises ModelError if features have a gradient: matching would not propagate it.
     """
-    if any(tap.requires_grad for one in (query, support) for taps in one.directions for tap in taps):
+    if any(tap.requires_grad for one in (query, support) for taps in one.unit for tap in taps):
         raise ModelError(
             "The features have a gradient, but matching learns from frozen backbones only. "
             "Freeze the backbone, or compute the features under torch.no_grad()."
         )
     correlations = []
-    stages = zip(query.directions, support.directions, support.norms, strict=True)
-    for query_taps, support_taps, support_norms in stages:
-        weights_BKLUV = resize(support_mask, support_taps[0].shape[1:3])[:, :, None]
+    for query_taps, support_taps, norms in zip(query.unit, support.unit, support.norms, strict=True):
+        masks_BKLUV = resize(support_mask, support_taps[0].shape[1:3])[:, :, None]
         if mask_position == "before":
-            # What multiplying a feature before its norm leaves of the divided one.
-            norms_BLUV = torch.stack(support_norms, dim=1)[:, None]
-            masked = weights_BKLUV * (norms_BLUV - NORM_EPS) + NORM_EPS
-            weights_BKLUV = weights_BKLUV * norms_BLUV / masked
-        correlations.append(Correlation(query_taps, support_taps, weights_BKLUV))
+            masks_BKLUV = _mask_before_norm(masks_BKLUV, norms)
+        correlations.append(Correlation(query_taps, support_taps, masks_BKLUV))
     return correlations[::-1]
 
 
+def _mask_before_norm(masks_BKLUV: Tensor, support_norms: tuple[Tensor, ...]) -> Tensor:
+    """Return the factor of the cosine that equals a mask on the features: m |f| / |m f|."""
+    norms_BKLUV = torch.stack(support_norms, dim=1)[:, None]
+    masked_norms = masks_BKLUV * (norms_BKLUV - NORM_EPS) + NORM_EPS
+    return masks_BKLUV * norms_BKLUV / masked_norms
+
+
 def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Resize (B, C, H, W) maps bilinearly, corners on corners, as all of this network does."""
+    """Resize maps (B, C, H, W) bilinearly with aligned corners, as the whole network does."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)

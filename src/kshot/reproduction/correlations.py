@@ -32,12 +32,12 @@ def correlation_maps(
     if not support_mask.flatten(1).any(dim=1).all():
         raise DataError("A support mask is empty at this size. Mark the object, or raise the image size.")
     maps: list[Tensor] = []
-    for query_taps, support_taps in zip(query.directions, support.directions, strict=True):
+    for query_taps, support_taps in zip(query.unit, support.unit, strict=True):
         share_BUV = F.interpolate(support_mask, support_taps[0].shape[1:3], mode="area")[:, 0]
         share_BUV = share_BUV / share_BUV.sum(dim=(-2, -1), keepdim=True)
         weights = torch.ones_like(share_BUV)[:, None, None]
-        volume_BHWUVL = Correlation(query_taps, support_taps, weights).volume()
-        maps += torch.einsum("bhwuvl,buv->lbhw", volume_BHWUVL, share_BUV).unbind()
+        volume_BLHWUV = Correlation(query_taps, support_taps, weights).volume()
+        maps += torch.einsum("blhwuv,buv->lbhw", volume_BLHWUV, share_BUV).unbind()
     return maps
 
 
@@ -56,7 +56,7 @@ def depth_maps(
     """
     maps = enumerate(correlation_maps(query, support, support_mask), 1)
     chosen = []
-    for stride, taps in zip(STRIDES, query.directions, strict=True):
+    for stride, taps in zip(STRIDES, query.unit, strict=True):
         for k, values in [next(maps) for _ in taps][-taps_per_stage:]:
             full = resize(values[:1, None], size)[0, 0].cpu().numpy()
             chosen.append(DepthMap(f"Tap\u00a0{k}, stride\u00a0{stride}", full))

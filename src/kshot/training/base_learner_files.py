@@ -19,7 +19,7 @@ from kshot.methods.hub import (
 )
 from kshot.models.backbones import TapPlaces
 from kshot.models.base_learner import PSPNet
-from kshot.models.imagenet_weights import fill, read_state
+from kshot.models.imagenet_weights import load_strictly, read_state
 
 
 class BaseLearnerConfig(BaseModel):
@@ -77,7 +77,7 @@ def load_base_learner(
     else:
         config, state = _read_config(path), read_state(weights)
     network = PSPNet(config.backbone, len(config.base_classes), output_stride=output_stride, taps=taps)
-    fill(network, state, what=f"Weights in {weights}")
+    load_strictly(network, state, what=f"Weights in {weights}")
     return config, network.eval()
 
 

@@ -19,7 +19,7 @@ from kshot.errors import DataError
 from kshot.io.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.models.backbones import Backbone, FeaturePyramid
-from kshot.models.base_learner import PSPNet, merge_classes, unlearn
+from kshot.models.base_learner import PSPNet, mask_class_logit, merge_base_logits
 from kshot.models.hypercorrelation import normalize_features
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.training.feature_cache import (
@@ -122,7 +122,7 @@ class CachedEncoder:
             features = features._replace(sem=normalize_features(sem, self._means(images)))
         logits = [one.base_logits for one in images if one.base_logits is not None]
         if len(self.sem) > 1:
-            logits = [merge_classes(one.float()) for one in logits]
+            logits = [merge_base_logits(one.float()) for one in logits]
         return features._replace(base_logits=self._cat(logits) if logits else None)
 
     def _means(self, images: Sequence[CachedFeatures]) -> Tensor | None:
@@ -203,7 +203,7 @@ class TrainingEpisodes:
         query_features, episode_class = encoder.join(queries), to(torch.tensor(base_indices))
         if self.config.mask_class_logit and query_features.base_logits is not None:
             query_features = query_features._replace(
-                base_logits=unlearn(query_features.base_logits, episode_class)
+                base_logits=mask_class_logit(query_features.base_logits, episode_class)
             )
         return Batch(
             query_features,

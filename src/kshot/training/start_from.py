@@ -11,7 +11,7 @@ from kshot.methods.hsnet import HSNet
 from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, find_folder, load_model, read_config
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import timm_name
-from kshot.models.imagenet_weights import fill
+from kshot.models.imagenet_weights import load_strictly
 from kshot.training.recipes import TrainConfig
 
 FROZEN = tuple(
@@ -57,7 +57,7 @@ def load_start(
     usable = _usable(trained, model, config)
     if _has_other_base_learner(state, method.state_dict()):
         usable = {key: value for key, value in usable.items() if not key.endswith("sem_means")}
-    fill(method, method.state_dict() | usable, what=f"Weights in {folder / WEIGHTS_FILE}")
+    load_strictly(method, method.state_dict() | usable, what=f"Weights in {folder / WEIGHTS_FILE}")
 
 
 def _has_other_base_learner(source: dict[str, Tensor], target: dict[str, Tensor]) -> bool:

@@ -21,7 +21,7 @@ from kshot.data.sampling import needed_images
 from kshot.errors import DataError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
-from kshot.models.base_learner import unlearn
+from kshot.models.base_learner import mask_class_logit
 from kshot.training.augment import to_tensor
 from kshot.training.episodes import Batch
 from kshot.training.recipes import TrainConfig
@@ -121,7 +121,7 @@ class ViewEpisodes:
             features = method.features(images)
         query, support = features.pick(queries), features.pick(supports)
         if self.config.mask_class_logit and query.base_logits is not None:
-            query = query._replace(base_logits=unlearn(query.base_logits, episode_class))
+            query = query._replace(base_logits=mask_class_logit(query.base_logits, episode_class))
         support_mask = (masks[supports] == 1).float()[:, None]
         return Batch(query, Support(support, support_mask), masks[queries], episode_class)
 
