@@ -181,7 +181,7 @@ def test_threads_do_not_mix_their_features():
 def test_unknown_and_unsuitable_backbones_are_refused():
     with pytest.raises(ModelError, match=r"Backbone 'resnet51' does not exist\. Use one of resnet50"):
         Backbone("resnet51")
-    with pytest.raises(ModelError, match="does not take images of any size"):
+    with pytest.raises(ModelError, match="does not accept images of any size"):
         Backbone("vit_tiny_patch16_224")
     with pytest.raises(ModelError, match=r"vgg16\.tv_in1k' cannot run at output stride 8"):
         Backbone("vgg16", output_stride=8)
