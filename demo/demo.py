@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from kshot import Segmenter
-from kshot.io.files import save_picture
-from kshot.io.overlays import Row, contact_sheet, mask_picture, overlay
+from kshot.io.files import save_image
+from kshot.io.overlays import SheetRow, contact_sheet, mask_image, overlay
 from kshot.predict.runner import sheet_row
 from kshot.results import SegmentationResult
 
@@ -49,21 +49,21 @@ EPISODES = {
 
 def main(names: list[str], picture: Path) -> None:
     """Segment the named episodes; write masks and overlays beside one picture with all of them."""
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[SheetRow]] = {}
     load = cache(Segmenter.from_pretrained)
     for name in names:
         query_name, model, image_size = EPISODES[name]
         query = photograph(query_name)
         result, row = segmented(load(model, image_size=image_size), name, query)
-        save_picture(mask_picture(result.mask), picture.parent / f"{name}_mask.png")
-        save_picture(overlay(query, result.mask), picture.parent / f"{name}_overlay.png")
+        save_image(mask_image(result.mask), picture.parent / f"{name}_mask.png")
+        save_image(overlay(query, result.mask), picture.parent / f"{name}_overlay.png")
         rows.setdefault(model, []).append(row)
         print(f"{name}: {100 * result.mask.mean():.1f} % of {query_name} is foreground, by {model}")
-    save_picture(stacked([contact_sheet(found) for found in rows.values()]), picture)
+    save_image(stacked([contact_sheet(found) for found in rows.values()]), picture)
     print(f"Look at {picture}")
 
 
-def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, Row]:
+def segmented(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, SheetRow]:
     """Segment a photograph from an annotation; give the answer, and its row in a sheet."""
     support, mask = annotated(name)
     result = segmenter.fit(support, mask).predict(query)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from demo import photograph, segmented
 from kshot import Segmenter
-from kshot.io.files import save_picture
+from kshot.io.files import save_image
 from kshot.io.overlays import contact_sheet
 
 FAILURES = {
@@ -27,7 +27,7 @@ def main(picture: Path) -> None:
     """Show each with both passes."""
     segmenter = Segmenter.from_pretrained("two-pass")
     found = [segmented(segmenter, name, photograph(query)) for name, query in FAILURES.items()]
-    save_picture(contact_sheet([row for _, row in found]), picture)
+    save_image(contact_sheet([row for _, row in found]), picture)
     print(f"Look at {picture}")
 
 

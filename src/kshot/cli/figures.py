@@ -89,7 +89,7 @@ def power(
         *measured,
         drawn,
         transform.size,
-        provenance.after(time.monotonic() - start),
+        provenance.with_duration(time.monotonic() - start),
     )
     write_result(made, json_file)
     for (stride, tap), rho in zip(made.taps, made.rho, strict=True):

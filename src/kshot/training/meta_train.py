@@ -185,7 +185,7 @@ def train(
     if accelerator.is_main_process:
         found = run.validations("miou")
         scores = {"miou": found[-1] if config.select_on is None else max(found)}
-        provenance = provenance.after(time.monotonic() - begun)
+        provenance = provenance.with_duration(time.monotonic() - begun)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
 
 

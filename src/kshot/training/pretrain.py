@@ -107,7 +107,7 @@ def pretrain(
     # Sum up.
     if accelerator.is_main_process:
         scores = run.best_validation("base_miou")
-        provenance = provenance.after(time.monotonic() - start)
+        provenance = provenance.with_duration(time.monotonic() - start)
         metrics = {"validation": scores, "photographs": len(data.epoch(0)), "kept_back": len(data.kept_back)}
         run.finish(metrics, base_learner_card(about, config, scores, provenance), provenance)
 
