@@ -1,6 +1,6 @@
 """Are small objects found better in tiles? And what becomes of larger ones?
 
-    python benchmarks/small_objects.py --coco-mini DIR [--into docs/photographs.md]
+    python benchmarks/small_objects.py --coco-mini DIR [--into docs/images.md]
 
 Run it from the repository's root. An episode is a photograph that shows a class, and a labelled one that
 shows it too; in both the largest object is small, or in both it is larger. coco-mini's photographs have 640

@@ -258,7 +258,7 @@ def test_how_two_pass_plus_compares_is_reckoned_from_its_result_files():
 
 
 def test_the_table_of_small_objects_is_made_from_its_result_file():
-    page = (ROOT / "docs/photographs.md").read_text()
+    page = (ROOT / "docs/images.md").read_text()
     found = json.loads((ROOT / "benchmarks/results/small_objects.json").read_text())
     table = load_module(ROOT / "benchmarks/small_objects.py").table(found)
     assert insert_between(page, "table-small-objects", table) == page
