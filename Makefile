@@ -65,7 +65,7 @@ suggest-results: setup
 
 # make small-objects COCO_MINI=DIR: whether tiles find small objects better; an hour or two, and a stopped run goes on.
 small-objects: setup
-	$(BIN)/python benchmarks/small_objects.py --coco-mini $(COCO_MINI) --into docs/photographs.md
+	$(BIN)/python benchmarks/small_objects.py --coco-mini $(COCO_MINI) --into docs/images.md
 
 # make mistakes-results COCO_MINI=DIR: what negatives are worth, and a look at one's own support; ten minutes.
 mistakes-results: setup

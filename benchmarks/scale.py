@@ -35,7 +35,7 @@ from harness import (
 from PIL import Image
 from skimage import data
 
-from kshot.io.overlays import mask_picture
+from kshot.io.overlays import mask_image
 from kshot.predict.outputs import Outputs
 from kshot.predict.resume_log import JOURNAL_FILE
 from kshot.predict.shards import WHOLE, Shard
@@ -92,7 +92,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
         cut.save(folder / f"{number:06}.jpg", quality=90)
     coins = data.coins()[:120, :160]
     Image.fromarray(coins).save(folder.parent / "coins.png")
-    mask_picture(coins > 120).save(folder.parent / "coins_mask.png")
+    mask_image(coins > 120).save(folder.parent / "coins_mask.png")
 
 
 def list_images(folder: Path, out: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Measure whether tiles improve the masks of small objects, and their effect on larger ones.
 
-    python benchmarks/small_objects.py --coco-mini DIR [--into docs/photographs.md]
+    python benchmarks/small_objects.py --coco-mini DIR [--into docs/images.md]
 
 Run from the repository's root. In an episode the largest object of the class is small in both the query and
 the support image, or larger in both. coco-mini's images have 640 pixels; to get large images with small

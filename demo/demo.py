@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from kshot import Segmenter
-from kshot.io.files import save_picture
-from kshot.io.overlays import Row, contact_sheet, mask_picture, overlay
+from kshot.io.files import save_image
+from kshot.io.overlays import SheetRow, contact_sheet, mask_image, overlay
 from kshot.predict.runner import sheet_row
 from kshot.results import SegmentationResult
 
@@ -49,21 +49,21 @@ EPISODES = {
 
 def main(names: list[str], out: Path) -> None:
     """Segment the named episodes; write masks and overlays, and a contact sheet of all of them."""
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[SheetRow]] = {}
     load = cache(Segmenter.from_pretrained)
     for name in names:
         query_name, model, image_size = EPISODES[name]
         query = sample_image(query_name)
         result, row = segment(load(model, image_size=image_size), name, query)
-        save_picture(mask_picture(result.mask), out.parent / f"{name}_mask.png")
-        save_picture(overlay(query, result.mask), out.parent / f"{name}_overlay.png")
+        save_image(mask_image(result.mask), out.parent / f"{name}_mask.png")
+        save_image(overlay(query, result.mask), out.parent / f"{name}_overlay.png")
         rows.setdefault(model, []).append(row)
         print(f"{name}: {100 * result.mask.mean():.1f} % of {query_name} is foreground, by {model}")
-    save_picture(stack_sheets([contact_sheet(found) for found in rows.values()]), out)
+    save_image(stack_sheets([contact_sheet(found) for found in rows.values()]), out)
     print(f"Wrote {out}")
 
 
-def segment(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, Row]:
+def segment(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[SegmentationResult, SheetRow]:
     """Segment an image with an annotation as support; return the result and its row in a sheet."""
     support, mask = annotated_image(name)
     result = segmenter.fit(support, mask).predict(query)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from demo import sample_image, segment
 from kshot import Segmenter
-from kshot.io.files import save_picture
+from kshot.io.files import save_image
 from kshot.io.overlays import contact_sheet
 
 FAILURES = {
@@ -27,7 +27,7 @@ def main(out: Path) -> None:
     """Draw each with both passes."""
     segmenter = Segmenter.from_pretrained("two-pass")
     found = [segment(segmenter, name, sample_image(query)) for name, query in FAILURES.items()]
-    save_picture(contact_sheet([row for _, row in found]), out)
+    save_image(contact_sheet([row for _, row in found]), out)
     print(f"Wrote {out}")
 
 

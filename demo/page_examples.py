@@ -4,8 +4,8 @@ from pathlib import Path
 
 import kshot
 from demo import annotated_image
-from kshot.io.files import save_picture
-from kshot.io.overlays import mask_picture
+from kshot.io.files import save_image
+from kshot.io.overlays import mask_image
 
 FOLDER = Path(kshot.__file__).parent / "web" / "static" / "examples"
 
@@ -17,8 +17,8 @@ def main() -> None:
     """Write an image and its mask for each example."""
     for name, annotation in EXAMPLES.items():
         image, mask = annotated_image(annotation)
-        save_picture(image, FOLDER / f"{name}.jpg")
-        save_picture(mask_picture(mask), FOLDER / f"{name}_mask.png")
+        save_image(image, FOLDER / f"{name}.jpg")
+        save_image(mask_image(mask), FOLDER / f"{name}_mask.png")
 
 
 if __name__ == "__main__":

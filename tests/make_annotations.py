@@ -1,4 +1,4 @@
-"""The same annotated photograph as each tool would write it, with the files around it."""
+"""The same annotated image as each tool would write it, with the files around it."""
 
 import base64
 import json
@@ -33,19 +33,19 @@ TOOLS = (
 
 
 def ground_truths():
-    """Give the masks of both classes. In VOC's names they are a bus and a car."""
+    """Return the masks of both classes. In VOC's names they are a bus and a car."""
     _, labels = two_things()
     return {"disc": labels == 1, "square": labels == 2}
 
 
 def corners(box):
-    """Give a box of pixels as a polygon around them."""
+    """Return a box of pixels as a polygon around them."""
     left, top, right, bottom = box
     return [(left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)]
 
 
 def circle(box, points=90):
-    """Give the disc in a box of pixels as a polygon."""
+    """Return the disc in a box of pixels as a polygon."""
     left, top, right, bottom = box
     x, y, radius = (left + right + 1) / 2, (top + bottom + 1) / 2, (right + 1 - left) / 2
     turns = np.exp(2j * np.pi * np.arange(points) / points)
@@ -60,14 +60,14 @@ def run_lengths(mask):
 
 
 def write_annotated(root, tool):
-    """Write a photograph and its annotations as a tool does; give the path of the annotations."""
-    picture, labels = two_things()
+    """Write an image and its annotations as a tool does; return the path of the annotations."""
+    image, labels = two_things()
     kind = tool.partition("-")[0]
     if kind in ("folder", "side", "voc"):
-        return _write_folders(root, tool, picture, labels)
+        return _write_folders(root, tool, image, labels)
     (root / "images").mkdir(parents=True)
     if tool != "labelme-embedded":
-        picture.save(root / "images" / "table.png")
+        image.save(root / "images" / "table.png")
     if kind == "cvat":
         (root / "annotations.xml").write_text(cvat_text(masks=tool == "cvat-masks"))
         return root / "annotations.xml"
@@ -77,13 +77,13 @@ def write_annotated(root, tool):
     return path
 
 
-def _write_folders(root, tool, picture, labels):
+def _write_folders(root, tool, image, labels):
     images, masks = {
         "side-by-side": ("photos", "truth"),
         "voc": ("JPEGImages", "SegmentationClass"),
     }.get(tool, ("images", "masks"))
     (root / images).mkdir(parents=True)
-    picture.save(root / images / "table.png")
+    image.save(root / images / "table.png")
     if tool == "folder-of-classes":
         for name, mask in ground_truths().items():
             (root / masks / name).mkdir(parents=True)
@@ -101,7 +101,7 @@ def _write_folders(root, tool, picture, labels):
 
 
 def coco_content(tool="coco"):
-    """Give what CVAT and Roboflow export as COCO; a crowd lies over the whole picture."""
+    """Return what CVAT and Roboflow export as COCO; a crowd lies over the whole image."""
     masks = ground_truths()
     outlines = {"disc": [np.ravel(circle(DISC)).tolist()], "square": [np.ravel(corners(SQUARE)).tolist()]}
     if tool == "coco-counts":
@@ -134,7 +134,7 @@ def coco_content(tool="coco"):
 
 
 def labelme_content(tool="labelme"):
-    """Give what LabelMe writes."""
+    """Return what LabelMe writes."""
     left, top, right, bottom = DISC
     centre = ((left + right) / 2, (top + bottom) / 2)
     shapes = [
@@ -146,7 +146,7 @@ def labelme_content(tool="labelme"):
         for (left, top, right, bottom), mask in zip((DISC, SQUARE), ground_truths().values(), strict=True):
             piece = png_text(mask[top : bottom + 1, left : right + 1])
             shapes.append(("mask", [(left, top), (right, bottom)], piece))
-    picture = png_text(np.asarray(two_things()[0])) if tool == "labelme-embedded" else None
+    image = png_text(np.asarray(two_things()[0])) if tool == "labelme-embedded" else None
     return {
         "version": "5.5.0",
         "flags": {},
@@ -163,14 +163,14 @@ def labelme_content(tool="labelme"):
             for name, (kind, points, mask) in zip(("disc", "square"), shapes, strict=True)
         ],
         "imagePath": "images\\table.png",
-        "imageData": picture,
+        "imageData": image,
         "imageHeight": HEIGHT,
         "imageWidth": WIDTH,
     }
 
 
 def png_text(values):
-    """Give an array as a PNG in base64."""
+    """Return an array as a PNG in base64."""
     from io import BytesIO
 
     content = BytesIO()
@@ -179,7 +179,7 @@ def png_text(values):
 
 
 def cvat_text(masks=False):
-    """Give what CVAT exports as 'CVAT for images 1.1'."""
+    """Return what CVAT exports as 'CVAT for images 1.1'."""
     left, top, right, bottom = SQUARE
     common = 'source="manual" occluded="0" z_order="0"'
     shapes = (
@@ -221,7 +221,7 @@ def packed(values):
 
 
 def label_studio_content(tool="label-studio"):
-    """Give what Label Studio exports as JSON: cancelled and older annotations, and the one that counts."""
+    """Return what Label Studio exports as JSON: cancelled and older annotations, and the one that counts."""
     x, y = 100 / WIDTH, 100 / HEIGHT
     disc = {"x": 43 * x, "y": 43 * y, "radiusX": 23 * x, "radiusY": 23 * y, "rotation": 0}
     square = {"x": 110 * x, "y": 25 * y, "width": 41 * x, "height": 41 * y, "rotation": 0}

@@ -46,7 +46,7 @@ OBLIQUE = np.array([[0.0, -0.8, 0.1, 12.0], [0.0, 0.1, 3.0, -40.0], [-0.7, 0.0, 
 
 
 def ball(size=(30, 26, 20), centre=(14, 12, 9), radius=7):
-    """Give a ball's voxels: bool (X, Y, Z)."""
+    """Return a ball's voxels: bool (X, Y, Z)."""
     places = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"))
     return ((places - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(axis=0) < radius**2
 

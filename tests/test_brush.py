@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_annotations import packed
-from test_rasterize import unroll
+from test_rasterize import decode_run_lengths
 
-from kshot.annotations.brush import unpack
+from kshot.annotations.brush import decode_brush
 from kshot.errors import MaskError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "label_studio_brush.json").read_text())
@@ -15,8 +15,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "label_studio_brush.json
 @pytest.mark.parametrize("stroke", GOLDEN["strokes"], ids=["mask", "soft"])
 def test_what_label_studios_own_encoder_packed_is_unpacked(stroke):
     size = GOLDEN["height"], GOLDEN["width"]
-    values = unpack(stroke["rle"], size[0] * size[1] * 4).reshape(-1, 4)
-    np.testing.assert_array_equal(values[:, 3] > 0, unroll(stroke["counts"], size[0] * size[1]))
+    values = decode_brush(stroke["rle"], size[0] * size[1] * 4).reshape(-1, 4)
+    np.testing.assert_array_equal(values[:, 3] > 0, decode_run_lengths(stroke["counts"], size[0] * size[1]))
 
 
 def test_different_values_in_one_piece_are_unpacked():
@@ -24,13 +24,13 @@ def test_different_values_in_one_piece_are_unpacked():
     bits += "110" + f"{1:03b}" + f"{9:08b}"
     bits += "0" * (-len(bits) % 8)
     stream = [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
-    assert unpack(stream, 5).tolist() == [7, 255, 0, 9, 9]
+    assert decode_brush(stream, 5).tolist() == [7, 255, 0, 9, 9]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_values_come_back(seed):
     values = np.random.default_rng(seed).integers(0, 3, 700).repeat(3).astype(np.uint8)
-    np.testing.assert_array_equal(unpack(packed(values), values.size), values)
+    np.testing.assert_array_equal(decode_brush(packed(values), values.size), values)
 
 
 def test_damaged_streams_are_refused():
@@ -41,8 +41,8 @@ def test_damaged_streams_are_refused():
         ([*good, 256], "no packed bytes"),
         ([-1, *good], "no packed bytes"),
         (good[:-2], "end too early"),
-        (packed(np.zeros(300, dtype=np.uint8)), "have 300 values, but their picture 400"),
+        (packed(np.zeros(300, dtype=np.uint8)), "have 300 values, but their image 400"),
         ([*good[:7], *[255] * 20], "end too early, or late"),
     ):
         with pytest.raises(MaskError, match=reason):
-            unpack(stream, 400)
+            decode_brush(stream, 400)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kshot.cli.main import main
 from kshot.io.images import read_mask
-from kshot.io.overlays import label_picture
+from kshot.io.overlays import label_image
 
 
 def run(*arguments):
@@ -90,7 +90,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
 def test_several_classes_become_label_pictures(tmp_path, capsys):
     picture, labels = two_things()
     picture.save(tmp_path / "support.png")
-    label_picture(labels * np.uint8(3)).save(tmp_path / "labels.png")  # 3 is the disc, 6 the square
+    label_image(labels * np.uint8(3)).save(tmp_path / "labels.png")  # 3 is the disc, 6 the square
     (tmp_path / "queries").mkdir()
     ground_truths = {}
     for name, (red, blue) in {"one": (100, 20), "two": (20, 120)}.items():
@@ -125,8 +125,8 @@ def test_several_classes_become_label_pictures(tmp_path, capsys):
 def test_results_for_other_classes_are_not_mixed(tmp_path, capsys):
     picture, labels = two_things()
     picture.save(tmp_path / "things.png")
-    label_picture(labels).save(tmp_path / "labels.png")
-    label_picture((labels == 1).astype(np.uint8)).save(tmp_path / "disc.png")
+    label_image(labels).save(tmp_path / "labels.png")
+    label_image((labels == 1).astype(np.uint8)).save(tmp_path / "disc.png")
 
     def segmented(mask, classes, out):
         support = ["--support", tmp_path / "things.png", tmp_path / mask, "--classes", classes]

@@ -4,24 +4,24 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from kshot.annotations.components import MIN_COMPONENT, components, outline, run_lengths
+from kshot.annotations.components import MIN_COMPONENT, connected_components, outline, run_lengths
 
 
 def blobs(seed=0, size=(60, 80)):
     """Draw overlapping discs and squares: some with holes, some at the edges."""
-    random, picture = np.random.default_rng(seed), Image.new("1", size[::-1])
-    draw = ImageDraw.Draw(picture)
+    random, image = np.random.default_rng(seed), Image.new("1", size[::-1])
+    draw = ImageDraw.Draw(image)
     for fill in (1, 1, 1, 1, 0, 1, 0, 1):
         x, y, radius = random.integers(-5, 80), random.integers(-5, 60), random.integers(3, 12)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def filled(points, size):
     """Rasterise a polygon as LabelMe does."""
-    picture = Image.new("1", size[::-1])
-    ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)
-    return np.asarray(picture)
+    image = Image.new("1", size[::-1])
+    ImageDraw.Draw(image).polygon(points, outline=1, fill=1)
+    return np.asarray(image)
 
 
 def place(component, size):
@@ -37,18 +37,18 @@ def test_diagonal_neighbours_are_one_component_and_specks_are_left_out():
     mask[15:18, 20:25] = True  # 15 pixels
     mask[12:16, 12:16] = True  # 16 pixels
     probability = np.linspace(0, 1, 600, dtype=np.float32).reshape(mask.shape)
-    large, small = components(mask, probability)
+    large, small = connected_components(mask, probability)
     assert MIN_COMPONENT == 16
     assert (large.box, large.area) == ((3, 2, 8, 8), 32)
     assert (small.box, small.area) == ((12, 12, 4, 4), 16)
     assert small.score == pytest.approx(probability[12:16, 12:16].mean(dtype=float))
-    assert list(components(np.zeros((5, 5), dtype=bool), probability[:5, :5])) == []
+    assert list(connected_components(np.zeros((5, 5), dtype=bool), probability[:5, :5])) == []
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_run_lengths_are_those_of_pycocotools(seed):
     mask = blobs(seed)
-    for component in components(mask, mask.astype(np.float32)):
+    for component in connected_components(mask, mask.astype(np.float32)):
         runs = {"size": list(mask.shape), "counts": run_lengths(component, mask.shape)}
         theirs = coco_mask.encode(np.asfortranarray(place(component, mask.shape), dtype=np.uint8))
         assert coco_mask.frPyObjects(runs, *mask.shape) == theirs
@@ -59,7 +59,7 @@ def test_run_lengths_are_those_of_pycocotools(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_polygons_stay_within_half_a_pixel_of_what_they_outline(seed):
     mask = blobs(seed)
-    for component in components(mask, mask.astype(np.float32)):
+    for component in connected_components(mask, mask.astype(np.float32)):
         points, whole = outline(component), place(component, mask.shape)
         background = np.pad(~whole, 1, constant_values=True)
         has_hole = ndimage.label(background)[1] > 1
@@ -76,5 +76,5 @@ def test_polygons_stay_within_half_a_pixel_of_what_they_outline(seed):
 def test_what_is_one_pixel_wide_is_no_polygon():
     mask = np.zeros((10, 40), dtype=bool)
     mask[4, 5:30] = True
-    (component,) = components(mask, mask.astype(np.float32))
+    (component,) = connected_components(mask, mask.astype(np.float32))
     assert outline(component) is None

@@ -12,7 +12,7 @@ PLAIN = '<annotations><image name="table.png" width="180" height="90">{}</image>
 def draw(tmp_path, shape):
     two_things()[0].save(tmp_path / "table.png")
     (tmp_path / "annotations.xml").write_text(PLAIN.format(shape))
-    return read_annotations(tmp_path / "annotations.xml").photographs[0].read()[1]
+    return read_annotations(tmp_path / "annotations.xml").images[0].read()[1]
 
 
 def test_polygons_and_boxes_are_drawn_and_turned(tmp_path):
@@ -42,8 +42,8 @@ def test_polygons_and_boxes_are_drawn_and_turned(tmp_path):
         ('<box label="a" xtl="1" ytl="2" xbr="3"/>', "has '' where a number must be"),
         ('<ellipse label="a" cx="1" cy="2" rx="1e9" ry="3"/>', "nowhere near"),
         ('<mask label="a" rle="1, 2" left="0" top="0" width="2" height="2"/>', "do not add up to the 4"),
-        ('<mask label="a" rle="1" left="179" top="0" width="2" height="2"/>', "leaves its picture"),
-        ('<mask label="a" rle="0,9" left="0" top="0" width="1e6" height="1e6"/>', "leaves its picture"),
+        ('<mask label="a" rle="1" left="179" top="0" width="2" height="2"/>', "leaves its image"),
+        ('<mask label="a" rle="0,9" left="0" top="0" width="1e6" height="1e6"/>', "leaves its image"),
     ],
 )
 def test_shapes_that_cannot_be_drawn_are_named(tmp_path, shape, reason):
@@ -75,5 +75,5 @@ def test_files_of_other_kinds_are_named(tmp_path):
             read_annotations(path)
     for size in ("", "0", "-5", "9999999", "²"):
         path.write_text(cvat_text().replace('width="180"', f'width="{size}"'))
-        with pytest.raises(DataError, match="a photograph whose width is"):
+        with pytest.raises(DataError, match="an image whose width is"):
             read_annotations(path)

@@ -22,7 +22,7 @@ from kshot.cli import main as cli
 from kshot.cli.describe import describe
 from kshot.evaluation.compare import compare
 from kshot.evaluation.results import read_result
-from kshot.io.overlays import label_picture
+from kshot.io.overlays import label_image
 from kshot.methods.hub import load_model
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import weights_sha256
@@ -48,7 +48,7 @@ def photos(tmp_path, monkeypatch):
     picture, labels = two_things()
     for name in ("table.jpg", "other_table.jpg"):
         picture.save(name)
-    label_picture(labels).save("table_labels.png")
+    label_image(labels).save("table_labels.png")
     save_file(Backbone("resnet50").trunk.state_dict(), "resnet50.safetensors")
 
 
@@ -258,7 +258,7 @@ def test_how_two_pass_plus_compares_is_reckoned_from_its_result_files():
 
 
 def test_the_table_of_small_objects_is_made_from_its_result_file():
-    page = (ROOT / "docs/photographs.md").read_text()
+    page = (ROOT / "docs/images.md").read_text()
     found = json.loads((ROOT / "benchmarks/results/small_objects.json").read_text())
     table = load_module(ROOT / "benchmarks/small_objects.py").table(found)
     assert insert_between(page, "table-small-objects", table) == page

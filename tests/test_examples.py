@@ -14,7 +14,7 @@ from make_annotations import label_studio_content
 from make_data import iou, two_things
 
 from kshot import MaskError
-from kshot.annotations.brush import unpack
+from kshot.annotations.brush import decode_brush
 from kshot.annotations.reader import read_annotations
 
 
@@ -77,7 +77,7 @@ def test_label_studios_tasks_are_predicted_from_those_that_are_annotated(backend
     assert {region["type"] for region in predictions[1]["result"]} == {kind.lower()}
     annotated = [task | {"annotations": [found]} for task, found in zip(tasks, predictions, strict=True)]
     (tmp_path / "export.json").write_text(json.dumps(annotated))  # as if a user had accepted them
-    _, masks = read_annotations(tmp_path / "export.json").photographs[1].read()
+    _, masks = read_annotations(tmp_path / "export.json").images[1].read()
     ground_truth = two_things(100, 20, seed=100)[1]
     assert iou(masks["disc"], ground_truth == 1) > 0.5
     assert iou(masks["square"], ground_truth == 2) > 0.5
@@ -115,7 +115,7 @@ def test_a_broken_image_does_not_affect_others(backend, tmp_path):
 def test_brush_strokes_are_what_the_reader_unpacks(shape):
     pack = load_module(ROOT / "examples/label_studio_backend/regions.py").pack
     for mask in (np.zeros(shape, bool), np.ones(shape, bool), np.random.default_rng(0).random(shape) > 0.5):
-        values = unpack(pack(mask), 4 * mask.size)
+        values = decode_brush(pack(mask), 4 * mask.size)
         np.testing.assert_array_equal(values.reshape(*shape, 4), np.repeat(255 * mask, 4).reshape(*shape, 4))
 
 

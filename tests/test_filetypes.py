@@ -1,29 +1,58 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from make_data import scene
 from make_rasters import write_map, write_nifti, write_slice
 from PIL import Image
 
-from kshot.io.filetypes import kind_of
+from kshot.errors import KshotError
+from kshot.io.extras import import_extra
+from kshot.io.filetypes import file_type
 
 LEVELS = np.zeros((4, 5), np.uint16)
 BANDS = np.zeros((1, 8, 8), np.uint8)
 
 
-def test_pictures_maps_and_scans_are_told_apart(tmp_path):
-    assert kind_of(write_map(tmp_path / "map.tif", BANDS)) == "map"
-    assert kind_of(write_map(tmp_path / "big.tif", BANDS, BIGTIFF="YES")) == "map"
+def test_images_geotiffs_and_volumes_are_told_apart(tmp_path):
+    assert file_type(write_map(tmp_path / "map.tif", BANDS)) == "geotiff"
+    assert file_type(write_map(tmp_path / "big.tif", BANDS, BIGTIFF="YES")) == "geotiff"
     Image.new("L", (8, 8)).save(tmp_path / "plain.tif")
     scene()[0].save(tmp_path / "photo.jpg")
     (tmp_path / "broken.tif").write_bytes(b"II")
     for name in ("plain.tif", "photo.jpg", "broken.tif", "gone.tif", "gone"):
-        assert kind_of(tmp_path / name) == "picture"
+        assert file_type(tmp_path / name) == "image"
     write_nifti(tmp_path / "brain.nii.gz", LEVELS[..., None])
     for path in (tmp_path / "brain.nii.gz", write_slice(tmp_path / "IM0001", LEVELS), tmp_path):
-        assert kind_of(path) == "scan"
+        assert file_type(path) == "volume"
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_a_tiff_without_coordinates_is_a_picture(tmp_path):
+def test_a_tiff_without_coordinates_is_an_image(tmp_path):
     path = write_map(tmp_path / "map.tif", BANDS, crs=None, transform=None)
-    assert kind_of(path) == "picture"
+    assert file_type(path) == "image"
+
+
+def test_ordinary_images_load_no_reader_of_geotiffs_and_volumes(tmp_path):
+    """Neither those libraries nor our own modules that need them."""
+    scene()[0].save(tmp_path / "photo.jpg")
+    program = """
+import sys
+from pathlib import Path
+from kshot.annotations import reader, writers
+from kshot.io import filetypes, images, overlays, raster_options
+path = Path(sys.argv[1])
+assert filetypes.file_type(path) == "image"
+images.read_image(path)
+unwanted = {"rasterio", "nibabel", "pydicom", "kshot.io.geotiff", "kshot.io.nifti", "kshot.io.dicom"}
+print(sorted(unwanted & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "photo.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_missing_library_is_named_with_its_extra():
+    with pytest.raises(KshotError, match=r"^GeoTIFFs need nothing_like_it: pip install 'kshot\[geo\]'\.$"):
+        import_extra("nothing_like_it", "GeoTIFFs need nothing_like_it", "geo")

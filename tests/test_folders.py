@@ -11,10 +11,10 @@ from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError, MaskError
 
 
-def test_which_folder_holds_the_masks_is_told_by_the_pictures(tmp_path):
+def test_which_folder_holds_the_masks_is_told_by_the_images(tmp_path):
     write_annotated(tmp_path, "side-by-side")
     (tmp_path / "photos").rename(tmp_path / "z")  # now the masks come first
-    assert read_annotations(tmp_path).photographs[0].read()[0] == tmp_path / "z" / "table.png"
+    assert read_annotations(tmp_path).images[0].read()[0] == tmp_path / "z" / "table.png"
     Image.open(tmp_path / "z" / "table.png").convert("L").save(tmp_path / "z" / "table.png")
     with pytest.raises(DataError, match=r"cannot be told.*Call the folders images and masks"):
         read_annotations(tmp_path)
@@ -23,21 +23,21 @@ def test_which_folder_holds_the_masks_is_told_by_the_pictures(tmp_path):
 def test_masks_of_one_thing_need_no_names(tmp_path):
     for name in ("photos", "truth"):
         (tmp_path / name).mkdir()
-    picture, mask = scene()
-    picture.save(tmp_path / "photos" / "a.jpg")
+    image, mask = scene()
+    image.save(tmp_path / "photos" / "a.jpg")
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(tmp_path / "truth" / "a.png")
     annotations = read_annotations(tmp_path)
     assert annotations.class_names == ("object",)
-    np.testing.assert_array_equal(annotations.photographs[0].read()[1]["object"], mask)
+    np.testing.assert_array_equal(annotations.images[0].read()[1]["object"], mask)
     scene(width=130)[0].save(tmp_path / "photos" / "a.jpg")
-    with pytest.raises(MaskError, match="The mask is 120 x 90 pixels, but the photograph is 130 x 90"):
-        read_annotations(tmp_path).photographs[0].read()
+    with pytest.raises(MaskError, match="The mask is 120 x 90 pixels, but the image is 130 x 90"):
+        read_annotations(tmp_path).images[0].read()
 
 
-def test_photographs_without_masks_are_not_used(tmp_path):
+def test_images_without_masks_are_not_used(tmp_path):
     write_annotated(tmp_path, "voc")
     scene()[0].save(tmp_path / "JPEGImages" / "without.jpg")
-    assert [photograph.name for photograph in read_annotations(tmp_path).photographs] == ["table.png"]
+    assert [image.name for image in read_annotations(tmp_path).images] == ["table.png"]
     (tmp_path / "SegmentationClass" / "table.png").unlink()
     with pytest.raises(DataError, match="annotates nothing"):
         read_annotations(tmp_path)

@@ -6,18 +6,18 @@ from make_rasters import discs, red_on_green, write_map
 from rasterio.control import GroundControlPoint
 
 from kshot.errors import ImageError, KshotError, MaskError, WriteError
-from kshot.io.geotiff import BLOCK, opened_map, read_map_mask, writing_map
-from kshot.io.raster_options import View
+from kshot.io.geotiff import BLOCK_SIZE, create_geotiff, open_geotiff, read_geotiff_mask
+from kshot.io.raster_options import RasterOptions
 
 SIZE = (40, 60)
 MASK = discs(SIZE, [(20, 20)])
 
 
-def read_all(path, view=View()):  # noqa: B008  # it is frozen
-    with opened_map(path, view) as source:
+def read_all(path, view=RasterOptions()):  # noqa: B008  # it is frozen
+    with open_geotiff(path, view) as source:
         height, width = source.size
-        picture, valid = source.read((0, 0, width, height))
-        return np.asarray(picture), valid
+        image, valid = source.read((0, 0, width, height))
+        return np.asarray(image), valid
 
 
 def test_bytes_are_read_as_they_are_and_windows_are_parts_of_the_whole(tmp_path):
@@ -26,7 +26,7 @@ def test_bytes_are_read_as_they_are_and_windows_are_parts_of_the_whole(tmp_path)
     whole, valid = read_all(path)
     np.testing.assert_array_equal(whole, bands.transpose(1, 2, 0))
     assert valid.all()
-    with opened_map(path, View()) as source:
+    with open_geotiff(path, RasterOptions()) as source:
         part, _ = source.read((10, 5, 50, 30))
     np.testing.assert_array_equal(np.asarray(part), whole[5:30, 10:50])
 
@@ -49,9 +49,9 @@ def test_bands_are_chosen(tmp_path):
     bands = np.stack([np.full(SIZE, level, np.uint8) for level in (10, 20, 30, 40)])
     path = write_map(tmp_path / "map.tif", bands, photometric="MINISBLACK")
     for wanted, shown in {None: (10, 20, 30), (4, 3, 2): (40, 30, 20), (2,): (20, 20, 20)}.items():
-        assert tuple(read_all(path, View(bands=wanted))[0][0, 0]) == shown
-    with pytest.raises(ImageError, match="has 4 bands; --bands says 5,1,1"):
-        read_all(path, View(bands=(5, 1, 1)))
+        assert tuple(read_all(path, RasterOptions(bands=wanted))[0][0, 0]) == shown
+    with pytest.raises(ImageError, match="has 4 bands; --bands is 5,1,1"):
+        read_all(path, RasterOptions(bands=(5, 1, 1)))
     two = write_map(tmp_path / "two.tif", bands[:2])
     assert tuple(read_all(two)[0][0, 0]) == (10, 10, 10)
 
@@ -74,14 +74,14 @@ def test_palettes_become_their_colours(tmp_path):
     assert tuple(found[20, 20]) == (200, 100, 50)
 
 
-@pytest.mark.parametrize("rows", [1, 7, BLOCK, 600])
+@pytest.mark.parametrize("rows", [1, 7, BLOCK_SIZE, 600])
 def test_what_is_written_in_strips_lies_where_the_source_does(tmp_path, rows):
-    height = 2 * BLOCK + 77
+    height = 2 * BLOCK_SIZE + 77
     values = np.random.default_rng(0).random((2, height, 9), np.float32)
     source_path = write_map(tmp_path / "source.tif", np.zeros((1, height, 9), np.uint8))
     with (
-        opened_map(source_path, View()) as source,
-        writing_map(tmp_path / "out.tif", source, ["cat", "dog"], "float32", np.nan) as writer,
+        open_geotiff(source_path, RasterOptions()) as source,
+        create_geotiff(tmp_path / "out.tif", source, ["cat", "dog"], "float32", np.nan) as writer,
     ):
         for top in range(0, height, rows):
             writer.write(values[:, top : top + rows])
@@ -89,7 +89,7 @@ def test_what_is_written_in_strips_lies_where_the_source_does(tmp_path, rows):
         assert (out.crs, out.transform, out.shape) == (source.crs, source.transform, source.shape)
         assert out.descriptions == ("cat", "dog")
         assert np.isnan(out.nodata)
-        assert (out.compression.name, out.block_shapes[0]) == ("deflate", (BLOCK, BLOCK))
+        assert (out.compression.name, out.block_shapes[0]) == ("deflate", (BLOCK_SIZE, BLOCK_SIZE))
         np.testing.assert_array_equal(out.read(), values)
 
 
@@ -100,8 +100,8 @@ def test_a_full_disk_leaves_the_old_map_and_is_said_with_the_path(tmp_path, heig
 
     def write():
         with (
-            opened_map(source_path, View()) as source,
-            writing_map(path, source, ["a"], "uint8", 0) as writer,
+            open_geotiff(source_path, RasterOptions()) as source,
+            create_geotiff(path, source, ["a"], "uint8", 0) as writer,
         ):
             writer.write(values)
 
@@ -122,8 +122,8 @@ def test_ground_control_points_are_kept(tmp_path):
     bands = np.zeros((1, *SIZE), np.uint8)
     path = write_map(tmp_path / "map.tif", bands, crs="EPSG:4326", transform=None, gcps=points)
     with (
-        opened_map(path, View()) as source,
-        writing_map(tmp_path / "o.tif", source, "a", "uint8", 255) as out,
+        open_geotiff(path, RasterOptions()) as source,
+        create_geotiff(tmp_path / "o.tif", source, "a", "uint8", 255) as out,
     ):
         out.write(bands)
     with rasterio.open(path) as source, rasterio.open(tmp_path / "o.tif") as out:
@@ -137,16 +137,16 @@ def test_masks_lie_where_their_map_does(tmp_path):
     values = np.where(MASK, 3, 0)[None]
     values[0, 0, 0] = 200
     good = write_map(tmp_path / "good.tif", values.astype(np.float32), nodata=200)
-    with opened_map(path, View()) as source:
-        np.testing.assert_array_equal(read_map_mask(good, source), np.where(MASK, 3, 0))
+    with open_geotiff(path, RasterOptions()) as source:
+        np.testing.assert_array_equal(read_geotiff_mask(good, source), np.where(MASK, 3, 0))
         elsewhere = write_map(tmp_path / "elsewhere.tif", values.astype(np.uint8), left=500_001)
-        with pytest.raises(MaskError, match="lies elsewhere than its map"):
-            read_map_mask(elsewhere, source)
+        with pytest.raises(MaskError, match="lies elsewhere than its image"):
+            read_geotiff_mask(elsewhere, source)
         soft = write_map(tmp_path / "soft.tif", values.astype(np.float32) / 2)
         with pytest.raises(MaskError, match="no integers"):
-            read_map_mask(soft, source)
+            read_geotiff_mask(soft, source)
         with pytest.raises(MaskError, match="has 3 bands"):
-            read_map_mask(path, source)
+            read_geotiff_mask(path, source)
 
 
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from PIL import Image
 from test_image_files import chunk, png
 
 from kshot.errors import ImageError
-from kshot.io.high_bit_depth import stretched, to_rgb
-from kshot.io.images import read_embedded, read_image, read_size
+from kshot.io.high_bit_depth import stretch, to_rgb
+from kshot.io.images import read_image, read_image_bytes, read_size
 
 LEVELS = np.random.default_rng(0).integers(200, 4000, (37, 53, 4))  # a 12-bit camera's
 
@@ -24,7 +24,7 @@ def expected(levels, seen=None):
 def tiff(array, **options):
     data = BytesIO()
     tifffile.imwrite(data, array, **options)
-    return read_embedded(data.getvalue(), "picture")
+    return read_image_bytes(data.getvalue(), "image")
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -66,7 +66,7 @@ def test_levels_that_pillow_gets_wrong():
     inverted = np.asarray(tiff(LEVELS[..., 0].astype(np.uint16), photometric="miniswhite"))
     np.testing.assert_allclose(inverted[..., 0], expected(4000 - LEVELS[..., 0]), atol=0.51)
     apart = np.moveaxis(LEVELS[..., :3], -1, 0).astype(np.uint16)
-    with pytest.raises(ImageError, match="its colours have 16 bits and lie apart"):
+    with pytest.raises(ImageError, match="its colours have 16 bits and lie in separate planes"):
         tiff(apart, photometric="rgb", planarconfig="separate")
 
 
@@ -81,7 +81,7 @@ def test_sixteen_bits_of_pngs_are_kept_and_what_alpha_hides_has_no_say(channels)
     colour = {1: 0, 3: 2, 4: 6}[channels]
     transparent = [] if channels == 4 else [chunk(b"tRNS", b"\xff\xff" * channels)]
     read = np.asarray(
-        read_embedded(png(53, 37, 16, colour, [row.tobytes() for row in levels], *transparent), "")
+        read_image_bytes(png(53, 37, 16, colour, [row.tobytes() for row in levels], *transparent), "")
     )
     assert (read[hidden] == 255).all()
     np.testing.assert_allclose(
@@ -97,14 +97,14 @@ def test_not_a_number_is_black_and_infinities_are_ends():
     np.testing.assert_allclose(read[1:], expected(levels, np.isfinite(levels))[1:], atol=0.51)
 
 
-def test_hot_pixels_do_not_darken_a_picture_and_rare_ones_are_seen():
+def test_hot_pixels_do_not_darken_an_image_and_rare_ones_are_seen():
     levels = LEVELS[..., 0].astype(np.uint16)
     levels[3, 3] = 65535
-    assert np.median(stretched(levels)) == pytest.approx(127, abs=8)
+    assert np.median(stretch(levels)) == pytest.approx(127, abs=8)
     rare = np.zeros((100, 100), np.uint16)
     rare[50, 50] = 7
-    assert stretched(rare)[50, 50] == 255
-    assert (stretched(np.full((4, 4), 9, np.uint16)) == 0).all()
+    assert stretch(rare)[50, 50] == 255
+    assert (stretch(np.full((4, 4), 9, np.uint16)) == 0).all()
 
 
 def test_arrays_of_16_bits_are_read_as_files_of_16_bits_are():
@@ -121,12 +121,12 @@ def test_what_alpha_hides_never_shows(tmp_path, kind):
         pixels[:2] = (secret, secret, secret, 0)
         pixels[2:4, :, 3] = 102
         if kind == "P":
-            picture = Image.fromarray(
+            image = Image.fromarray(
                 np.repeat([[0], [1], [2]], [2, 2, 2], axis=0).astype(np.uint8).repeat(8, 1)
             )
-            picture = picture.convert("P")
-            picture.putpalette([secret] * 3 + [200] * 6)
-            picture.save(tmp_path / "a.png", transparency=bytes([0, 102, 255]))
+            image = image.convert("P")
+            image.putpalette([secret] * 3 + [200] * 6)
+            image.save(tmp_path / "a.png", transparency=bytes([0, 102, 255]))
         elif kind == "RGB":
             pixels[2:4, :, :3] = 217
             Image.fromarray(pixels[..., :3].copy()).save(tmp_path / "a.png", transparency=(secret,) * 3)
@@ -148,13 +148,13 @@ def test_cmyk_is_ink_on_paper(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P"])
-def test_grey_and_palette_pictures_are_their_colours(mode):
-    picture = scene()[0].convert(mode)
+def test_grey_and_palette_images_are_their_colours(mode):
+    image = scene()[0].convert(mode)
     if mode == "P":
-        colours = np.array(picture.getpalette()).reshape(-1, 3)[np.asarray(picture)]
+        colours = np.array(image.getpalette()).reshape(-1, 3)[np.asarray(image)]
     else:
-        colours = np.repeat(np.asarray(picture)[..., None] * (255 if mode == "1" else 1), 3, axis=2)
-    np.testing.assert_array_equal(np.asarray(to_rgb(picture)), colours)
+        colours = np.repeat(np.asarray(image)[..., None] * (255 if mode == "1" else 1), 3, axis=2)
+    np.testing.assert_array_equal(np.asarray(to_rgb(image)), colours)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

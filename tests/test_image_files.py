@@ -10,8 +10,8 @@ from make_data import scene
 from PIL import Image, features
 
 from kshot.errors import ImageError, KshotError, MaskError
-from kshot.io.image_files import MAX_PIXELS, opened
-from kshot.io.images import read_embedded, read_image, read_mask
+from kshot.io.image_files import MAX_PIXELS, open_checked
+from kshot.io.images import read_image, read_image_bytes, read_mask
 
 FORMATS = {
     "jpg": {},
@@ -56,25 +56,25 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
         read_mask(tmp_path / "bomb.png", (50_000, 50_000))
 
 
-def icon(picture):
-    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 8, len(picture), 22)
-    return struct.pack("<HHH", 0, 1, 1) + entry + picture
+def icon(image):
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 8, len(image), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + image
 
 
-def mac_icon(picture):
-    body = b"ic10" + struct.pack(">I", 8 + len(picture)) + picture
+def mac_icon(image):
+    body = b"ic10" + struct.pack(">I", 8 + len(image)) + image
     return b"icns" + struct.pack(">I", 8 + len(body)) + body
 
 
 @pytest.mark.parametrize("pack", [icon, mac_icon])
-def test_a_bomb_within_a_picture_is_refused_before_it_is_decoded(pack, monkeypatch):
+def test_a_bomb_within_an_image_is_refused_before_it_is_decoded(pack, monkeypatch):
     bomb = pack(png(50_000, 50_000, 8, 0, [bytes(50_001)]))
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match=r"The picture (is not|cannot be read as) an image"):
-        read_embedded(bomb, "The picture")
+    with pytest.raises(ImageError, match=r"The image (is not|cannot be read as) an image"):
+        read_image_bytes(bomb, "The image")
 
 
-def test_a_program_is_no_picture(tmp_path):
+def test_a_program_is_no_image(tmp_path):
     scene()[0].save(tmp_path / "program.eps")
     with pytest.raises(ImageError, match="not an image in a format that can be read"):
         read_image(tmp_path / "program.eps")
@@ -93,11 +93,11 @@ def test_the_limit_can_be_set(tmp_path, monkeypatch):
             read_image(tmp_path / "small.png")
 
 
-def test_large_photographs_are_read_without_a_warning_and_pillows_limit_stays(tmp_path, monkeypatch):
+def test_large_images_are_read_without_a_warning_and_pillows_limit_stays(tmp_path, monkeypatch):
     Image.new("1", (10_000, 9_000), 1).save(tmp_path / "large.png")  # more than Pillow warns of
     before = Image.MAX_IMAGE_PIXELS
-    with opened(tmp_path / "large.png", ImageError, whole=False) as picture:
-        assert picture.width * picture.height > before
+    with open_checked(tmp_path / "large.png", ImageError, decode=False) as image:
+        assert image.width * image.height > before
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a small one stands for those above its second limit
     scene()[0].save(tmp_path / "photo.png")
     threads = [threading.Thread(target=read_image, args=(tmp_path / "photo.png",)) for _ in range(8)]
@@ -110,18 +110,18 @@ def test_large_photographs_are_read_without_a_warning_and_pillows_limit_stays(tm
 
 
 @pytest.mark.parametrize("kind", ["gif", "tif", "webp", "png"])
-def test_the_first_of_several_pictures_is_read_with_a_warning(tmp_path, kind):
+def test_the_first_of_several_images_is_read_with_a_warning(tmp_path, kind):
     first, second = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
     first.save(tmp_path / f"two.{kind}", save_all=True, append_images=[second])
-    with pytest.warns(UserWarning, match=rf"two.{kind}' holds 2 pictures; the first is read"):
+    with pytest.warns(UserWarning, match=rf"two.{kind}' holds 2 images; only the first is read"):
         found = np.asarray(read_image(tmp_path / f"two.{kind}"))
     np.testing.assert_allclose(found, np.broadcast_to((255, 0, 0), (6, 8, 3)), atol=3)  # WebP loses a little
 
 
 def test_a_phones_preview_is_no_reason_to_warn(tmp_path):
-    picture = scene()[0]
-    picture.save(tmp_path / "photo.mpo", save_all=True, append_images=[picture.resize((12, 9))])
-    assert read_image(tmp_path / "photo.mpo").size == picture.size
+    image = scene()[0]
+    image.save(tmp_path / "photo.mpo", save_all=True, append_images=[image.resize((12, 9))])
+    assert read_image(tmp_path / "photo.mpo").size == image.size
 
 
 def test_a_tiff_that_pillow_does_not_know_is_called_one(tmp_path):
@@ -136,8 +136,8 @@ def test_a_tiff_that_pillow_does_not_know_is_called_one(tmp_path):
 
 def read(data):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a flipped bit may make several pictures of one
-        return np.asarray(read_embedded(data, "The picture"))
+        warnings.simplefilter("ignore")  # a flipped bit may make several images of one
+        return np.asarray(read_image_bytes(data, "The image"))
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.mark.slow)])
@@ -164,4 +164,4 @@ def test_broken_files_are_read_whole_or_refused(count):
             if is_cut or name == "png":  # what is gone may be a file's end, but no pixel
                 np.testing.assert_array_equal(found, whole[name])
     assert len(refused) > count / 2
-    assert all(reason.startswith("The picture ") for reason in refused)
+    assert all(reason.startswith("The image ") for reason in refused)

@@ -13,7 +13,7 @@ def gradient(width=30, height=20):
     return np.stack([x * 8, y * 12, (x + y) * 5], axis=-1).astype(np.uint8)
 
 
-def test_every_kind_of_image_gives_the_same_picture(tmp_path):
+def test_every_kind_of_image_gives_the_same_image(tmp_path):
     pixels = gradient()
     Image.fromarray(pixels).save(tmp_path / "image.png")
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -26,9 +26,9 @@ def test_every_kind_of_image_gives_the_same_picture(tmp_path):
         tensor / 255,
     ]
     for source in sources:
-        picture = read_image(source)
-        assert picture.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(picture), pixels)
+        image = read_image(source)
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -46,9 +46,9 @@ def test_exif_orientations_are_undone_for_images_and_masks(tmp_path, orientation
         tmp_path / "mask.png", exif=exif
     )
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (20, 30)), mask == 1)
-    np.testing.assert_array_equal(read_mask(drawn, (20, 30)), mask == 1)  # drawn on the upright photograph
+    np.testing.assert_array_equal(read_mask(drawn, (20, 30)), mask == 1)  # drawn on the upright image
     if orientation > 4:
-        with pytest.raises(MaskError, match=r"20 x 30 pixels.*as it is stored, lying on its side \(EXIF\)"):
+        with pytest.raises(MaskError, match=r"20 x 30 pixels.*as stored, which lies on its side \(EXIF\)"):
             read_mask(drawn.transpose(UNDO[orientation]), (20, 30))
 
 
@@ -123,7 +123,7 @@ def test_one_object_value_is_the_object(tmp_path, value, kind):
     np.testing.assert_array_equal(read_mask(source, (20, 30)), disc())
 
 
-def test_bools_and_one_bit_pictures_are_masks():
+def test_bools_and_one_bit_images_are_masks():
     np.testing.assert_array_equal(read_mask(disc(), (20, 30)), disc())
     np.testing.assert_array_equal(read_mask(Image.fromarray(disc()), (20, 30)), disc())
 

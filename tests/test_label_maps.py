@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kshot.annotations.label_maps import pick_class, read_bright_mask, read_index_mask
+from kshot.annotations.label_maps import read_binary_mask, read_index_mask, select_class
 from kshot.errors import MaskError
 
 
 def save(path, values, mode=None):
-    picture = Image.fromarray(np.array(values, dtype=np.uint8))
-    (picture.convert(mode) if mode else picture).save(path)
+    image = Image.fromarray(np.array(values, dtype=np.uint8))
+    (image.convert(mode) if mode else image).save(path)
     return path
 
 
 def test_a_mask_of_numbers_is_read_as_it_is(tmp_path):
     path = save(tmp_path / "m.png", [[0, 1, 2], [255, 2, 0]])
     values = read_index_mask(path, range(3))
-    assert pick_class(values, 2).tolist() == [[0, 0, 1], [255, 1, 0]]
-    assert pick_class(values, 1).tolist() == [[0, 1, 0], [255, 0, 0]]
+    assert select_class(values, 2).tolist() == [[0, 0, 1], [255, 1, 0]]
+    assert select_class(values, 1).tolist() == [[0, 1, 0], [255, 0, 0]]
 
 
 def test_unknown_numbers_and_colours_are_named(tmp_path):
@@ -31,4 +31,4 @@ def test_unknown_numbers_and_colours_are_named(tmp_path):
 def test_a_bright_mask_may_be_grey_or_coloured(tmp_path):
     for mode in (None, "RGB"):
         path = save(tmp_path / "m.png", [[0, 127, 128, 255]], mode)
-        assert read_bright_mask(path).tolist() == [[0, 0, 1, 1]]
+        assert read_binary_mask(path).tolist() == [[0, 0, 1, 1]]

@@ -16,7 +16,7 @@ def write(tmp_path, content):
 
 
 def with_region(kind, value, **fields):
-    """Give a task whose one region is of a kind."""
+    """Return a task whose one region is of a kind."""
     (task, _) = copy.deepcopy(label_studio_content())
     region = task["annotations"][0]["result"][1]
     task["annotations"] = [{"result": [region | {"type": kind, "value": value | {kind: ["a"]}} | fields]}]
@@ -25,7 +25,7 @@ def with_region(kind, value, **fields):
 
 def draw(tmp_path, content):
     two_things()[0].save(tmp_path / "table.png")
-    return read_annotations(write(tmp_path, content)).photographs[0].read()[1]
+    return read_annotations(write(tmp_path, content)).images[0].read()[1]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def draw(tmp_path, content):
         "table.png",
     ],
 )
-def test_photographs_are_found_by_their_addresses(tmp_path, address):
+def test_images_are_found_by_their_addresses(tmp_path, address):
     content = label_studio_content()[:1]
     content[0]["data"]["image"] = address
     assert set(draw(tmp_path, content)) == {"disc", "square"}
@@ -83,7 +83,7 @@ def test_a_region_of_two_labels_shows_both_and_a_task_of_none_shows_nothing(tmp_
         (with_region("rectanglelabels", {"x": 1e9}), "nowhere near"),
         (
             with_region("rectanglelabels", {"x": 1}, image_rotation=90),
-            "turned in Label Studio, by 90 degrees",
+            "rotated in Label Studio, by 90 degrees",
         ),
         (with_region("brushlabels", {"rle": [1]}), "no packed bytes"),
     ],
@@ -98,15 +98,15 @@ def test_files_that_are_no_export_are_named(tmp_path):
     for content, reason in (
         ([{"data": {}}], r"task 1: annotations: Field required\). Export 'JSON', not 'JSON-MIN'"),
         ([task, {"data": 3, "annotations": []}], "task 2: data"),
-        ([task | {"data": {"text": "no picture"}}], "task 1 names 0 pictures"),
-        ([task | {"data": {"a": "a.png", "b": "b.png"}}], "task 1 names 2 pictures"),
+        ([task | {"data": {"text": "no image"}}], "task 1 names 0 images"),
+        ([task | {"data": {"a": "a.png", "b": "b.png"}}], "task 1 names 2 images"),
     ):
         with pytest.raises(DataError, match=reason):
             read_annotations(write(tmp_path, content))
     content = with_region("rectanglelabels", {})
     regions = content[0]["annotations"][0]["result"]
     regions.append(regions[0] | {"original_width": 5})
-    with pytest.raises(DataError, match="pictures of different sizes"):
+    with pytest.raises(DataError, match="images of different sizes"):
         read_annotations(write(tmp_path, content))
     regions[1] |= {"value": {"rectanglelabels": "a"}, "original_width": WIDTH}
     with pytest.raises(DataError, match="rectanglelabels that are no list of names"):

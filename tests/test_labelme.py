@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from make_annotations import labelme_content, png_text, write_annotated
 from make_data import two_things
-from test_rasterize import unroll
+from test_rasterize import decode_run_lengths
 from test_writers import answer, without_specks
 
 from kshot.annotations.reader import read_annotations
@@ -25,35 +25,35 @@ def write(tmp_path, *shapes, **fields):
 @pytest.mark.parametrize("shape", GOLDEN["shapes"], ids=lambda shape: shape["shape_type"])
 def test_shapes_are_drawn_as_by_labelme_itself(tmp_path, shape):
     path = write(tmp_path, shape)
-    (photograph,) = read_annotations(path).photographs
+    (image,) = read_annotations(path).images
     size = GOLDEN["height"], GOLDEN["width"]
-    wanted = unroll(shape["counts"], size[0] * size[1]).reshape(size)
-    np.testing.assert_array_equal(photograph.shapes[0].draw(size), wanted)
+    wanted = decode_run_lengths(shape["counts"], size[0] * size[1]).reshape(size)
+    np.testing.assert_array_equal(image.shapes[0].draw(size), wanted)
 
 
 def test_what_we_write_is_read_back(tmp_path):
     given = answer("table.png")
     (tmp_path / "table.json").write_text(json.dumps(labelme_document(given)))
-    (photograph,) = read_annotations(tmp_path / "table.json").photographs
-    assert (photograph.name, photograph.size) == ("table.png", (60, 80))
-    for name in photograph.class_names:
-        found = photograph.only([name]).shapes
+    (image,) = read_annotations(tmp_path / "table.json").images
+    assert (image.name, image.size) == ("table.png", (60, 80))
+    for name in image.class_names:
+        found = image.only([name]).shapes
         union = np.any([shape.draw((60, 80)) for shape in found], axis=0)
         wanted = without_specks(given.masks[name])
         assert (union & wanted).sum() / (union | wanted).sum() > 0.96
 
 
-def test_the_picture_inside_is_used_where_the_photograph_is_missing(tmp_path):
+def test_the_embedded_image_is_used_if_the_file_is_missing(tmp_path):
     path = write_annotated(tmp_path, "labelme-embedded")
-    source, _ = read_annotations(path).photographs[0].read()
+    source, _ = read_annotations(path).images[0].read()
     np.testing.assert_array_equal(np.asarray(source), np.asarray(two_things()[0]))
     two_things(red=60)[0].save(tmp_path / "images" / "table.png")
-    source, _ = read_annotations(path).photographs[0].read()
+    source, _ = read_annotations(path).images[0].read()
     np.testing.assert_array_equal(np.asarray(read_image(source)), np.asarray(two_things(red=60)[0]))
     box = {"shape_type": "rectangle", "points": [[1, 1], [2, 2]]}
     for data, reason in (("?", "no base64"), ("AAAA", r"a\.json's imageData is not an image")):
         with pytest.raises(ImageError, match=reason):
-            read_annotations(write(tmp_path, box, imagePath="gone.png", imageData=data)).photographs[0].find()
+            read_annotations(write(tmp_path, box, imagePath="gone.png", imageData=data)).images[0].locate()
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_shapes_that_cannot_be_drawn_are_named(tmp_path, shape, reason):
     if shape.get("mask") == "2x2":
         shape = shape | {"mask": png_text(np.ones((2, 2), dtype=np.uint8))}
     two_things()[0].save(tmp_path / "table.png")
-    (photograph,) = read_annotations(write(tmp_path, shape, imagePath="table.png")).photographs
+    (image,) = read_annotations(write(tmp_path, shape, imagePath="table.png")).images
     with pytest.raises(MaskError, match=f"'table.png', class 'a': .*{reason}"):
-        photograph.read()
+        image.read()
 
 
 def test_a_file_that_is_not_labelmes_is_named(tmp_path):

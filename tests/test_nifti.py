@@ -5,14 +5,14 @@ from make_rasters import OBLIQUE, ball, write_nifti
 
 from kshot.errors import ImageError, KshotError, MaskError
 from kshot.io.nifti import (
-    as_seen,
-    as_stored,
+    from_display,
     load_nifti,
-    read_volume,
+    make_volume,
     read_volume_mask,
+    to_display,
     write_volume,
 )
-from kshot.io.raster_options import Levels
+from kshot.io.raster_options import WindowLevel
 
 VOXELS = np.random.default_rng(0).integers(0, 1000, (6, 5, 4), dtype=np.int16)
 
@@ -20,13 +20,13 @@ VOXELS = np.random.default_rng(0).integers(0, 1000, (6, 5, 4), dtype=np.int16)
 def test_axes_run_to_the_right_the_front_and_the_head(tmp_path):
     """Each voxel is where nibabel's own affine says."""
     image = load_nifti(write_nifti(tmp_path / "a.nii.gz", VOXELS))
-    volume = read_volume(image, None, None)
+    volume = make_volume(image, None, None)
     canonical = nibabel.as_closest_canonical(image)
     np.testing.assert_array_equal(volume.voxels, canonical.get_fdata())
     assert (np.diag(canonical.affine)[:3] > 0).all()
     assert volume.axis == 1  # the file's last axis runs to the front
     assert volume.num_slices == 4
-    assert {p: read_volume(image, p, None).axis for p in ("sagittal", "coronal", "axial")} == {
+    assert {p: make_volume(image, p, None).axis for p in ("sagittal", "coronal", "axial")} == {
         "sagittal": 0,
         "coronal": 1,
         "axial": 2,
@@ -41,7 +41,7 @@ def test_slices_are_seen_as_radiologists_do(tmp_path):
     voxels[0, :, :] = 200  # the left, for the first axis runs to the right
     image = load_nifti(write_nifti(tmp_path / "a.nii", voxels, np.eye(4)))
     axial, coronal, sagittal = (
-        np.asarray(read_volume(image, plane, Levels(0, 255)).picture(2))[..., 0]
+        np.asarray(make_volume(image, plane, WindowLevel(0, 255)).slice_image(2))[..., 0]
         for plane in ("axial", "coronal", "sagittal")
     )
     assert axial.shape == (5, 6)
@@ -53,13 +53,13 @@ def test_slices_are_seen_as_radiologists_do(tmp_path):
     assert sagittal.shape == (4, 5)
     assert (sagittal[:, 0] == 100).all()
     assert (sagittal[0, 1:] == 50).all()
-    np.testing.assert_array_equal(as_stored(as_seen(voxels[1])), voxels[1])
+    np.testing.assert_array_equal(from_display(to_display(voxels[1])), voxels[1])
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1), (6, 5)])
 def test_what_is_written_lies_on_the_files_voxels(tmp_path, shape):
     image = load_nifti(write_nifti(tmp_path / "a.nii.gz", VOXELS.ravel()[: np.prod(shape)].reshape(shape)))
-    volume = read_volume(image, None, None)
+    volume = make_volume(image, None, None)
     contents = set()
     for _ in range(2):
         write_volume((volume.voxels > 500).astype(np.uint8), volume, tmp_path / "out.nii.gz")
@@ -75,7 +75,7 @@ def test_what_is_written_lies_on_the_files_voxels(tmp_path, shape):
 
 
 def test_classes_become_a_fourth_axis(tmp_path):
-    volume = read_volume(load_nifti(write_nifti(tmp_path / "a.nii.gz", VOXELS)), None, None)
+    volume = make_volume(load_nifti(write_nifti(tmp_path / "a.nii.gz", VOXELS)), None, None)
     both = np.stack([volume.voxels, 2 * volume.voxels], axis=-1)
     write_volume(both, volume, tmp_path / "out.nii.gz")
     found = nibabel.load(tmp_path / "out.nii.gz")
@@ -84,16 +84,16 @@ def test_classes_become_a_fourth_axis(tmp_path):
 
 def test_levels_are_the_files_own_if_it_says(tmp_path):
     image = load_nifti(write_nifti(tmp_path / "a.nii.gz", np.arange(101.0).reshape(101, 1, 1)))
-    assert read_volume(image, None, None).levels == (2, 98)
-    assert read_volume(image, None, Levels(5, 6)).levels == (5, 6)
+    assert make_volume(image, None, None).window == (2, 98)
+    assert make_volume(image, None, WindowLevel(5, 6)).window == (5, 6)
     image.header["cal_min"], image.header["cal_max"] = 10, 60
-    assert read_volume(image, None, None).levels == (10, 60)
+    assert make_volume(image, None, None).window == (10, 60)
 
 
 def test_masks_are_read_wherever_their_axes_run(tmp_path):
     thing = ball((6, 5, 4), (2, 2, 1), 2)
     image = load_nifti(write_nifti(tmp_path / "a.nii.gz", VOXELS))
-    volume = read_volume(image, None, None)
+    volume = make_volume(image, None, None)
     as_floats = write_nifti(tmp_path / "mask.nii.gz", 4 * thing.astype(np.float32))
     turned = nibabel.as_closest_canonical(nibabel.load(as_floats))
     nibabel.save(turned, tmp_path / "turned.nii.gz")

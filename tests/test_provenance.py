@@ -5,7 +5,7 @@ from kshot.io.provenance import record_provenance
 
 def test_provenance_names_commit_versions_and_machine(monkeypatch):
     provenance = record_provenance(["evaluate"])
-    assert provenance.after(1.26).seconds == 1.3
+    assert provenance.with_duration(1.26).seconds == 1.3
     assert {"python", "torch", "timm", "kshot"} <= provenance.versions.keys()
     assert "cores" in provenance.machine
 

@@ -27,8 +27,8 @@ def test_every_tools_annotations_are_the_same_masks(tmp_path, tool):
     names = {"disc": "bus", "square": "car"} if tool == "voc" else {"disc": "disc", "square": "square"}
     order = list(names.values())
     assert annotations.class_names == tuple(reversed(order) if tool.startswith("cvat") else order)
-    (photograph,) = annotations.photographs
-    source, masks = photograph.read()
+    (image,) = annotations.images
+    source, masks = image.read()
     np.testing.assert_array_equal(np.asarray(read_image(source)), np.asarray(two_things()[0]))
     assert set(masks) == set(order)
     is_drawn = tool in ("coco", "cvat", "label-studio", "labelme", "labelme-embedded")
@@ -42,14 +42,14 @@ def test_every_tools_annotations_are_the_same_masks(tmp_path, tool):
 
 
 @pytest.mark.parametrize("tool", ["coco", "cvat", "label-studio", "labelme"])
-def test_photographs_may_lie_in_a_folder_that_is_named(tmp_path, tool):
+def test_images_may_lie_in_a_folder_that_is_named(tmp_path, tool):
     path = write_annotated(tmp_path / "labels", tool)
     shutil.move(tmp_path / "labels" / "images", tmp_path / "photos")
     with pytest.raises(ImageError, match=r"is not in .*labels.* or .*images.*--support-images"):
-        read_annotations(path).photographs[0].read()
+        read_annotations(path).images[0].read()
     (tmp_path / "photos" / "deep").mkdir()
     shutil.move(tmp_path / "photos" / "table.png", tmp_path / "photos" / "deep" / "table.png")
-    _, masks = read_annotations(path, tmp_path / "photos").photographs[0].read()
+    _, masks = read_annotations(path, tmp_path / "photos").images[0].read()
     assert set(masks) == {"disc", "square"}
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
         read_annotations(path, tmp_path / "nowhere")
@@ -64,7 +64,7 @@ def test_a_folder_of_labelmes_files_is_read_and_so_is_a_folder_of_one_file(tmp_p
     (tmp_path / "many" / "second.json").write_text(json.dumps(second))
     annotations = read_annotations(tmp_path / "many")
     assert annotations.class_names == ("another", "disc", "square")
-    assert annotations.counts() == {"another": 1, "disc": 1, "square": 1}
+    assert annotations.count_images() == {"another": 1, "disc": 1, "square": 1}
     (tmp_path / "many" / "third.json").write_text("{}")
     with pytest.raises(DataError, match=r"third\.json is not LabelMe's"):
         read_annotations(tmp_path / "many")
@@ -145,8 +145,8 @@ DOCUMENTS = [
 def complaints(path):
     """Read and draw everything; give what is wrong. Any other exception fails the test."""
     try:
-        for photograph in read_annotations(path).photographs:
-            photograph.read()
+        for image in read_annotations(path).images:
+            image.read()
     except KshotError as error:
         return str(error)
     return ""
@@ -154,7 +154,7 @@ def complaints(path):
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory):
-    """A folder with the photograph, for files to be written into."""
+    """A folder with the image, for files to be written into."""
     root = tmp_path_factory.mktemp("damaged")
     write_annotated(root, "coco").unlink()
     return root

@@ -10,7 +10,7 @@ from test_cli import run
 from test_shards import files, take_colours
 
 from kshot.errors import DataError, KshotError
-from kshot.io.overlays import label_picture
+from kshot.io.overlays import label_image
 from kshot.predict.resume_log import Journal, Record, claim, pack_row, state_of, unpack_row
 from kshot.segmenter import Segmenter
 
@@ -223,7 +223,7 @@ def test_results_of_other_settings_are_refused(command, monkeypatch, capsys, opt
 def test_labels_of_several_classes_go_on_too(command, capsys):
     picture, labels = two_things()
     picture.save("things.png")
-    label_picture(labels).save("labels.png")
+    label_image(labels).save("labels.png")
     support = ["--support", "things.png", "labels.png", "--classes", "disc=1,square=2"]
     several = ["segment", *support, "queries", "--out", "out", "--also", "labelme,probability"]
     assert run(*several) == 0

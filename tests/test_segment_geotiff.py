@@ -9,8 +9,8 @@ from make_rasters import discs, red_on_green, write_map
 from PIL import Image
 from test_cli import run
 
-from kshot.io.geotiff import opened_map
-from kshot.io.raster_options import View
+from kshot.io.geotiff import open_geotiff
+from kshot.io.raster_options import RasterOptions
 from kshot.predict.segment_geotiff import segment_map
 from kshot.segmenter import Segmenter
 
@@ -41,7 +41,7 @@ def maps(tmp_path):
 @pytest.mark.parametrize("tile", [33, 64, 300])
 def test_strips_are_what_the_whole_gives(maps, tile):
     fitted = colour_segmenter(tile=tile).fit(scene()[0], scene()[1])
-    with opened_map(maps / "big.tif", View()) as source:
+    with open_geotiff(maps / "big.tif", RasterOptions()) as source:
         picture, valid = source.read((0, 0, SIZE[1], SIZE[0]))
         strips = list(fitted.predict_strips(SIZE, source.read))
     whole = fitted.predict(picture)
@@ -126,7 +126,7 @@ def test_a_map_that_cannot_be_read_stops_nothing(maps, capsys):
 def test_nothing_is_found_where_a_map_has_no_data(tmp_path):
     path = write_map(tmp_path / "map.tif", np.zeros((3, 50, 90), np.uint8), nodata=0)
     fitted = colour_segmenter(tile=40).fit(scene()[0], ~scene()[1])
-    answer = segment_map(fitted, path, tmp_path / "map", ["thing"], View())
+    answer = segment_map(fitted, path, tmp_path / "map", ["thing"], RasterOptions())
     assert answer.shares == {"object": 0}
     with rasterio.open(tmp_path / "map_mask.tif") as mask:
         assert (mask.read(1) == 255).all()

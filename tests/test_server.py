@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from test_uploads import encoded
 
-from kshot.io.overlays import label_picture, mask_picture
+from kshot.io.overlays import label_image, mask_image
 from kshot.segmenter import MAX_CLASSES
 from kshot.web.limits import Limits
 from kshot.web.routes import MAX_BYTES_IN_MEMORY, MAX_CLASSES_BYTES, put_labels
@@ -21,7 +21,7 @@ from kshot.web.server import STATIC, make_app
 
 HERE = "http://127.0.0.1:8000"
 PHOTO, MASK = scene()
-SUPPORT = {"image": ("cup.png", encoded(PHOTO)), "mask": ("m.png", encoded(mask_picture(MASK)))}
+SUPPORT = {"image": ("cup.png", encoded(PHOTO)), "mask": ("m.png", encoded(mask_image(MASK)))}
 
 
 def served(**options):
@@ -84,7 +84,7 @@ def test_a_corrected_query_segments_all_others_again(client, path):
     assert 0 < one["confidence"] <= 1
     place = f"{path}/images/{one['id']}"
     assert iou(pixels(client.get(f"{place}/labels.png")) == 1, ground_truth) > 0.8
-    drawn = encoded(mask_picture(~ground_truth))
+    drawn = encoded(mask_image(~ground_truth))
     corrected = client.put(f"{place}/labels.png", content=drawn).json()
     assert (corrected["status"], corrected["role"]) == ("labelled", "query")
     np.testing.assert_array_equal(pixels(client.get(f"{place}/mask.png")) > 0, ~ground_truth)
@@ -109,7 +109,7 @@ def test_an_empty_mask_makes_an_image_negative_until_it_is_deleted():
         labels = f"{path}/images/{one['id']}/labels.png"
         before = pixels(client.get(labels))
         empty = np.zeros_like(MASK)
-        negative = client.put(labels, content=encoded(mask_picture(empty))).json()
+        negative = client.put(labels, content=encoded(mask_image(empty))).json()
         assert (negative["status"], negative["is_labelled"], negative["is_negative"]) == (
             "labelled",
             True,
@@ -125,7 +125,7 @@ def test_an_empty_mask_makes_an_image_negative_until_it_is_deleted():
         assert (restored["is_labelled"], restored["is_negative"]) == (False, False)
         settled(client, path)
         np.testing.assert_array_equal(pixels(client.get(labels)), before)
-        client.post(f"{path}/supports", files={**SUPPORT, "mask": ("m.png", encoded(mask_picture(empty)))})
+        client.post(f"{path}/supports", files={**SUPPORT, "mask": ("m.png", encoded(mask_image(empty)))})
         client.delete(f"{path}/images/{client.get(path).json()['images'][0]['id']}")
         # Settled first: a prediction with the previous supports may still be running.
         states = [one["status"] for one in settled(client, path)["images"]]
@@ -134,7 +134,7 @@ def test_an_empty_mask_makes_an_image_negative_until_it_is_deleted():
 
 def test_a_model_without_negatives_refuses_an_empty_mask(client, path):
     assert not client.get(path).json()["supports_negatives"]
-    empty = {**SUPPORT, "mask": ("m.png", encoded(mask_picture(np.zeros_like(MASK))))}
+    empty = {**SUPPORT, "mask": ("m.png", encoded(mask_image(np.zeros_like(MASK))))}
     response = client.post(f"{path}/supports", files=empty)
     assert response.status_code == 422
     assert "empty" in response.json()["detail"]
@@ -162,7 +162,7 @@ def test_several_classes(client, path):
     ]
     assert client.put(f"{path}/classes", json=classes).json()["classes"] == classes
     image, labels = two_things()
-    files = {"image": ("t.png", encoded(image)), "mask": ("l.png", encoded(label_picture(labels)))}
+    files = {"image": ("t.png", encoded(image)), "mask": ("l.png", encoded(label_image(labels)))}
     assert client.post(f"{path}/supports", files=files).status_code == 201
     query_image, ground_truth = two_things(red=100, blue=20)
     found = pixels(client.post(f"{path}/segment", files={"image": ("q.png", encoded(query_image))}))
@@ -259,7 +259,7 @@ def test_what_stays_in_memory_is_bounded(client, path):
     response = client.post(f"{path}/queries", files=[("image", b"a")] * 3)
     assert response.status_code == 400
     one = client.post(f"{path}/queries", files=query()[0]).json()
-    large = encoded(mask_picture(MASK)) + bytes(2 * MAX_BYTES_IN_MEMORY)  # ignored: after the end of the PNG
+    large = encoded(mask_image(MASK)) + bytes(2 * MAX_BYTES_IN_MEMORY)  # ignored: after the end of the PNG
     drawn = client.put(f"{path}/images/{one['id']}/labels.png", content=large)
     assert drawn.status_code == 200
     longest = [

@@ -14,8 +14,8 @@ from make_rasters import write_map
 from PIL import Image, ImageOps
 from rasterio.transform import from_origin
 
-from kshot.io.geotiff import opened_map
-from kshot.io.raster_options import View
+from kshot.io.geotiff import open_geotiff
+from kshot.io.raster_options import RasterOptions
 from kshot.methods.config import ModelConfig
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone
@@ -131,7 +131,7 @@ def test_a_map_in_tiles_agrees_with_one_that_is_read_whole(demo, tmp_path, name)
     fitted = Segmenter.from_pretrained(image_size=385).fit(picture, mask)
     whole = fitted.predict(picture)
     tiled = Segmenter.from_pretrained(image_size=257, tile=2 * side // 3)
-    with opened_map(path, View()) as source:
+    with open_geotiff(path, RasterOptions()) as source:
         strips = list(tiled.predict_strips(source.size, source.read))
     assert len(strips) > 1
     assert iou(np.concatenate([strip.mask for strip in strips]), whole.mask) > 0.9

@@ -5,7 +5,7 @@ from make_data import iou as iou_of
 from test_cli import run
 
 from kshot import Segmenter
-from kshot.io.overlays import mask_picture
+from kshot.io.overlays import mask_image
 from kshot.predict.support_check import LOW, hint, own_iou
 from kshot.results import SegmentationResult
 
@@ -48,7 +48,7 @@ def test_the_command_says_so_in_one_line(tmp_path, capsys):
     dot = np.zeros_like(mask)
     dot[2:6, 2:6] = True  # of nothing but background
     for name, one in {"good": mask, "bad": dot}.items():
-        mask_picture(one).save(tmp_path / f"{name}.png")
+        mask_image(one).save(tmp_path / f"{name}.png")
         options = [tmp_path / "a.png", "--image-size", 257, "--out", tmp_path / name]
         assert run("segment", "--support", tmp_path / "a.png", tmp_path / f"{name}.png", *options) == 0
         printed = capsys.readouterr().err

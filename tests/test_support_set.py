@@ -8,7 +8,7 @@ from PIL import Image
 from test_cli import run
 
 from kshot.annotations.reader import read_annotations
-from kshot.io.overlays import label_picture, mask_picture
+from kshot.io.overlays import label_image, mask_image
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
     written = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     assert {"instances.json", "one.json", "deep/two.json", "deep/two_probability.npy"} <= written
     coco = read_annotations(out / "instances.json", tmp_path / "queries")
-    assert [photograph.name for photograph in coco.photographs] == ["deep/two.png", "one.png"]
-    for photograph in coco.photographs:
+    assert [photograph.name for photograph in coco.images] == ["deep/two.png", "one.png"]
+    for photograph in coco.images:
         name = photograph.name.removesuffix(".png")
         _, masks = photograph.read()
         with Image.open(out / f"{name}_labels.png") as picture:
@@ -41,7 +41,7 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
         for label, class_name in enumerate(coco.class_names, 1):
             assert iou(masks[class_name], labels == label) > 0.98  # all but specks
         assert iou(masks["disc"], queries[name] == 1) > 0.5
-        source, found = read_annotations(out / f"{name}.json").photographs[0].read()
+        source, found = read_annotations(out / f"{name}.json").images[0].read()
         assert source.resolve() == (tmp_path / "queries" / f"{name}.png").resolve()
         assert iou(found["disc"], masks["disc"]) > 0.95
     again = ["--supports", out / "instances.json", "--support-images", tmp_path / "queries"]
@@ -61,7 +61,7 @@ def test_one_class_gives_masks(tmp_path):
     ]
     picture, mask = scene()
     picture.save(tmp_path / "a.png")
-    mask_picture(mask).save(tmp_path / "a_mask.png")
+    mask_image(mask).save(tmp_path / "a_mask.png")
     pair = ["--support", tmp_path / "a.png", tmp_path / "a_mask.png"]
     for options, name in (([], "object"), (["--classes", "disc"], "disc")):
         assert run("segment", *pair, *options, *common, "--out", tmp_path / name) == 0
@@ -76,7 +76,7 @@ def test_more_photographs_of_a_class_than_are_used_is_said(tmp_path, capsys):
     picture, labels = two_things()
     for number in range(22):
         picture.save(tmp_path / "labels" / "images" / f"{number}.png")
-        label_picture(np.where(labels == 1 + number // 21, labels, 0).astype(np.uint8)).save(
+        label_image(np.where(labels == 1 + number // 21, labels, 0).astype(np.uint8)).save(
             tmp_path / "labels" / "masks" / f"{number}.png"
         )
     options = [tmp_path / "queries" / "one.png", "--image-size", 65, "--out", tmp_path / "out"]
@@ -131,9 +131,9 @@ def test_an_object_that_is_too_small_is_named_with_its_photograph(tmp_path, caps
 def test_a_negative_is_an_image_with_an_empty_mask(tmp_path, capsys):
     picture, labels = two_things()
     picture.save(tmp_path / "a.png")
-    mask_picture(labels == 1).save(tmp_path / "a_mask.png")
+    mask_image(labels == 1).save(tmp_path / "a_mask.png")
     picture.crop((100, 0, 180, 90)).save(tmp_path / "not.png")
-    mask_picture(np.zeros((90, 80), bool)).save(tmp_path / "nothing.png")
+    mask_image(np.zeros((90, 80), bool)).save(tmp_path / "nothing.png")
     pair = ["--support", tmp_path / "a.png", tmp_path / "a_mask.png"]
     same = ["--support", tmp_path / "not.png", tmp_path / "nothing.png"]
     common = [tmp_path / "queries" / "one.png", "--image-size", 257, "--also", "probability"]

@@ -6,7 +6,7 @@ from make_data import scene, two_things
 from PIL import Image
 
 from kshot.errors import ImageError, MaskError
-from kshot.io.overlays import label_picture, mask_picture
+from kshot.io.overlays import label_image, mask_image
 from kshot.web.uploads import decode_image, decode_labels
 
 
@@ -56,17 +56,17 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch
 
 def test_a_mask_of_one_class_may_have_any_value():
     mask = scene()[1]
-    for image in (mask_picture(mask), Image.fromarray(mask), Image.fromarray(mask.astype(np.uint8) * 7)):
+    for image in (mask_image(mask), Image.fromarray(mask), Image.fromarray(mask.astype(np.uint8) * 7)):
         labels = decode_labels(encoded(image), mask.shape, [3])
         np.testing.assert_array_equal(labels, mask * 3)
 
 
 def test_a_mask_of_several_classes_has_their_values():
     labels = two_things()[1]
-    found = decode_labels(encoded(label_picture(labels)), labels.shape, [2, 1, 9])
+    found = decode_labels(encoded(label_image(labels)), labels.shape, [2, 1, 9])
     np.testing.assert_array_equal(found, labels)
     with pytest.raises(MaskError, match="which no class has"):
-        decode_labels(encoded(label_picture(labels)), labels.shape, [1, 3])
+        decode_labels(encoded(label_image(labels)), labels.shape, [1, 3])
 
 
 def test_unusable_masks_are_refused():

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from test_components import blobs
 
-from kshot.annotations.writers import Segmented, coco_document, labelme_document
+from kshot.annotations.writers import SegmentedImage, coco_document, labelme_document
 from kshot.errors import KshotError
 
 
@@ -17,14 +17,14 @@ def answer(name="a.jpg", seed=0):
     probability = np.where(mask, 0.75, 0.25).astype(np.float32)
     other = np.zeros_like(mask)
     other[50:56, 2:12] = True
-    return Segmented(name, {"blob": mask, "box": other}, {"blob": probability, "box": probability})
+    return SegmentedImage(name, {"blob": mask, "box": other}, {"blob": probability, "box": probability})
 
 
 def without_specks(mask):
-    from kshot.annotations.components import components
+    from kshot.annotations.components import connected_components
 
     kept = np.zeros_like(mask)
-    for one in components(mask, mask.astype(np.float32)):
+    for one in connected_components(mask, mask.astype(np.float32)):
         left, top, width, height = one.box
         kept[top : top + height, left : left + width] |= one.mask
     return kept
@@ -56,7 +56,7 @@ def test_labelme_shapes_are_polygons_and_masks_of_what_has_holes():
     mask = np.zeros((40, 50), dtype=bool)
     mask[5:15, 5:20] = mask[20:35, 20:40] = True
     mask[25:30, 25:30] = False
-    document = labelme_document(Segmented("../a.jpg", {"ring": mask}, {"ring": mask.astype(np.float32)}))
+    document = labelme_document(SegmentedImage("../a.jpg", {"ring": mask}, {"ring": mask.astype(np.float32)}))
     assert document["imagePath"] == "../a.jpg"
     assert document["imageData"] is None
     assert (document["imageHeight"], document["imageWidth"]) == (40, 50)
@@ -78,4 +78,4 @@ def test_what_cannot_be_written_is_named():
     with pytest.raises(KshotError, match="maps of the sizes"):
         labelme_document(given._replace(probabilities={}))
     with pytest.raises(KshotError, match="maps of the sizes"):
-        coco_document([Segmented("a.jpg", {}, {})], ["box"])
+        coco_document([SegmentedImage("a.jpg", {}, {})], ["box"])

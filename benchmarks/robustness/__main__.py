@@ -93,7 +93,9 @@ def run(row: Row) -> dict[str, Any]:
         except Exception as error:
             traceback.print_exc()
             outcome = Outcome(f"error: {type(error).__name__}", False)
-    provenance = provenance.model_copy(update={"command": "make robustness"}).after(time.monotonic() - start)
+    provenance = provenance.model_copy(update={"command": "make robustness"}).with_duration(
+        time.monotonic() - start
+    )
     measured = {
         "case": row.case,
         "expected": row.expected,

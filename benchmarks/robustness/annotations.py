@@ -102,7 +102,7 @@ def huge_file(folder: Path) -> Outcome:
 def _what_happens(path: Path) -> str:
     """Read a file and rasterize all its annotations; return what happened."""
     try:
-        for annotated in read_annotations(path).photographs:
+        for annotated in read_annotations(path).images:
             _, masks = annotated.read()
             if any(mask.shape != (HEIGHT, WIDTH) for mask in masks.values()):
                 return "traceback: a mask of another size"

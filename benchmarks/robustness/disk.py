@@ -34,11 +34,11 @@ from kshot.cli.main import main as kshot
 from kshot.data.prepare import SBD_ARCHIVE, VOC_ARCHIVE
 from kshot.errors import WriteError
 from kshot.evaluation.results import read_result, write_result
-from kshot.io.files import save_picture
-from kshot.io.geotiff import opened_map, writing_map
-from kshot.io.nifti import load_nifti, read_volume, write_volume
-from kshot.io.overlays import label_picture
-from kshot.io.raster_options import View
+from kshot.io.files import save_image
+from kshot.io.geotiff import create_geotiff, open_geotiff
+from kshot.io.nifti import load_nifti, make_volume, write_volume
+from kshot.io.overlays import label_image
+from kshot.io.raster_options import RasterOptions
 from kshot.methods.config import ModelConfig
 from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
@@ -188,13 +188,13 @@ def _writers(folder: Path) -> dict[str, Writer]:
 
     def write_mask_of_map(out: Path, number: int) -> None:
         with (
-            opened_map(map_file, View()) as source,
-            writing_map(out / "map_mask.tif", source, ["mask"], "uint8", 255) as writer,
+            open_geotiff(map_file, RasterOptions()) as source,
+            create_geotiff(out / "map_mask.tif", source, ["mask"], "uint8", 255) as writer,
         ):
             writer.write(_noise(number, (1, *source.size)))
 
     def write_mask_of_scan(out: Path, number: int) -> None:
-        volume = read_volume(load_nifti(scan_file), None, None)
+        volume = make_volume(load_nifti(scan_file), None, None)
         write_volume(_noise(number, volume.voxels.shape), volume, out / "scan_mask.nii.gz")
 
     def log(out: Path, number: int) -> None:
@@ -215,11 +215,11 @@ def _writers(folder: Path) -> dict[str, Writer]:
         ),
         "image": Writer(write_results, _read_results),
         "labels": Writer(
-            lambda out, number: save_picture(label_picture(_noise(number, (90, 120))), out / "labels.png"),
+            lambda out, number: save_image(label_image(_noise(number, (90, 120))), out / "labels.png"),
             lambda out: _decode(out / "labels.png"),
         ),
         "jpeg": Writer(
-            lambda out, number: save_picture(Image.fromarray(_noise(number, (90, 120))), out / "page.jpg"),
+            lambda out, number: save_image(Image.fromarray(_noise(number, (90, 120))), out / "page.jpg"),
             lambda out: _decode(out / "page.jpg"),
         ),
         "map": Writer(write_mask_of_map, lambda out: rasterio.open(out / "map_mask.tif").read()),
@@ -312,7 +312,7 @@ def write_archives(folder: Path) -> None:
     """Write archives like those of VOC and SBD, with one image and its mask."""
     image, mask = BytesIO(), BytesIO()
     scene()[0].save(image, "JPEG")
-    label_picture(scene()[1].astype(np.uint8)).save(mask, "PNG")
+    label_image(scene()[1].astype(np.uint8)).save(mask, "PNG")
     root = "VOCdevkit/VOC2012"
     members = {f"{root}/JPEGImages/a.jpg": image, f"{root}/SegmentationClass/a.png": mask}
     for archive, mode, contents in ((VOC_ARCHIVE, "w", members), (SBD_ARCHIVE, "w:gz", {})):

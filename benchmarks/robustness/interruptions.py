@@ -30,7 +30,7 @@ from benchmarks.robustness.training_runs import (
     write_training_inputs,
 )
 from kshot.data.folder import Folder
-from kshot.io.files import TEMPORARY
+from kshot.io.files import TEMPORARY_PREFIX
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.meta_train import train
 from kshot.training.pretrain import pretrain
@@ -153,7 +153,7 @@ def _logged(run: Path) -> list[tuple[Any, ...]]:
 
 def _leftovers(run: Path) -> set[str]:
     """Return the names of incomplete files."""
-    return {path.name for path in run.glob(f"{TEMPORARY}*")}
+    return {path.name for path in run.glob(f"{TEMPORARY_PREFIX}*")}
 
 
 def _pretrain(inputs: TrainingInputs, out: Path, resume: bool) -> None:

@@ -80,7 +80,7 @@ class KshotBackend(LabelStudioMLBase):
         for task in reversed(self.annotated()):
             images = SimpleNamespace(find=lambda *names, task=task: self.path_of(task))
             try:
-                (annotated,) = read_label_studio([task], Path(f"Task {task['id']}"), images).photographs
+                (annotated,) = read_label_studio([task], Path(f"Task {task['id']}"), images).images
                 path, masks = annotated.read()
             except (KshotError, OSError) as error:
                 logging.warning("Task %s cannot be used as a support: %s", task["id"], error)

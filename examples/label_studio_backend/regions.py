@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from kshot.annotations.components import components, outline
+from kshot.annotations.components import connected_components, outline
 
 RUN_BITS = 16
 """Bits of a run length; kshot.annotations.brush describes the format."""
@@ -14,7 +14,7 @@ RUN_BITS = 16
 def to_polygons(mask, probability):
     """Yield a polygon and a score for each component of a mask; holes are filled, as polygons have none."""
     percent = 100 / np.array(mask.shape[::-1])
-    for component in components(mask, probability):
+    for component in connected_components(mask, probability):
         points = outline(replace(component, mask=binary_fill_holes(component.mask)))
         if points is not None:
             yield {"points": ((np.array(points) + 0.5) * percent).tolist(), "closed": True}, component.score

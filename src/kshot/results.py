@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.components import MIN_COMPONENT, components, outline
-from kshot.io.files import save_picture
+from kshot.annotations.components import MIN_COMPONENT, connected_components, outline
+from kshot.io.files import save_image
 from kshot.io.images import ImageSource, read_image
-from kshot.io.overlays import label_picture, mask_picture, overlay
+from kshot.io.overlays import label_image, mask_image, overlay
 
 FloatMap = NDArray[np.float32]
 
@@ -157,7 +157,7 @@ class SegmentationResult:
         found = []
         for name in self.class_names:
             own = self.of_class(name)
-            for part in components(own.mask, own.class_probabilities[0], min_area):
+            for part in connected_components(own.mask, own.class_probabilities[0], min_area):
                 left, top, width, height = part.box
                 box = left, top, left + width, top + height
                 found.append(Instance(name, box, part.area, part.score, part.mask, outline(part)))
@@ -172,8 +172,8 @@ class SegmentationResult:
 
     def save(self, path: str | Path) -> None:
         """Write the mask (0 and 255), or the labels in a palette image, as a PNG."""
-        drawn = mask_picture(self.mask) if len(self.class_names) == 1 else label_picture(self.labels)
-        save_picture(drawn, Path(path))
+        drawn = mask_image(self.mask) if len(self.class_names) == 1 else label_image(self.labels)
+        save_image(drawn, Path(path))
 
     def named(self, name: str) -> "SegmentationResult":
         """Return the result of one class under another name."""

@@ -1,4 +1,4 @@
-"""COCO's instances: polygons and run lengths; also what Roboflow, CVAT and others export under that name."""
+"""Read COCO instances: polygons and run lengths, as COCO, Roboflow, CVAT and others write them."""
 
 from collections import defaultdict
 from functools import partial
@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, PositiveInt
 
-from kshot.annotations.json_files import parse
-from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
-from kshot.annotations.rasterize import Mask, Point, Size, coco_run_lengths, fill, unroll
+from kshot.annotations.annotated_images import AnnotatedImage, Annotations, ImageLocator, Shape, collect
+from kshot.annotations.rasterize import (
+    Mask,
+    Point,
+    Size,
+    decode_run_lengths,
+    fill_polygons,
+    parse_coco_run_lengths,
+)
 from kshot.errors import DataError, MaskError
+from kshot.io.files import validate
 
 
 class _Image(BaseModel):
@@ -39,50 +46,50 @@ class _Instances(BaseModel):
     categories: list[_Category]
 
 
-def read_coco(content: dict[str, Any], path: Path, pictures: Pictures) -> Annotations:
-    """Read an instances document. Crowds (`iscrowd`) are regions to ignore, and no foreground.
+def read_coco(content: dict[str, Any], path: Path, locator: ImageLocator) -> Annotations:
+    """Read an instances document. Crowds (`iscrowd`) are regions to ignore, not foreground.
 
-    Raises DataError for a document that is not as it must be.
+    Raises DataError for an invalid document.
     """
-    instances = parse(_Instances, content, f"{path} is no COCO instances file")
+    instances = validate(_Instances, content, f"{path} is no COCO instances file")
     names = {category.id: category.name for category in instances.categories}
     shapes: dict[int | str, list[Shape]] = defaultdict(list)
-    for found in instances.annotations:
-        if found.category_id not in names:
-            raise DataError(f"{path} annotates category {found.category_id}, which has no name in it.")
-        if not found.iscrowd:
-            draw = partial(draw_segmentation, found.segmentation)
-            shapes[found.image_id].append(Shape(names[found.category_id], draw))
-    photographs = [
-        Photograph(
+    for annotation in instances.annotations:
+        if annotation.category_id not in names:
+            raise DataError(f"{path} annotates category {annotation.category_id}, which has no name in it.")
+        if not annotation.iscrowd:
+            draw = partial(draw_segmentation, annotation.segmentation)
+            shapes[annotation.image_id].append(Shape(names[annotation.category_id], draw))
+    images = [
+        AnnotatedImage(
             image.file_name,
-            partial(pictures.find, image.file_name),
+            partial(locator.find, image.file_name),
             (image.height, image.width),
             tuple(shapes[image.id]),
         )
         for image in instances.images
     ]
-    return gather(photographs, [names[number] for number in sorted(names)], path)
+    return collect(images, [names[number] for number in sorted(names)], path)
 
 
 def draw_segmentation(segmentation: Any, size: Size) -> Mask:
-    """Rasterise what COCO calls a segmentation: polygons, or run lengths as numbers or compressed.
+    """Rasterize a COCO segmentation: polygons, or run lengths as numbers or as a compressed string.
 
-    Raises MaskError for anything else, or run lengths of another size.
+    Raises MaskError for anything else, or for run lengths of another size.
     """
     if isinstance(segmentation, list) and segmentation:
-        return fill([_points(polygon) for polygon in segmentation], size)
+        return fill_polygons([_points(polygon) for polygon in segmentation], size)
     if not isinstance(segmentation, dict):
-        raise MaskError("It has no outline, say a box alone. Export polygons or masks.")
+        raise MaskError("It has no outline, perhaps only a box. Export polygons or masks.")
     if segmentation.get("size") != list(size):
-        raise MaskError(f"A mask's size is {segmentation.get('size')}, but its photograph's {list(size)}.")
+        raise MaskError(f"A mask's size is {segmentation.get('size')}, but its image's {list(size)}.")
     counts = segmentation.get("counts")
     if isinstance(counts, str | bytes):
-        counts = coco_run_lengths(counts if isinstance(counts, str) else counts.decode("latin-1"))
+        counts = parse_coco_run_lengths(counts if isinstance(counts, str) else counts.decode("latin-1"))
     if not isinstance(counts, list):
         raise MaskError("Run lengths are neither a list nor a string; the file is damaged.")
     height, width = size
-    return np.ascontiguousarray(unroll(counts, height * width).reshape(width, height).T)
+    return np.ascontiguousarray(decode_run_lengths(counts, height * width).reshape(width, height).T)
 
 
 def _points(polygon: Any) -> list[Point]:

@@ -1,4 +1,4 @@
-"""What a mask consists of: connected components, each with its score, its run lengths and its outline."""
+"""Connected components of a mask, each with its score, run lengths and outline."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import KshotError
+from kshot.io.extras import import_extra
 
 MIN_COMPONENT = 16
-"""Pixels below which a component is left out as a speck."""
+"""Pixels a component needs; smaller ones are skipped as specks."""
 
 TOLERANCE = 0.5
-"""Pixels by which a polygon may leave its component's outline, to have fewer points to edit."""
+"""Pixels by which a polygon may deviate from its component's outline, to have fewer points to edit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Component:
-    """A connected piece of a mask (H, W).
+    """A connected component of a mask (H, W).
 
-    box: left, top, width, height in pixels. mask: bool, in its box only. score: its mean probability.
+    box: left, top, width, height in pixels. mask: bool, inside the box only. score: mean probability.
     """
 
     box: tuple[int, int, int, int]
@@ -29,15 +29,15 @@ class Component:
 
     @property
     def area(self) -> int:
-        """Count its pixels."""
+        """Number of pixels."""
         return int(np.count_nonzero(self.mask))
 
 
-def components(
+def connected_components(
     mask: NDArray[np.bool_], probability: NDArray[np.floating], min_area: int = MIN_COMPONENT
 ) -> Iterator[Component]:
-    """Split a mask (H, W) into its 8-connected components of `min_area` pixels and more."""
-    measure = measures()
+    """Yield the 8-connected components of a mask (H, W) that have `min_area` pixels or more."""
+    measure = skimage_measure()
     for region in measure.regionprops(measure.label(mask, connectivity=2)):
         if region.area >= min_area:
             rows, columns = region.slice
@@ -47,10 +47,13 @@ def components(
 
 
 def run_lengths(component: Component, size: tuple[int, int]) -> list[int]:
-    """Give COCO's run lengths of a component in a mask of `size`: columns first, the background's first."""
+    """Return COCO's run lengths of a component in a mask of `size`: down the columns, the background's first.
+
+    Reads only the component's columns; pycocotools would need the whole mask for each component.
+    """
     height, width = size
     left, top, columns, rows = component.box
-    strip = np.zeros((columns, height), dtype=np.int8)  # columns are rows here: COCO goes down them
+    strip = np.zeros((columns, height), dtype=np.int8)  # transposed: COCO goes down the columns
     strip[:, top : top + rows] = component.mask.T
     changes = np.flatnonzero(np.diff(strip.ravel(), prepend=0, append=0)) + left * height
     lengths: list[int] = np.diff(changes, prepend=0, append=height * width).tolist()
@@ -58,12 +61,12 @@ def run_lengths(component: Component, size: tuple[int, int]) -> list[int]:
 
 
 def outline(component: Component) -> list[tuple[int, int]] | None:
-    """Give a component's outline as a polygon of pixels (x, y); None if one polygon cannot say what it is.
+    """Return a component's outline as a polygon of pixels (x, y); None if one polygon cannot represent it.
 
-    The polygon goes through the outermost pixels' centres, as LabelMe's do.
+    The polygon runs through the centres of the outermost pixels, as in LabelMe.
     """
-    measure = measures()
-    # Just below 1, so that contours go through the pixels themselves and not between them and the background.
+    measure = skimage_measure()
+    # A level just below 1 puts contours on the pixels themselves, not between them and the background.
     contours = measure.find_contours(
         np.pad(component.mask, 1).astype(np.float64), 1 - 1e-6, fully_connected="high"
     )
@@ -76,10 +79,6 @@ def outline(component: Component) -> list[tuple[int, int]] | None:
     return [(left + int(x), top + int(y)) for y, x in points]
 
 
-def measures() -> Any:
-    """Give scikit-image's measures. Raises KshotError if it is not installed."""
-    try:
-        from skimage import measure
-    except ImportError as error:
-        raise KshotError("Writing annotations needs scikit-image: pip install 'kshot[formats]'.") from error
-    return measure
+def skimage_measure() -> Any:
+    """Return skimage.measure. Raises KshotError if it is not installed."""
+    return import_extra("skimage.measure", "Writing annotations needs scikit-image", "formats")

@@ -1,9 +1,9 @@
-"""Photographs in one folder, and their masks in another, in one of two layouts.
+"""Read images in one folder and their masks in another, in one of two layouts.
 
 - `NAME.png` holds class numbers: 0 background, 1, 2, … the classes, 255 unknown. `classes.txt` beside the two
-  folders, one name a line, names them, or else `classes.json`: {"1": name, …}, or that under "classes". If
-  all masks hold only 0 and 255, they show one class, "object".
-- `CLASS/NAME.png` is black and white, one folder a class.
+  folders names them, one name a line, or else `classes.json`: {"1": name, …}, or that under "classes". If all
+  masks hold only 0 and 255, they show one class, "object".
+- `CLASS/NAME.png` is black and white, in one folder per class.
 """
 
 import json
@@ -12,33 +12,40 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import pick_class, read_bright_mask, read_index_mask, values_in
-from kshot.annotations.labelled_images import Annotations, Photograph, Shape, gather
+from kshot.annotations.annotated_images import AnnotatedImage, Annotations, Shape, collect
+from kshot.annotations.label_maps import mask_values, read_binary_mask, read_index_mask, select_class
 from kshot.annotations.rasterize import Mask, Size
-from kshot.annotations.voc import PASCAL_CLASSES
 from kshot.errors import DataError, MaskError
-from kshot.io.image_files import opened
+from kshot.io.image_files import open_checked
 from kshot.io.images import IMAGE_SUFFIXES
 from kshot.types import IGNORE_INDEX, GroundTruth
 
-VOC = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
-"""VOC's photographs, and its masks: with SBD's where they are, else its own."""
+VOC_FOLDERS = "JPEGImages", ("SegmentationClassAug", "SegmentationClass")
+"""VOC's images, and its masks: with SBD's if that folder exists, else its own."""
+
+PASCAL_CLASSES: tuple[str, ...] = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle",
+    "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person",
+    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""PASCAL VOC's classes, in the order of their numbers in its masks, from 1."""
 
 
 class MaskFolders:
-    """Photographs and their masks, each in a folder. class_names: given, or found."""
+    """A folder of images and a folder of their masks. class_names: given, or found in the folders."""
 
     def __init__(self, images: Path, masks: Path, class_names: tuple[str, ...] = ()) -> None:
-        self.photographs = images
+        self.image_folder = images
         self.masks = masks
-        self.folders = sorted(path.name for path in masks.iterdir() if path.is_dir())
+        self.class_folders = sorted(path.name for path in masks.iterdir() if path.is_dir())
         self.class_names = class_names or self._find_class_names()
 
     @cached_property
     def images(self) -> dict[str, Path]:
-        """All photographs by name; two that differ only in their suffix raise DataError."""
+        """All images by name, without suffix. Raises DataError for two that differ only in their suffix."""
         found: dict[str, Path] = {}
-        for path in sorted(self.photographs.iterdir()):
+        for path in sorted(self.image_folder.iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 if path.stem in found:
                     raise DataError(f"{found[path.stem]} and {path} have one name: which does a mask mean?")
@@ -46,35 +53,36 @@ class MaskFolders:
         return found
 
     def mask_path(self, name: str, class_id: int) -> Path:
-        """Give the place of the mask that shows a class in a photograph."""
-        inside = self.masks / self.class_names[class_id] if self.folders else self.masks
-        return inside / f"{name}.png"
+        """Return the path of the mask of a class in an image."""
+        folder = self.masks / self.class_names[class_id] if self.class_folders else self.masks
+        return folder / f"{name}.png"
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
-        """Read where a class is in a photograph."""
+        """Return the ground truth (H, W) of a class in an image."""
         path = self.mask_path(name, class_id)
-        if self.folders or self._is_one_object:
-            return read_bright_mask(path)
-        return pick_class(read_index_mask(path, range(len(self.class_names) + 1)), class_id + 1)
+        if self.class_folders or self._is_one_object:
+            return read_binary_mask(path)
+        return select_class(read_index_mask(path, range(len(self.class_names) + 1)), class_id + 1)
 
     def classes_in(self, name: str) -> tuple[int, ...]:
-        """Give the ids of the classes in a photograph; none if it has no mask."""
-        if self.folders or self._is_one_object:
+        """Return the ids of the classes in an image; none if it has no mask."""
+        if self.class_folders or self._is_one_object:
             shown = [c for c in range(len(self.class_names)) if self.mask_path(name, c).exists()]
             return tuple(c for c in shown if (self.ground_truth(name, c) == 1).any())
         path = self.masks / f"{name}.png"
         if not path.exists():
             return ()
-        values = values_in(read_index_mask(path, range(len(self.class_names) + 1)))
+        values = mask_values(read_index_mask(path, range(len(self.class_names) + 1)))
         return tuple(value - 1 for value in values if value not in (0, IGNORE_INDEX))
 
     @cached_property
     def _is_one_object(self) -> bool:
-        return not self.folders and self.class_names == ("object",) and self._highest in (0, IGNORE_INDEX)
+        has_one_name = not self.class_folders and self.class_names == ("object",)
+        return has_one_name and self._highest in (0, IGNORE_INDEX)
 
     def _find_class_names(self) -> tuple[str, ...]:
-        if self.folders:
-            return tuple(self.folders)
+        if self.class_folders:
+            return tuple(self.class_folders)
         listed = self.masks.parent / "classes.txt"
         if listed.exists():
             return tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
@@ -88,25 +96,25 @@ class MaskFolders:
 
     @cached_property
     def _highest(self) -> int:
-        """Find the highest class number in the masks; 255 if they hold nothing else but 0."""
+        """The highest class number in the masks; 255 if they hold nothing but 0 and 255."""
         values: set[int] = set()
         for path in self.masks.glob("*.png"):
-            with opened(path, MaskError) as picture:
-                if picture.mode in ("1", "L", "P"):
-                    values.update(values_in(np.array(picture, dtype=np.uint8)))
+            with open_checked(path, MaskError) as image:
+                if image.mode in ("1", "L", "P"):
+                    values.update(mask_values(np.array(image, dtype=np.uint8)))
         numbers = values - {0, IGNORE_INDEX}
         return max(numbers) if numbers else max(values, default=0)
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read a JSON file that names the classes: {"1": name, "2": name, …}, or that under the key "classes".
+    """Read class names from JSON: {"1": name, "2": name, …}, or that under the key "classes".
 
     Raises DataError that names the file, the faulty value and the remedy.
     """
     remedy = 'Write {"classes": {"1": "first name", "2": "second name"}}, numbered from 1 without a gap.'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON or bad UTF-8
+    except ValueError as error:  # invalid JSON or UTF-8
         raise DataError(f"{path} is no JSON file ({error}). {remedy}") from error
     names = content.get("classes", content) if isinstance(content, dict) else content
     if not isinstance(names, dict) or not names:
@@ -125,15 +133,15 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def read_mask_folders(root: Path) -> Annotations | None:
-    """Read a folder of masks beside a folder of photographs; None if it is none.
+    """Read a folder of masks beside a folder of images; None if `root` does not hold such folders.
 
-    It has images/ and masks/, or VOC's layout, or two folders of pictures of which one holds masks only.
+    They are images/ and masks/, or VOC's, or two folders of images of which exactly one holds only masks.
     """
     folders = _find(root)
     if folders is None:
         return None
-    photographs = [
-        Photograph(
+    images = [
+        AnnotatedImage(
             path.name,
             partial(Path, path),
             None,
@@ -144,39 +152,39 @@ def read_mask_folders(root: Path) -> Annotations | None:
         )
         for name, path in folders.images.items()
     ]
-    return gather(photographs, folders.class_names, root)
+    return collect(images, folders.class_names, root)
 
 
 def _find(root: Path) -> MaskFolders | None:
     if (root / "images").is_dir() and (root / "masks").is_dir():
         return MaskFolders(root / "images", root / "masks")
-    images, masks = VOC
+    images, masks = VOC_FOLDERS
     for name in masks:
         if (root / images).is_dir() and (root / name).is_dir():
             return MaskFolders(root / images, root / name, PASCAL_CLASSES)
-    inside = sorted(path for path in root.iterdir() if path.is_dir() and _pictures_in(path))
+    inside = sorted(path for path in root.iterdir() if path.is_dir() and _images_in(path))
     if len(inside) != 2 or any(path.suffix.lower() in (".json", ".xml") for path in root.iterdir()):
         return None
-    are_masks = [_holds_masks(path) for path in inside]
+    are_masks = [_holds_only_masks(path) for path in inside]
     if are_masks == [True, False]:
         inside.reverse()
     elif are_masks != [False, True]:
         raise DataError(
             f"Which of {inside[0]} and {inside[1]} holds the masks cannot be told: masks are palette or "
-            "greyscale PNGs, photographs are not. Call the folders images and masks."
+            "greyscale PNGs, images are not. Call the folders images and masks."
         )
     return MaskFolders(inside[0], inside[1])
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _holds_masks(folder: Path) -> bool:
-    """Tell whether all pictures of a folder could be masks; their heads say so."""
-    for path in _pictures_in(folder):
-        with opened(path, MaskError, whole=False) as picture:
-            if path.suffix.lower() != ".png" or picture.mode not in ("1", "L", "P"):
+def _holds_only_masks(folder: Path) -> bool:
+    """Return whether all images of a folder could be masks, judged by their headers."""
+    for path in _images_in(folder):
+        with open_checked(path, MaskError, decode=False) as image:
+            if path.suffix.lower() != ".png" or image.mode not in ("1", "L", "P"):
                 return False
     return True
 
@@ -185,7 +193,7 @@ def _draw(folders: MaskFolders, name: str, class_id: int, size: Size) -> Mask:
     ground_truth = folders.ground_truth(name, class_id)
     if ground_truth.shape != size:
         raise MaskError(
-            f"The mask is {ground_truth.shape[1]} x {ground_truth.shape[0]} pixels, but the photograph is "
+            f"The mask is {ground_truth.shape[1]} x {ground_truth.shape[0]} pixels, but the image is "
             f"{size[1]} x {size[0]}."
         )
     return np.asarray(ground_truth == 1)

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: polygons, rectangles and ellipses in percent, and brush strokes."""
+"""Read Label Studio's JSON export: polygons, rectangles and ellipses in percent, and brush strokes."""
 
 import re
 from collections.abc import Mapping
@@ -10,14 +10,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from pydantic import BaseModel, FiniteFloat, PositiveInt, ValidationError
 
-from kshot.annotations.brush import unpack
-from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
-from kshot.annotations.rasterize import Mask, Point, Size, box, ellipse, fill, rotated
+from kshot.annotations.annotated_images import AnnotatedImage, Annotations, ImageLocator, Shape, collect
+from kshot.annotations.brush import decode_brush
+from kshot.annotations.rasterize import (
+    Mask,
+    Point,
+    Size,
+    box_polygon,
+    ellipse_polygon,
+    fill_polygons,
+    rotate,
+)
 from kshot.errors import DataError, MaskError, fault_of
 from kshot.io.images import IMAGE_SUFFIXES
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
-"""What Label Studio makes of an uploaded file's name."""
+"""Name of an uploaded file: Label Studio puts a random prefix before the original name."""
 
 
 class _Region(BaseModel):
@@ -40,7 +48,7 @@ class _Task(BaseModel):
 
 
 class _Outline(BaseModel):
-    """The fields of every kind of region; each kind has some."""
+    """The fields of all types of region; each type has some of them."""
 
     points: list[tuple[FiniteFloat, FiniteFloat]] = []
     x: FiniteFloat = 0
@@ -53,13 +61,13 @@ class _Outline(BaseModel):
     rle: list[int] = []
 
 
-def read_label_studio(content: list[Any], path: Path, pictures: Pictures) -> Annotations:
-    """Read an export. Of a task's annotations the one that was updated last counts; cancelled ones never do.
+def read_label_studio(content: list[Any], path: Path, locator: ImageLocator) -> Annotations:
+    """Read an export. Of a task's annotations the last updated one that is not cancelled counts.
 
-    Predictions are passed over, and so is what is no region: choices, ratings, texts.
-    Raises DataError for a document that is not as it must be.
+    Predictions are ignored, and so are results that are not regions: choices, ratings, texts.
+    Raises DataError for an invalid document.
     """
-    photographs = []
+    images = []
     for number, given in enumerate(content, 1):
         try:
             task = _Task.model_validate(given)
@@ -68,44 +76,44 @@ def read_label_studio(content: list[Any], path: Path, pictures: Pictures) -> Ann
                 f"{path} is no JSON export of Label Studio (task {number}: {fault_of(error)}). Export "
                 "'JSON', not 'JSON-MIN'."
             ) from error
-        done = [one for one in task.annotations if not one.was_cancelled]
+        done = [annotation for annotation in task.annotations if not annotation.was_cancelled]
         if done:
-            last = sorted(done, key=lambda one: one.updated_at)[-1]
-            photographs.append(_photograph(task.data, last, f"{path}, task {number}", pictures))
-    return gather(photographs, [], path)
+            last = sorted(done, key=lambda annotation: annotation.updated_at)[-1]
+            images.append(_annotated_image(task.data, last, f"{path}, task {number}", locator))
+    return collect(images, [], path)
 
 
-def _photograph(
-    data: Mapping[str, Any], annotation: _Annotation, where: str, pictures: Pictures
-) -> Photograph:
+def _annotated_image(
+    data: Mapping[str, Any], annotation: _Annotation, where: str, locator: ImageLocator
+) -> AnnotatedImage:
     regions = [region for region in annotation.result if region.type.endswith("labels")]
-    sizes = {(one.original_height, one.original_width) for one in regions} - {(None, None)}
+    sizes = {(region.original_height, region.original_width) for region in regions} - {(None, None)}
     if len(sizes) > 1:
-        raise DataError(f"{where} has regions of pictures of different sizes: {sorted(sizes, key=str)}.")
+        raise DataError(f"{where} has regions of images of different sizes: {sorted(sizes, key=str)}.")
     height, width = next(iter(sizes), (None, None))
-    names = _file_names(_picture_of(data, where))
-    return Photograph(
+    names = _file_names(_image_in(data, where))
+    return AnnotatedImage(
         names[0],
-        partial(pictures.find, *names),
+        partial(locator.find, *names),
         None if height is None or width is None else (height, width),
-        tuple(Shape(name, partial(_draw, one)) for one in regions for name in _labels(one, where)),
+        tuple(Shape(name, partial(_draw, region)) for region in regions for name in _labels(region, where)),
     )
 
 
-def _picture_of(data: Mapping[str, Any], where: str) -> str:
-    """Find the one value of a task's data that names a picture."""
+def _image_in(data: Mapping[str, Any], where: str) -> str:
+    """Return the one value of a task's data that names an image."""
     texts = [value for value in data.values() if isinstance(value, str)]
     found = [text for text in texts if PurePosixPath(_file_names(text)[0]).suffix.lower() in IMAGE_SUFFIXES]
     if len(found) != 1:
-        raise DataError(f"{where} names {len(found)} pictures in its data; it must be one.")
+        raise DataError(f"{where} names {len(found)} images in its data; it must be one.")
     return found[0]
 
 
 def _file_names(address: str) -> list[str]:
-    """Give what a photograph may be called on disk, by its address in Label Studio.
+    """Return the names that an image may have on disk, from its URL in Label Studio.
 
-    That is the address's last part, and the name that an uploaded file had before; before both comes the path
-    in /data/local-files/?d=PATH.
+    They are the path in /data/local-files/?d=PATH if there is one, the last part of the URL, and the
+    original name of an uploaded file.
     """
     try:
         parts = urlsplit(address)
@@ -113,8 +121,8 @@ def _file_names(address: str) -> list[str]:
         return [address]
     local = parse_qs(parts.query).get("d", [])
     name = (local[0] if local else unquote(parts.path)).rpartition("/")[2]
-    before = UPLOADED.fullmatch(name)
-    return [*local[:1], name, *([before[1]] if before else [])]
+    original = UPLOADED.fullmatch(name)
+    return [*local[:1], name, *([original[1]] if original else [])]
 
 
 def _labels(region: _Region, where: str) -> list[str]:
@@ -130,32 +138,34 @@ def _draw(region: _Region, size: Size) -> Mask:
     except ValidationError as error:
         raise MaskError(f"A region of type {region.type!r} is damaged: {fault_of(error)}.") from error
     if region.image_rotation:
-        raise MaskError(f"It was turned in Label Studio, by {region.image_rotation:g} degrees. Turn it back.")
+        raise MaskError(
+            f"It was rotated in Label Studio, by {region.image_rotation:g} degrees. Rotate it back."
+        )
     if region.type == "brushlabels":
         return _draw_strokes(outline.rle, size)
-    return fill([_polygon(region.type, outline, size)], size)
+    return fill_polygons([_polygon(region.type, outline, size)], size)
 
 
-def _polygon(kind: str, outline: _Outline, size: Size) -> list[Point]:
-    """Give a region's corners in pixels. Turning needs pixels: percents are not square."""
+def _polygon(region_type: str, outline: _Outline, size: Size) -> list[Point]:
+    """Return a region's corners in pixels. They are rotated in pixels, because percents are not square."""
     per_height, per_width = (side / 100 for side in size)
     x, y = outline.x * per_width, outline.y * per_height
-    if kind == "polygonlabels":
+    if region_type == "polygonlabels":
         return [(across * per_width, down * per_height) for across, down in outline.points]
-    if kind == "rectanglelabels":
-        corners = box(x, y, x + outline.width * per_width, y + outline.height * per_height)
-    elif kind == "ellipselabels":
-        corners = ellipse(x, y, outline.radiusX * per_width, outline.radiusY * per_height)
+    if region_type == "rectanglelabels":
+        corners = box_polygon(x, y, x + outline.width * per_width, y + outline.height * per_height)
+    elif region_type == "ellipselabels":
+        corners = ellipse_polygon(x, y, outline.radiusX * per_width, outline.radiusY * per_height)
     else:
         raise MaskError(
-            f"It has a region of type {kind!r}, which covers no area. Draw a polygon, rectangle, ellipse or "
-            "brush strokes, or leave its class out (--classes)."
+            f"It has a region of type {region_type!r}, which covers no area. Draw a polygon, rectangle, "
+            "ellipse or brush strokes, or exclude its class (--classes)."
         )
-    return rotated(corners, outline.rotation, (x, y))
+    return rotate(corners, outline.rotation, (x, y))
 
 
 def _draw_strokes(packed: list[int], size: Size) -> Mask:
-    """Take the opacity of the strokes, which Label Studio keeps as an RGBA picture."""
+    """Return where the strokes, an RGBA image, are not fully transparent."""
     height, width = size
-    values = unpack(packed, height * width * 4)
+    values = decode_brush(packed, height * width * 4)
     return np.ascontiguousarray(values.reshape(height, width, 4)[..., 3] > 0)

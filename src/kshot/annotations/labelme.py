@@ -1,4 +1,4 @@
-"""LabelMe's files: one for each photograph, rasterised with PIL, as LabelMe's own `shape_to_mask` does."""
+"""Read LabelMe files, one per image, rasterized with PIL as LabelMe's `shape_to_mask` does."""
 
 import base64
 import binascii
@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, FiniteFloat, PositiveInt
 
-from kshot.annotations.json_files import parse, read_json
-from kshot.annotations.labelled_images import Photograph, Pictures, Shape
-from kshot.annotations.rasterize import Mask, Point, Size, checked
+from kshot.annotations.annotated_images import AnnotatedImage, ImageLocator, Shape
+from kshot.annotations.rasterize import Mask, Point, Size, check_points
 from kshot.errors import ImageError, MaskError
-from kshot.io.image_files import opened
-from kshot.io.images import ImageSource, read_embedded
+from kshot.io.files import read_json, validate
+from kshot.io.image_files import open_checked
+from kshot.io.images import ImageSource, read_image_bytes
 
 POLYGONS = (None, "polygon", "oriented_rectangle")
 
@@ -37,58 +37,58 @@ class _File(BaseModel):
     shapes: list[_Shape]
 
 
-def read_labelme(content: dict[str, Any], path: Path, pictures: Pictures) -> Photograph:
-    """Read a LabelMe document. The picture inside it, if any, is used where the photograph is not found.
+def read_labelme(content: dict[str, Any], path: Path, locator: ImageLocator) -> AnnotatedImage:
+    """Read a LabelMe document. Its embedded image, if any, is used if the image file is not found.
 
-    Raises DataError for a document that is not as it must be.
+    Raises DataError for an invalid document.
     """
-    document = parse(_File, content, f"{path} is no LabelMe file")
+    document = validate(_File, content, f"{path} is no LabelMe file")
     height, width = document.imageHeight, document.imageWidth
-    return Photograph(
+    return AnnotatedImage(
         document.imagePath,
-        partial(_find, document.imagePath, path, pictures),
+        partial(_locate, document.imagePath, path, locator),
         None if height is None or width is None else (height, width),
         tuple(Shape(shape.label, partial(_draw, shape)) for shape in document.shapes),
     )
 
 
-def _find(name: str, path: Path, pictures: Pictures) -> ImageSource:
+def _locate(name: str, path: Path, locator: ImageLocator) -> ImageSource:
     try:
-        return pictures.find(name, name.replace("\\", "/").rpartition("/")[2])
+        return locator.find(name, name.replace("\\", "/").rpartition("/")[2])
     except ImageError:
-        embedded = _File.model_validate(read_json(path)).imageData  # not kept: it is large
+        embedded = _File.model_validate(read_json(path)).imageData  # read again, not kept: it is large
         if embedded is None:
             raise
-        return read_embedded(_decoded(embedded, ImageError), f"{path}'s imageData")
+        return read_image_bytes(_decode(embedded, ImageError), f"{path}'s imageData")
 
 
 def _draw(shape: _Shape, size: Size) -> Mask:
     if shape.shape_type == "mask":
         return _draw_mask(shape, size)
-    picture = Image.new("1", (size[1], size[0]))
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(canvas)
     if shape.shape_type in POLYGONS:
-        draw.polygon(checked(shape.points, size), outline=1, fill=1)
+        draw.polygon(check_points(shape.points, size), outline=1, fill=1)
     elif shape.shape_type == "rectangle":
-        (x0, y0), (x1, y1) = _two(shape, size)
+        (x0, y0), (x1, y1) = _two_points(shape, size)
         draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=1, fill=1)
     elif shape.shape_type == "circle":
-        (x, y), edge = _two(shape, size)
+        (x, y), edge = _two_points(shape, size)
         radius = math.dist((x, y), edge)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=1, fill=1)
     else:
         raise MaskError(
             f"It has a shape of type {shape.shape_type!r}, which covers no area. Draw a polygon, rectangle, "
-            "circle or mask, or leave its class out (--classes)."
+            "circle or mask, or exclude its class (--classes)."
         )
-    return np.array(picture)
+    return np.array(canvas)
 
 
 def _draw_mask(shape: _Shape, size: Size) -> Mask:
-    """Put a small mask where its corners, both inside it, say; LabelMe never lets it leave the picture."""
-    left, top, right, bottom = (int(value) for point in _two(shape, size) for value in point)
-    with opened(BytesIO(_decoded(shape.mask or "", MaskError)), MaskError, "A shape's mask") as picture:
-        piece = np.asarray(picture) != 0
+    """Place a small mask between its corner pixels. LabelMe's always lie inside the image."""
+    left, top, right, bottom = (int(value) for point in _two_points(shape, size) for value in point)
+    with open_checked(BytesIO(_decode(shape.mask or "", MaskError)), MaskError, "A shape's mask") as image:
+        piece = np.asarray(image) != 0
     mask = np.zeros(size, dtype=bool)
     if left < 0 or top < 0 or mask[top : bottom + 1, left : right + 1].shape != piece.shape:
         raise MaskError(
@@ -99,15 +99,15 @@ def _draw_mask(shape: _Shape, size: Size) -> Mask:
     return mask
 
 
-def _two(shape: _Shape, size: Size) -> tuple[Point, Point]:
+def _two_points(shape: _Shape, size: Size) -> tuple[Point, Point]:
     if len(shape.points) != 2:
         raise MaskError(f"A {shape.shape_type} has {len(shape.points)} points; it needs 2.")
-    first, second = checked(shape.points, size, fewest=2)
+    first, second = check_points(shape.points, size, fewest=2)
     return first, second
 
 
-def _decoded(text: str, error: type[ImageError | MaskError]) -> bytes:
+def _decode(text: str, error: type[ImageError | MaskError]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as problem:
-        raise error(f"An embedded picture is no base64 ({problem}); the file is damaged.") from problem
+        raise error(f"An embedded image is no base64 ({problem}); the file is damaged.") from problem

@@ -1,7 +1,7 @@
-"""What annotation tools draw -> masks: polygons, boxes, ellipses and run lengths.
+"""Rasterize what annotation tools draw: polygons, boxes, ellipses and run lengths become masks.
 
-Coordinates are (x, y) in pixels, from the picture's upper left corner. What lies beyond its edges is cut off.
-Files come from anywhere: what would need much memory, or crash a rasteriser, is refused here.
+Coordinates are (x, y) in pixels, from the image's upper left corner; shapes are clipped to the image. Input
+is untrusted: shapes that would need much memory or crash a library are refused.
 """
 
 import math
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import KshotError, MaskError
+from kshot.errors import MaskError
+from kshot.io.extras import import_extra
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]
@@ -19,38 +20,38 @@ Size = tuple[int, int]
 
 Point = tuple[float, float]
 
-REACH = 10
-"""How many times its larger side a point may lie beyond the picture; farther ones are mistakes."""
+MAX_DISTANCE = 10
+"""How far outside the image a point may lie, in multiples of the image's longer side."""
 
 MAX_LENGTH = 20_000_000
-"""Pixels along all edges of a polygon; pycocotools keeps some tens of bytes for each."""
+"""Pixels along all edges of a polygon; pycocotools needs some tens of bytes for each."""
 
 MAX_SHIFT = 60
-"""Bits of one run length: far more than any picture has pixels."""
+"""Bits of one run length: far more than any image has pixels."""
 
 ELLIPSE_POINTS = 360
 
 
-def fill(polygons: Iterable[Sequence[Point]], size: Size) -> Mask:
-    """Rasterise the union of polygons as COCO's own tools do. Raises MaskError for what cannot be drawn."""
-    flat = [[value for point in checked(polygon, size) for value in point] for polygon in polygons]
+def fill_polygons(polygons: Iterable[Sequence[Point]], size: Size) -> Mask:
+    """Return the union of polygons, rasterized as COCO does. Raises MaskError if one cannot be drawn."""
+    flat = [[value for point in check_points(polygon, size) for value in point] for polygon in polygons]
     if not flat:
         return np.zeros(size, dtype=bool)
-    masks = coco_masks()
-    decoded: Mask = masks.decode(masks.merge(masks.frPyObjects(flat, *size))).astype(bool)
+    coco = pycocotools_mask()
+    decoded: Mask = coco.decode(coco.merge(coco.frPyObjects(flat, *size))).astype(bool)
     return decoded
 
 
-def checked(points: Sequence[Point], size: Size, fewest: int = 3) -> Sequence[Point]:
-    """Give points back that can be drawn. Raises MaskError for too few, or some that are nowhere near."""
+def check_points(points: Sequence[Point], size: Size, fewest: int = 3) -> Sequence[Point]:
+    """Return the points. Raises MaskError for too few, for one far outside, or for a very long outline."""
     if len(points) < fewest:
         raise MaskError(f"An outline has {len(points)} points; it needs {fewest}.")
     height, width = size
-    reach = REACH * max(size)
+    margin = MAX_DISTANCE * max(size)
     for x, y in points:
-        if not (-reach <= x <= width + reach and -reach <= y <= height + reach):  # catches NaN too
+        if not (-margin <= x <= width + margin and -margin <= y <= height + margin):  # also true for NaN
             raise MaskError(
-                f"An outline has the point ({str(x)[:20]}, {str(y)[:20]}), nowhere near the picture of "
+                f"An outline has the point ({str(x)[:20]}, {str(y)[:20]}), nowhere near the image of "
                 f"{width} x {height} pixels."
             )
     steps = np.abs(np.diff(np.asarray(points, dtype=np.float64), axis=0, append=[points[0]]))
@@ -59,38 +60,38 @@ def checked(points: Sequence[Point], size: Size, fewest: int = 3) -> Sequence[Po
     return points
 
 
-def box(left: float, top: float, right: float, bottom: float) -> list[Point]:
-    """Give a box as a polygon, clockwise from its upper left corner."""
+def box_polygon(left: float, top: float, right: float, bottom: float) -> list[Point]:
+    """Return a box as a polygon, clockwise from its upper left corner."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> list[Point]:
-    """Give an ellipse around (x, y) as a polygon."""
+def ellipse_polygon(x: float, y: float, radius_x: float, radius_y: float) -> list[Point]:
+    """Return an ellipse around (x, y) as a polygon."""
     angles = [2 * math.pi * n / ELLIPSE_POINTS for n in range(ELLIPSE_POINTS)]
     return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]
 
 
-def rotated(points: Iterable[Point], degrees: float, around: Point) -> list[Point]:
-    """Turn points clockwise, as one sees them, around another."""
+def rotate(points: Iterable[Point], degrees: float, centre: Point) -> list[Point]:
+    """Return points rotated clockwise around `centre`. Raises MaskError if degrees are not finite."""
     if not math.isfinite(degrees):
         raise MaskError(f"A rotation is {degrees}; it must be a number of degrees.")
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    x0, y0 = around
+    x0, y0 = centre
     return [(x0 + cos * (x - x0) - sin * (y - y0), y0 + sin * (x - x0) + cos * (y - y0)) for x, y in points]
 
 
-def unroll(counts: Sequence[int], length: int) -> Mask:
-    """Turn run lengths, the background's first, into `length` bools. Raises MaskError for another sum."""
+def decode_run_lengths(counts: Sequence[int], length: int) -> Mask:
+    """Return run lengths, the background's first, as `length` bools. Raises MaskError for another sum."""
     if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != length:
         raise MaskError(f"Run lengths do not add up to the {length} pixels of their mask: it is damaged.")
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts)
 
 
-def coco_run_lengths(text: str) -> list[int]:
-    """Read the run lengths of COCO's compressed strings: five bits a character, the lowest first.
+def parse_coco_run_lengths(text: str) -> list[int]:
+    """Return the run lengths of COCO's compressed strings: five bits a character, the lowest first.
 
     From the fourth number on, each is the difference to the one before the last. Raises MaskError for a
-    damaged string.
+    damaged string. Such a string makes pycocotools crash or return uninitialised memory.
     """
     counts: list[int] = []
     value = shift = 0
@@ -111,10 +112,6 @@ def coco_run_lengths(text: str) -> list[int]:
     return counts
 
 
-def coco_masks() -> Any:
-    """Give pycocotools' masks. Raises KshotError if it is not installed."""
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise KshotError("COCO's outlines need pycocotools: pip install 'kshot[formats]'.") from error
-    return mask
+def pycocotools_mask() -> Any:
+    """Return pycocotools.mask. Raises KshotError if it is not installed."""
+    return import_extra("pycocotools.mask", "COCO's outlines need pycocotools", "formats")

@@ -1,7 +1,7 @@
-"""Answers as annotation files: COCO's instances for many photographs, LabelMe's for one.
+"""Write results as annotation files: COCO instances for many images, LabelMe for one.
 
-Each connected component of a class's mask becomes an object of its own; specks of fewer than
-`components.MIN_COMPONENT` pixels are left out.
+Each connected component of a class's mask becomes one object; components of fewer than
+`components.MIN_COMPONENT` pixels are skipped.
 """
 
 import base64
@@ -12,19 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.components import Component, components, measures, outline, run_lengths
-from kshot.annotations.rasterize import coco_masks
+from kshot.annotations.components import (
+    Component,
+    connected_components,
+    outline,
+    run_lengths,
+    skimage_measure,
+)
+from kshot.annotations.rasterize import pycocotools_mask
 from kshot.errors import KshotError
-from kshot.io.files import encoded
+from kshot.io.files import encode_image
 
 LABELME_VERSION = "5.5.0"
-"""Of the format that is written; LabelMe has read mask shapes since 5.3."""
+"""Version of the written format; LabelMe has read mask shapes since 5.3."""
 
 
-class Segmented(NamedTuple):
-    """A photograph's answer.
+class SegmentedImage(NamedTuple):
+    """The masks of an image.
 
-    file_name: as the documents shall name it. masks: each class's (H, W), by name; they may overlap.
+    file_name: as the documents name it. masks: each class's (H, W), by name; they may overlap.
     probabilities: each class's foreground probability (H, W) in [0, 1].
     """
 
@@ -34,7 +40,7 @@ class Segmented(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Give the photograph's (height, width). Raises KshotError if its maps do not agree, or are none."""
+        """The image's (height, width). Raises KshotError if there are no maps, or maps of several sizes."""
         sizes = {maps.shape for maps in (*self.masks.values(), *self.probabilities.values())}
         if len(sizes) != 1 or self.masks.keys() != self.probabilities.keys():
             raise KshotError(
@@ -45,48 +51,46 @@ class Segmented(NamedTuple):
         return height, width
 
 
-class Instances:
-    """COCO's instances, photograph by photograph; keeps run lengths, but no masks."""
+class CocoInstances:
+    """A COCO instances document, built image by image; keeps run lengths, not masks."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.categories = {name: number for number, name in enumerate(class_names, 1)}
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, photograph: Segmented) -> None:
-        """Add a photograph and what it shows. Raises KshotError for a class that is not among the names."""
-        self.add_entry(self.entry(photograph))
+    def add(self, image: SegmentedImage) -> None:
+        """Add an image and its objects. Raises KshotError for a class that is not in `class_names`."""
+        self.add_entry(self.entry(image))
 
-    def entry(self, photograph: Segmented) -> dict[str, Any]:
-        """Give a photograph's part of the document, before its numbers are known; see `add`."""
-        if unknown := photograph.masks.keys() - self.categories.keys():
-            raise KshotError(
-                f"'{photograph.file_name}' shows '{min(unknown)}', which is not among the classes."
-            )
-        height, width = photograph.size
+    def entry(self, image: SegmentedImage) -> dict[str, Any]:
+        """Return an image's part of the document, still without ids; see `add`."""
+        if unknown := image.masks.keys() - self.categories.keys():
+            raise KshotError(f"'{image.file_name}' shows '{min(unknown)}', which is not among the classes.")
+        height, width = image.size
         annotations = [
             {
                 "category_id": self.categories[name],
                 "iscrowd": 0,
-                "segmentation": _compressed(run_lengths(component, (height, width)), (height, width)),
+                "segmentation": _compress(run_lengths(component, (height, width)), (height, width)),
                 "area": component.area,
                 "bbox": list(component.box),
                 "score": round(component.score, 4),
             }
-            for name, component in _objects(photograph)
+            for name, component in _objects(image)
         ]
-        image = {"file_name": photograph.file_name, "width": width, "height": height}
-        return {"image": image, "annotations": annotations}
+        header = {"file_name": image.file_name, "width": width, "height": height}
+        return {"image": header, "annotations": annotations}
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """Add a photograph's part, with the next numbers."""
+        """Add an image's part, with the next ids."""
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **entry["image"]})
         for annotation in entry["annotations"]:
             self.annotations.append({"id": len(self.annotations) + 1, "image_id": image_id, **annotation})
 
     def document(self) -> dict[str, Any]:
-        """Give the whole document, ready for JSON."""
+        """Return the whole document, ready for JSON."""
         return {
             "info": {"description": "Segmented by kshot"},
             "images": self.images,
@@ -95,29 +99,29 @@ class Instances:
         }
 
 
-def coco_document(photographs: Iterable[Segmented], class_names: Sequence[str]) -> dict[str, Any]:
-    """Write answers as COCO instances: run lengths, and the mean probability as `score`.
+def coco_document(images: Iterable[SegmentedImage], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return results as a COCO instances document: run lengths, and the mean probability as `score`.
 
-    class_names: their categories are 1, 2, … in this order. Photographs are taken one at a time.
-    Raises KshotError for a class that is not among the names.
+    images: consumed one at a time. class_names: get the category ids 1, 2, … in this order.
+    Raises KshotError for a class that is not in `class_names`.
     """
-    instances = Instances(class_names)
-    for photograph in photographs:
-        instances.add(photograph)
+    instances = CocoInstances(class_names)
+    for image in images:
+        instances.add(image)
     return instances.document()
 
 
-def labelme_document(photograph: Segmented) -> dict[str, Any]:
-    """Write an answer as a LabelMe file: a polygon for each component, or a mask where it has holes.
+def labelme_document(image: SegmentedImage) -> dict[str, Any]:
+    """Return a result as a LabelMe document: a polygon per component, or a mask if it has holes.
 
-    file_name: the photograph's path relative to the file's folder.
+    The image's file_name must be relative to the folder of the document.
     """
-    height, width = photograph.size
+    height, width = image.size
     return {
         "version": LABELME_VERSION,
         "flags": {},
-        "shapes": [_labelme_shape(name, component) for name, component in _objects(photograph)],
-        "imagePath": photograph.file_name,
+        "shapes": [_labelme_shape(name, component) for name, component in _objects(image)],
+        "imagePath": image.file_name,
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,
@@ -125,19 +129,19 @@ def labelme_document(photograph: Segmented) -> dict[str, Any]:
 
 
 def check_libraries() -> None:
-    """Raise KshotError now, rather than at the first answer, if what writes documents is not installed."""
-    coco_masks()
-    measures()
+    """Raise KshotError if a library for writing documents is missing. Call it before a long run."""
+    pycocotools_mask()
+    skimage_measure()
 
 
-def _objects(photograph: Segmented) -> Iterator[tuple[str, Component]]:
-    for name, mask in photograph.masks.items():
-        for component in components(mask, photograph.probabilities[name]):
+def _objects(image: SegmentedImage) -> Iterator[tuple[str, Component]]:
+    for name, mask in image.masks.items():
+        for component in connected_components(mask, image.probabilities[name]):
             yield name, component
 
 
-def _compressed(counts: list[int], size: tuple[int, int]) -> dict[str, Any]:
-    runs = coco_masks().frPyObjects({"size": list(size), "counts": counts}, *size)
+def _compress(counts: list[int], size: tuple[int, int]) -> dict[str, Any]:
+    runs = pycocotools_mask().frPyObjects({"size": list(size), "counts": counts}, *size)
     return {"size": list(size), "counts": runs["counts"].decode("ascii")}
 
 
@@ -157,4 +161,4 @@ def _labelme_shape(name: str, component: Component) -> dict[str, Any]:
 
 
 def _png(mask: NDArray[np.bool_]) -> str:
-    return base64.b64encode(encoded(Image.fromarray(mask.astype(np.uint8)), "PNG")).decode("ascii")
+    return base64.b64encode(encode_image(Image.fromarray(mask.astype(np.uint8)), "PNG")).decode("ascii")

@@ -143,7 +143,7 @@ def _measure(
         *similarities,
         drawn,
         transform.size,
-        provenance.after(time.monotonic() - start),
+        provenance.with_duration(time.monotonic() - start),
     )
     if json_file is not None:
         write_result(result, json_file)

@@ -15,7 +15,7 @@ from kshot.cli.training import add_to as add_training_verbs
 from kshot.errors import KshotError
 
 if TYPE_CHECKING:
-    from kshot.io.raster_options import View
+    from kshot.io.raster_options import RasterOptions
     from kshot.predict.support_set import Supports
     from kshot.segmenter import Segmenter
 
@@ -169,7 +169,7 @@ def segment(
     Exit status: 0 all done, 1 some or all images failed (see failures.jsonl), 2 it could not begin,
     or the disk is full.
     """
-    from kshot.io.raster_options import MAP_TILE, View, parse_bands
+    from kshot.io.raster_options import GEOTIFF_TILE, RasterOptions, parse_bands
     from kshot.predict.outputs import Outputs
     from kshot.predict.ray_tasks import segment_on_ray
     from kshot.predict.resume_log import settings_of
@@ -179,12 +179,12 @@ def segment(
     if shard is not None and ray is not None:
         raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
-    view = View(parse_bands(bands), plane, tile or MAP_TILE, long_side)
+    view = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
     outputs = Outputs.plan(queries, out, frozenset(_words(also)), share)
     examples = _read_examples(support_pairs, support_file, support_images, classes, view)
     examples = examples.with_negatives(negatives or [])
     if tile is None and long_side is None and outputs.holds_maps:
-        tile = MAP_TILE
+        tile = GEOTIFF_TILE
     segmenter = _load(
         model,
         image_size=image_size,
@@ -326,10 +326,10 @@ def _read_examples(
     file: Path | None,
     images: Path | None,
     classes: str,
-    view: "View | None" = None,
+    view: "RasterOptions | None" = None,
 ) -> "Supports":
     """Read the supports that either way of giving them names."""
-    from kshot.io.raster_options import View
+    from kshot.io.raster_options import RasterOptions
     from kshot.predict.support_set import read_annotated, read_masks
 
     if pairs and file is not None:
@@ -346,7 +346,9 @@ def _read_examples(
     values = _class_values(classes, has_masks=bool(pairs))
     if file is not None:
         return read_annotated(file, images, tuple(values) or None)
-    return read_masks(list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values, view or View())
+    return read_masks(
+        list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values, view or RasterOptions()
+    )
 
 
 def _load(model: str | None, **settings: Any) -> "Segmenter":

@@ -5,7 +5,7 @@ PASCAL-5i (Shaban et al. 2017): fold f holds the five classes 5f … 5f + 4. COC
 Class ids count from 0, in VOC's order and in the order of COCO's category ids.
 """
 
-from kshot.annotations.voc import PASCAL_CLASSES as PASCAL_CLASSES
+from kshot.annotations.folders import PASCAL_CLASSES as PASCAL_CLASSES
 from kshot.errors import DataError
 
 NUM_FOLDS = 4

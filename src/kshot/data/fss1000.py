@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kshot.annotations.label_maps import read_bright_mask
+from kshot.annotations.label_maps import read_binary_mask
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -54,7 +54,7 @@ class FSS1000:
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Return the mask of the class: an image shows its folder's class and no other."""
-        return read_bright_mask(self.folder / f"{name}.png")
+        return read_binary_mask(self.folder / f"{name}.png")
 
     def classes_in(self, name: str) -> tuple[int, ...]:
         """Return the id of an image's class, which is its folder."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.label_maps import pick_class, read_index_mask
+from kshot.annotations.label_maps import read_index_mask, select_class
 from kshot.data.folds import PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
@@ -48,7 +48,7 @@ class Pascal:
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
         """Return the mask of a class; 255 on VOC's object borders."""
-        return pick_class(self._labels(name), class_id + 1)
+        return select_class(self._labels(name), class_id + 1)
 
     def classes_in(self, name: str) -> tuple[int, ...]:
         """Return the ids of the classes in an image."""

@@ -25,7 +25,7 @@ from PIL import Image
 from kshot.data.folds import PASCAL_CLASSES
 from kshot.data.pascal import IMAGES, MASKS
 from kshot.errors import DataError, reason_of
-from kshot.io.files import encoded, replacing, write_bytes
+from kshot.io.files import atomic_write, encode_image, write_bytes
 from kshot.io.images import first_few
 from kshot.types import IGNORE_INDEX
 
@@ -293,7 +293,7 @@ def _find(archive: Archive, path: Path, report: Callable[[str], None]) -> _File:
 def _download(archive: Archive, path: Path) -> None:
     import torch.hub
 
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.hub.download_url_to_file(archive.url, str(temporary), progress=sys.stderr.isatty())
         md5 = _md5(temporary)
         if md5 != archive.md5:
@@ -412,7 +412,7 @@ COLOR_MAP = _color_map()
 def _palette_png(values: NDArray[np.uint8]) -> bytes:
     image = Image.fromarray(values)
     image.putpalette(COLOR_MAP)
-    return encoded(image, "PNG")
+    return encode_image(image, "PNG")
 
 
 def _write(path: Path, contents: bytes) -> None:

@@ -95,4 +95,6 @@ def score_model(
     )
     runs = [make_run(*pair) for pair in zip(manifests, counted, strict=True)]
     model = record_model(name, segmenter)
-    return make_result(manifests, runs, protocol, size, model, provenance.after(time.monotonic() - start))
+    return make_result(
+        manifests, runs, protocol, size, model, provenance.with_duration(time.monotonic() - start)
+    )

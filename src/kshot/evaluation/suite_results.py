@@ -116,7 +116,7 @@ def score_suite(
     """Run the episodes and score them. provenance: recorded before anything ran."""
     start = time.monotonic()
     found = evaluate_suite(runner, sets, episodes, cache_gb=cache_gb, on_progress=on_progress)
-    return make_suite_result(found, model, sets, episodes, provenance.after(time.monotonic() - start))
+    return make_suite_result(found, model, sets, episodes, provenance.with_duration(time.monotonic() - start))
 
 
 def make_suite_result(

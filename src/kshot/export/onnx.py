@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kshot import __version__
 from kshot.errors import KshotError
-from kshot.io.files import replacing
+from kshot.io.files import atomic_write
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
 from kshot.methods.voting import decide, foreground
@@ -73,7 +73,7 @@ def export(segmenter: Segmenter, name: str, path: Path) -> float:
         expected = _segment(segmenter.method, *example)
     program = _trace(Graph(segmenter.method).eval(), example)
     program.model.metadata_props.update(_metadata(segmenter.config, name))
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         program.save(temporary)
         difference = _difference(temporary, example, expected)
         if not difference <= TOLERANCE:

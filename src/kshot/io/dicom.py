@@ -1,4 +1,4 @@
-"""DICOM: a slice, or the slices of one series in a folder, as one of nibabel's images."""
+"""Read a DICOM slice, or a folder with the slices of one series, as nibabel's image."""
 
 from pathlib import Path
 from typing import Any
@@ -6,145 +6,140 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import ImageError, KshotError, reason_of
+from kshot.errors import ImageError, reason_of
+from kshot.io.extras import import_extra
 from kshot.io.filetypes import is_dicom
 from kshot.io.nifti import nibabel
-from kshot.io.raster_options import Levels
+from kshot.io.raster_options import WindowLevel
 
-TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's axes run to the patient's left and back, NIfTI's to the right and front."""
 
-
-MOST_UNEVEN = 1.5
-"""Factor between the smallest and the largest gap between slices from which on one is missing."""
+MAX_GAP_RATIO = 1.5
+"""Largest gap between slices divided by the smallest; above it a slice is taken to be missing."""
 
 RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-"""What turns stored levels into the file's units, and what holds if the file does not say."""
+"""Fields that convert stored values to the file's units, with their defaults."""
 
 
-def load_dicom(path: Path) -> tuple[Any, Levels | None]:
-    """Read a DICOM file, or a folder with one series: an image in the file's units, and its window.
+def load_dicom(path: Path) -> tuple[Any, WindowLevel | None]:
+    """Read a DICOM file, or a folder with one series: nibabel's image in the file's units, and its window.
 
-    Slices are sorted by where they lie. Window: the first file's; None if it has none.
-    Raises ImageError for colours, several frames in a file, several series, or slices of several sizes.
+    Slices are sorted by position. The window is the first slice's; None if it has none.
+    Raises ImageError for colour, several frames in a file, several series, or slices that do not match.
     """
-    paths = sorted(one for one in path.iterdir() if is_dicom(one)) if path.is_dir() else [path]
-    slices = [_read(one) for one in paths]
-    if len(names := {str(one.get("SeriesInstanceUID", "")) for one in slices}) > 1:
-        raise ImageError(f"Folder '{path}' holds {len(names)} DICOM series. Give each a folder of its own.")
-    if len(shapes := {_geometry(one) for one in slices}) > 1:
+    paths = sorted(file for file in path.iterdir() if is_dicom(file)) if path.is_dir() else [path]
+    slices = [_read(file) for file in paths]
+    if len(series := {str(dataset.get("SeriesInstanceUID", "")) for dataset in slices}) > 1:
+        raise ImageError(f"Folder '{path}' holds {len(series)} DICOM series. Give each its own folder.")
+    if len(geometries := {_geometry(dataset) for dataset in slices}) > 1:
         raise ImageError(
-            f"The slices in '{path}' differ in size, spacing or direction: {sorted(shapes)[:2]}."
+            f"The slices in '{path}' differ in size, spacing or direction: {sorted(geometries)[:2]}."
         )
     slices.sort(key=_height)
-    _check_gaps(path, np.diff([_height(one) for one in slices]))
-    voxels = np.stack([_levels_of(one).T for one in slices], axis=2)
+    _check_gaps(path, np.diff([_height(dataset) for dataset in slices]))
+    voxels = np.stack([_values(dataset).T for dataset in slices], axis=2)
     image = nibabel().Nifti1Image(voxels, _affine(slices))
     image.header.set_xyzt_units("mm")
     return image, _window(slices[0])
 
 
-def series_of(path: Path) -> str:
-    """Say to which series a file belongs; a file that says nothing is its own."""
+def series_id(path: Path) -> str:
+    """Return the ID of a file's series; the path itself if the file has none or is unreadable."""
     library = pydicom()
     try:
-        head = library.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        header = library.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
     except (OSError, EOFError, ValueError, library.errors.InvalidDicomError):
-        return str(path)  # whoever reads it whole says what is wrong with it
-    return str(head.get("SeriesInstanceUID", path))
+        return str(path)  # `load_dicom` reports what is wrong with it
+    return str(header.get("SeriesInstanceUID", path))
 
 
 def pydicom() -> Any:
-    """Give pydicom. Raises KshotError if it is not installed."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise KshotError("NIfTI and DICOM need nibabel and pydicom: pip install 'kshot[medical]'.") from error
-    return pydicom
+    """Return pydicom. Raises KshotError if it is not installed."""
+    return import_extra("pydicom", "NIfTI and DICOM need nibabel and pydicom", "medical")
 
 
 def _check_gaps(path: Path, gaps: NDArray[np.float64]) -> None:
     if gaps.size and not gaps.all():
         raise ImageError(f"Two slices in '{path}' lie at the same place. Keep one of each place.")
-    if gaps.size and gaps.max() > MOST_UNEVEN * gaps.min():
+    if gaps.size and gaps.max() > MAX_GAP_RATIO * gaps.min():
         raise ImageError(
             f"The slices in '{path}' are {gaps.min():.3g} to {gaps.max():.3g} mm apart: one seems to be "
-            "missing. Complete the series, or give its parts in folders of their own."
+            "missing. Complete the series, or give its parts in separate folders."
         )
 
 
 def _read(path: Path) -> Any:
     library = pydicom()
     try:
-        one = library.dcmread(path)
-        is_grey = one.get("SamplesPerPixel", 1) == 1 and one.get("NumberOfFrames", 1) in (1, None)
-        if not is_grey:
+        dataset = library.dcmread(path)
+        if dataset.get("SamplesPerPixel", 1) != 1 or dataset.get("NumberOfFrames", 1) not in (1, None):
             raise ImageError(
                 f"'{path}' has colours or several frames; kshot reads grey slices, one a file. Save colours "
                 "as PNG, and frames as NIfTI (dcm2niix does)."
             )
-        one.pixel_array  # noqa: B018  # keeps the pixels decoded
+        dataset.pixel_array  # noqa: B018  # decodes, and keeps, the pixels
     except FileNotFoundError:
         raise ImageError(f"There is no file '{path}'.") from None
     except ImageError:
         raise
-    # What a decoder of somebody else makes of a bad file has many names.
+    # Optional decoders raise errors of many kinds for a damaged file.
     except Exception as error:
         raise ImageError(f"'{path}' cannot be read as DICOM: {reason_of(error)}.") from error
-    return one
+    return dataset
 
 
-def _levels_of(one: Any) -> NDArray[np.float32]:
-    """Give a slice's levels in the file's units, say Hounsfield's, (rows, columns)."""
-    slope, intercept = (float(one.get(name, fallback)) for name, fallback in RESCALE)
-    levels: NDArray[np.float32] = one.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(
-        intercept
-    )
-    return -levels if _is_inverted(one) else levels
+def _values(dataset: Any) -> NDArray[np.float32]:
+    """Return a slice (rows, columns) in the file's units, such as Hounsfield units."""
+    slope, intercept = (np.float32(dataset.get(name, default)) for name, default in RESCALE)
+    values: NDArray[np.float32] = dataset.pixel_array.astype(np.float32) * slope + intercept
+    return -values if _is_inverted(dataset) else values
 
 
-def _is_inverted(one: Any) -> bool:
-    """Say whether small values are white; the image is turned round, so that they are large."""
-    return bool(one.get("PhotometricInterpretation") == "MONOCHROME1")
+def _is_inverted(dataset: Any) -> bool:
+    """Return whether small values are white; such slices are negated."""
+    return bool(dataset.get("PhotometricInterpretation") == "MONOCHROME1")
 
 
-def _window(one: Any) -> Levels | None:
-    if "WindowCenter" not in one or "WindowWidth" not in one:
+def _window(dataset: Any) -> WindowLevel | None:
+    if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
         return None
-    centre, width = (float(np.atleast_1d(one[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-    centre = -centre if _is_inverted(one) else centre
-    return Levels(centre - width / 2, centre + width / 2)
+    fields = (dataset[name].value for name in ("WindowCenter", "WindowWidth"))
+    centre, width = (float(np.atleast_1d(field)[0]) for field in fields)
+    centre = -centre if _is_inverted(dataset) else centre
+    return WindowLevel(centre - width / 2, centre + width / 2)
 
 
-def _directions(one: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the directions along a row and down a column."""
-    given = np.array(one.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], np.float64)
+def _directions(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the directions along a row and down a column."""
+    given = np.array(dataset.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], np.float64)
     return given[:3], given[3:]
 
 
-def _spacing(one: Any) -> tuple[float, float]:
-    """Give millimetres between rows and between columns."""
-    down, across = one.get("PixelSpacing") or one.get("ImagerPixelSpacing") or [1.0, 1.0]
+def _spacing(dataset: Any) -> tuple[float, float]:
+    """Return the millimetres between rows and between columns."""
+    down, across = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or [1.0, 1.0]
     return float(down), float(across)
 
 
-def _position(one: Any) -> NDArray[np.float64]:
-    place = one.get("ImagePositionPatient") or [0, 0, float(one.get("InstanceNumber") or 0)]
-    return np.array(place, np.float64)
+def _position(dataset: Any) -> NDArray[np.float64]:
+    fallback = [0, 0, float(dataset.get("InstanceNumber") or 0)]
+    return np.array(dataset.get("ImagePositionPatient") or fallback, np.float64)
 
 
-def _height(one: Any) -> float:
-    """Give a slice's place along the direction in which they are stacked."""
-    return float(np.cross(*_directions(one)) @ _position(one))
+def _height(dataset: Any) -> float:
+    """Return a slice's position in millimetres along the direction in which slices are stacked."""
+    return float(np.cross(*_directions(dataset)) @ _position(dataset))
 
 
-def _geometry(one: Any) -> tuple[Any, ...]:
-    along, down = _directions(one)
-    return (one.Rows, one.Columns, *_spacing(one), *along.round(3).tolist(), *down.round(3).tolist())
+def _geometry(dataset: Any) -> tuple[Any, ...]:
+    along, down = _directions(dataset)
+    directions = *along.round(3).tolist(), *down.round(3).tolist()
+    return (dataset.Rows, dataset.Columns, *_spacing(dataset), *directions)
 
 
 def _affine(slices: list[Any]) -> NDArray[np.float64]:
-    """Map (column, row, slice) to RAS millimetres."""
+    """Return the affine from (column, row, slice) to RAS millimetres (DICOM PS3.3, equation C.7.6.2.1-1)."""
     first, last = slices[0], slices[-1]
     along, down = _directions(first)
     between_rows, between_columns = _spacing(first)
@@ -154,4 +149,4 @@ def _affine(slices: list[Any]) -> NDArray[np.float64]:
         step = np.cross(along, down) * float(first.get("SliceThickness") or 1)
     affine = np.eye(4)
     affine[:3] = np.column_stack([along * between_columns, down * between_rows, step, _position(first)])
-    return np.asarray(TO_RAS @ affine)
+    return np.asarray(LPS_TO_RAS @ affine)

@@ -1,54 +1,59 @@
-"""Write files whole or not at all: to a temporary name, synced, then renamed."""
+"""Read JSON, and write files atomically: to a temporary name, synced, then renamed."""
 
 import errno
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
-from kshot.errors import WriteError
+from kshot.errors import DataError, WriteError, fault_of, reason_of
 
-TEMPORARY = ".kshot-"
-"""How the names of files begin that are not whole yet; one is left where a process was killed."""
+TEMPORARY_PREFIX = ".kshot-"
+"""Start of the names of unfinished files; a killed process leaves one behind."""
 
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the system says of a place where no other file can be written either."""
+NO_WRITE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""System errors after which no other file can be written to the same place either."""
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Name the file that is written in the block, where the disk is full or read-only: raises WriteError.
+def naming_write_errors(path: Path) -> Iterator[None]:
+    """Raise WriteError with `path` if the disk is full or read-only in the block.
 
-    The system names none, or the temporary one.
+    The system's own error names no file, or the temporary one.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
+        if error.errno not in NO_WRITE_ERRNOS:
             raise
-        raise cannot_write(path, str(error.strerror)) from error
+        raise write_error(path, str(error.strerror)) from error
 
 
-def cannot_write(path: Path, reason: str) -> WriteError:
-    """Make the error of a file that cannot be written."""
+def write_error(path: Path, reason: str) -> WriteError:
+    """Return the error for a file that cannot be written."""
     error = WriteError(f"{path} cannot be written: {reason}. Free some space there, or choose another place.")
-    error.strerror = reason  # as of any OSError
+    error.strerror = reason  # which every OSError has
     return error
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and move it there.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; if the block succeeds, sync that file and rename it to `path`.
 
-    A file of that name is thus always whole: the old one or the new one. Makes missing folders. Raises
-    WriteError where there is no room, or one may not write.
+    So `path` is always complete: the old file or the new one. Creates missing folders. Raises WriteError if
+    the disk is full or writing is not allowed.
     """
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
-    with writing(path):
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    with naming_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -60,35 +65,57 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append_text(text: str, path: Path) -> None:
-    """Add text to the end of a file. Raises WriteError where there is no room, or one may not write."""
-    with writing(path), path.open("a", encoding="utf-8", newline="\n") as file:
+    """Append text to a file. Raises WriteError if the disk is full or writing is not allowed."""
+    with naming_write_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 def write_bytes(content: bytes | memoryview, path: Path) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
-    What libraries write goes through here: many cannot say that a disk is full, or miss it.
+    Libraries should write to memory and pass the bytes here: many do not report or notice a full disk.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all. Names of files in it may be no text."""
-    with replacing(path) as temporary:
+    """Write a text file atomically. File names in it that are not valid UTF-8 keep their bytes."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, errors="surrogateescape")
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture in the format of its suffix, whole or not at all."""
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image atomically, in the format of the path's suffix."""
     content = BytesIO()
-    picture.save(content, Image.registered_extensions()[path.suffix.lower()])
+    image.save(content, Image.registered_extensions()[path.suffix.lower()])
     write_bytes(content.getbuffer(), path)
 
 
-def encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
-    """Give the content of a picture's file; kind and options are those of PIL's `save`."""
+def encode_image(image: Image.Image, file_format: str, **options: int) -> bytes:
+    """Return the bytes of an image file; format and options are those of PIL's `save`."""
     content = BytesIO()
-    picture.save(content, kind, **options)
+    image.save(content, file_format, **options)
     return content.getvalue()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises DataError if it is unreadable, not JSON, too deeply nested or too large."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON file ({reason_of(error)}).") from error
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply for an annotation file.") from None
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory. Export fewer images.") from None
+
+
+def validate(model: type[Document], content: Any, problem: str) -> Document:
+    """Return JSON content as a pydantic model. Raises DataError: `problem`, then the first fault."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{problem}: {fault_of(error)}.") from error

@@ -1,4 +1,4 @@
-"""Which files are maps or scans, and which are ordinary pictures."""
+"""Tell GeoTIFFs and medical volumes from ordinary images without loading their libraries."""
 
 import struct
 from pathlib import Path
@@ -7,51 +7,51 @@ from typing import Literal
 from PIL import TiffImagePlugin
 
 GEO_KEYS = 34735
-"""The TIFF tag that says which coordinates a map has (GeoKeyDirectoryTag)."""
+"""TIFF tag of the coordinate system (GeoKeyDirectoryTag)."""
 
 BIG_TIFF = 43
-"""The version in the head of TIFFs of more than 4 GB."""
+"""Version number in the header of a BigTIFF."""
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
-Kind = Literal["picture", "map", "scan"]
+FileType = Literal["image", "geotiff", "volume"]
 
 
-def kind_of(path: Path) -> Kind:
-    """Say what a file is, or a folder with the slices of one scan; only its head is read."""
+def file_type(path: Path) -> FileType:
+    """Return the type of a file, or of a folder with a DICOM series; reads only the header."""
     if path.is_dir() or is_nifti(path) or is_dicom(path):
-        return "scan"
-    return "map" if is_tiff(path) and _has_coordinates(path) else "picture"
+        return "volume"
+    return "geotiff" if is_tiff(path) and _has_coordinates(path) else "image"
 
 
 def is_nifti(path: Path) -> bool:
-    """Say whether a file is a NIfTI volume, by its name."""
+    """Return whether a file is NIfTI, judged by its name."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file is DICOM's, by its suffix; by its head if it has none, as a scanner's often have."""
+    """Return whether a file is DICOM, judged by its suffix, or by its header if it has no suffix."""
     if path.suffix:
         return path.suffix.lower() in DICOM_SUFFIXES
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # scanners often write files without a suffix
         return file.read(132)[128:] == b"DICM"
 
 
 def is_tiff(path: Path) -> bool:
-    """Say whether a file is a TIFF, by its suffix."""
+    """Return whether a file is a TIFF, judged by its suffix."""
     return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _has_coordinates(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.read(8)
-            head += file.read(8) if BIG_TIFF in head[2:4] else b""
-            directory = TiffImagePlugin.ImageFileDirectory_v2(head)
+            header = file.read(8)
+            header += file.read(8) if BIG_TIFF in header[2:4] else b""
+            directory = TiffImagePlugin.ImageFileDirectory_v2(header)
             file.seek(directory.next)
             directory.load(file)
     except (OSError, SyntaxError, ValueError, struct.error):
-        return False  # whoever reads it as a picture says what is wrong with it
+        return False  # the image reader reports what is wrong with it
     return GEO_KEYS in directory

@@ -1,6 +1,6 @@
-"""Pixels of every kind -> 8-bit RGB: levels of more than 8 bits, transparency, CMYK, palettes.
+"""Convert pixels of every kind to 8-bit RGB: more than 8 bits, transparency, CMYK, palettes.
 
-Pillow keeps only the upper half of 16-bit colours; here a file is decoded a second time for the other half.
+Pillow keeps only the high byte of 16-bit colours, so those files are decoded twice: once for each byte.
 """
 
 import sys
@@ -12,120 +12,122 @@ from PIL import ExifTags, Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 PERCENTILES = (0.1, 99.9)
-"""Of a picture's own levels: what becomes black and white, where levels have more than 8 bits."""
+"""Percentiles of an image's own values that become black and white if it has more than 8 bits."""
 
-PAPER = "white"
-"""What is seen through transparent pixels."""
+BACKGROUND = "white"
+"""Colour behind transparent pixels."""
 
 NATIVE = "L" if sys.byteorder == "little" else "B"
-"""Pillow's name for this machine's order of bytes."""
+"""Pillow's name for this machine's byte order."""
 
-OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if NATIVE == "L" else "L"}
-"""Orders of bytes, of which Pillow keeps the upper one, and those that make it keep the lower one."""
+SWAPPED_ORDER = {"L": "B", "B": "L", "N": "B" if NATIVE == "L" else "L"}
+"""Byte orders of 16-bit colours, and the orders that make Pillow keep the low byte, not the high one."""
 
-MENDED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
-"""What Pillow takes for the file's order of bytes, though libtiff has turned it into this machine's."""
+FIXED_RAW_MODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Raw modes in which Pillow expects the file's byte order, though libtiff returns the native one."""
 
 
-def mend(picture: ImageFile.ImageFile) -> None:
-    """Set a picture that is not decoded yet to be decoded right. Raises ValueError for what cannot be."""
-    if not isinstance(picture, TiffImageFile):
+def fix_raw_mode(image: ImageFile.ImageFile) -> None:
+    """Correct how Pillow will decode a TIFF. Call before decoding. Raises ValueError if it cannot."""
+    if not isinstance(image, TiffImageFile):
         return
-    bits = picture.tag_v2.get(ExifTags.Base.BitsPerSample, (8,))
-    if len(bits) > 1 and max(bits) > 8 and picture.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2:
+    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,))
+    if len(bits) > 1 and max(bits) > 8 and image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2:
         raise ValueError(
-            f"its colours have {max(bits)} bits and lie apart (planar configuration 2); save it with its "
-            "colours side by side (planar configuration 1)"
+            f"its colours have {max(bits)} bits and lie in separate planes (planar configuration 2); save it "
+            "with interleaved colours (planar configuration 1)"
         )
-    if picture.tile and picture.tile[0].codec_name == "libtiff":
-        picture.tile = [_with_raw_mode(tile, MENDED.get(_raw_mode(tile), "")) for tile in picture.tile]
+    if image.tile and image.tile[0].codec_name == "libtiff":
+        image.tile = [_with_raw_mode(tile, FIXED_RAW_MODES.get(_raw_mode(tile), "")) for tile in image.tile]
 
 
-def choose_lower_bytes(picture: ImageFile.ImageFile) -> bool:
-    """Set a picture that is not decoded yet to give the lower half of its 16-bit colours, if it has such."""
-    modes = {_raw_mode(tile) for tile in picture.tile}
+def select_low_bytes(image: ImageFile.ImageFile) -> bool:
+    """Make Pillow decode the low bytes of 16-bit colours; return False if the image has none.
+
+    Call before decoding.
+    """
+    modes = {_raw_mode(tile) for tile in image.tile}
     if not modes or not all(mode[:-1] in ("RGB;16", "RGBA;16", "RGBX;16") for mode in modes):
         return False
-    turned = {mode: mode[:-1] + OTHER_BYTE[mode[-1]] for mode in modes}
-    picture.tile = [_with_raw_mode(tile, turned[_raw_mode(tile)]) for tile in picture.tile]
+    swapped = {mode: mode[:-1] + SWAPPED_ORDER[mode[-1]] for mode in modes}
+    image.tile = [_with_raw_mode(tile, swapped[_raw_mode(tile)]) for tile in image.tile]
     return True
 
 
-def to_rgb(picture: Image.Image, lower: Image.Image | None = None) -> Image.Image:
-    """Turn a picture of any mode into 8-bit RGB.
+def to_rgb(image: Image.Image, low: Image.Image | None = None) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB.
 
-    Levels of more than 8 bits are stretched: PERCENTILES of what is seen become black and white, of all
-    colours together; not-a-number is black. What is transparent is laid on PAPER. CMYK is taken without a
-    colour profile. lower: the lower bytes of 16-bit colours, of which the picture has the upper ones.
-    Raises ValueError for modes that have no colours, and for levels that are no numbers.
+    Values of more than 8 bits are stretched: PERCENTILES of the visible ones, over all channels together,
+    become black and white; NaN is black. Transparent pixels show BACKGROUND. CMYK is converted without a
+    colour profile. low: the low bytes of 16-bit colours, if `image` holds the high bytes.
+    Raises ValueError for modes without colours and for values that are all NaN.
     """
-    levels = _levels(picture, lower)
-    if picture.mode == "La":
-        picture = picture.convert("LA")  # the one step from there to colours
-    if levels is None and picture.has_transparency_data:
-        whole = picture.convert("RGBA")
-        return _on_paper(whole.convert("RGB"), whole.getchannel("A"))
+    levels = _deep_levels(image, low)
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow converts La to no other mode
+    if levels is None and image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        return _on_background(with_alpha.convert("RGB"), with_alpha.getchannel("A"))
     if levels is None:
-        return picture.convert("RGB")
-    alpha = picture.getchannel("A") if picture.mode == "RGBA" else _where_not(picture, levels)
+        return image.convert("RGB")
+    alpha = image.getchannel("A") if image.mode == "RGBA" else _opaque_pixels(image, levels)
     if alpha is None:
-        return Image.fromarray(stretched(levels)).convert("RGB")
-    return _on_paper(Image.fromarray(stretched(levels, np.asarray(alpha) == 0)).convert("RGB"), alpha)
+        return Image.fromarray(stretch(levels)).convert("RGB")
+    return _on_background(Image.fromarray(stretch(levels, np.asarray(alpha) == 0)).convert("RGB"), alpha)
 
 
-def stretched(levels: NDArray[Any], hidden: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """Stretch levels (H, W) or (H, W, 3) to 0 … 255. hidden: (H, W), pixels that have no say in it."""
-    shown = levels if hidden is None or not hidden.any() else levels[~hidden]
+def stretch(levels: NDArray[Any], hidden: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Stretch values (H, W) or (H, W, 3) to 0 … 255. hidden: (H, W), pixels not used for the percentiles."""
+    visible = levels if hidden is None or not hidden.any() else levels[~hidden]
     if levels.dtype.kind == "f":
-        shown = shown[np.isfinite(shown)]
-        if not shown.size and (hidden is None or not hidden.all()):
+        visible = visible[np.isfinite(visible)]
+        if not visible.size and (hidden is None or not hidden.all()):
             raise ValueError("none of its levels is a number")
     result = np.zeros(levels.shape, np.uint8)
-    if not shown.size:
+    if not visible.size:
         return result
-    black, white = np.percentile(shown, PERCENTILES, method="nearest").tolist()
-    if black == white:  # nearly all is alike: what differs shall be seen
-        black, white = shown.min().item(), shown.max().item()
+    black, white = np.percentile(visible, PERCENTILES, method="nearest").tolist()
+    if black == white:  # nearly constant: the few other values must stay visible
+        black, white = visible.min().item(), visible.max().item()
     if black < white:
-        for to, row in zip(
-            result, levels, strict=True
-        ):  # row by row: all at once would be eight times as large
+        # Row by row: all rows at once would need eight times the memory.
+        for target, row in zip(result, levels, strict=True):
             known = np.nan_to_num(row, nan=black)
-            to[...] = np.interp(known, (black, white), (0, 255)).round()
+            target[...] = np.interp(known, (black, white), (0, 255)).round()
     return result
 
 
-def _levels(picture: Image.Image, lower: Image.Image | None) -> NDArray[Any] | None:
-    """Give levels of more than 8 bits, (H, W) or (H, W, 3); None if there are no such."""
-    if lower is not None:
-        upper, rest = (np.asarray(half)[..., :3].astype(np.uint16) for half in (picture, lower))
-        return (upper << 8) | rest
-    if picture.mode not in ("L", "I", "F") and not picture.mode.startswith("I;16"):
+def _deep_levels(image: Image.Image, low: Image.Image | None) -> NDArray[Any] | None:
+    """Return values of more than 8 bits, (H, W) or (H, W, 3); None if the image has 8 bits."""
+    if low is not None:
+        high_bytes, low_bytes = (np.asarray(half)[..., :3].astype(np.uint16) for half in (image, low))
+        return (high_bytes << 8) | low_bytes
+    if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
         return None
-    tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
-    kind = tags.get(ExifTags.Base.SampleFormat, (1,))[0]  # 1 unsigned, 2 signed, 3 floating point
-    if picture.mode == "L":
-        return np.asarray(picture).view(np.int8) if kind == 2 else None
-    levels = np.asarray(picture)
-    if picture.mode == "I" and tags and kind == 1:
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    sample_format = tags.get(ExifTags.Base.SampleFormat, (1,))[0]  # 1 unsigned, 2 signed, 3 floating point
+    if image.mode == "L":
+        return np.asarray(image).view(np.int8) if sample_format == 2 else None
+    levels = np.asarray(image)
+    if image.mode == "I" and tags and sample_format == 1:
         levels = levels.view(np.uint32)
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white
-        return -levels if picture.mode == "F" else ~levels
+        return -levels if image.mode == "F" else ~levels
     return levels
 
 
-def _where_not(picture: Image.Image, levels: NDArray[Any]) -> Image.Image | None:
-    """Give where a PNG does not have the one level, or colour, that it says is transparent."""
-    if "transparency" not in picture.info:
+def _opaque_pixels(image: Image.Image, levels: NDArray[Any]) -> Image.Image | None:
+    """Return the opaque pixels of a PNG that declares one value or colour transparent; None for others."""
+    if "transparency" not in image.info:
         return None
-    differs = levels != np.array(picture.info["transparency"])
+    differs = levels != np.array(image.info["transparency"])
     return Image.fromarray(differs if differs.ndim == 2 else differs.any(axis=-1))
 
 
-def _on_paper(picture: Image.Image, alpha: Image.Image) -> Image.Image:
-    paper = Image.new("RGB", picture.size, PAPER)
-    paper.paste(picture, mask=alpha)
-    return paper
+def _on_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    result = Image.new("RGB", image.size, BACKGROUND)
+    result.paste(image, mask=alpha)
+    return result
 
 
 def _raw_mode(tile: ImageFile._Tile) -> str:
@@ -133,7 +135,7 @@ def _raw_mode(tile: ImageFile._Tile) -> str:
 
 
 def _with_raw_mode(tile: ImageFile._Tile, mode: str) -> ImageFile._Tile:
-    """Give a tile another raw mode; an empty one leaves it."""
+    """Return the tile with another raw mode; an empty mode changes nothing."""
     if not mode:
         return tile
     return tile._replace(args=mode if isinstance(tile.args, str) else (mode, *(tile.args or ())[1:]))

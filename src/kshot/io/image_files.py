@@ -1,4 +1,4 @@
-"""The one door for files of pictures: checked before they are decoded, decoded whole or not at all."""
+"""Open image files safely: checked before they are decoded, then decoded completely or refused."""
 
 import os
 import struct
@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from kshot.errors import ImageError, KshotError, MaskError, reason_of
-from kshot.io.high_bit_depth import mend
+from kshot.io.high_bit_depth import fix_raw_mode
 
 MAX_PIXELS = 200_000_000
-"""Of a picture, unless the environment variable KSHOT_MAX_PIXELS says otherwise: today's largest cameras."""
+"""Pixels an image may have unless KSHOT_MAX_PIXELS is set: enough for today's largest cameras."""
 
-FAULTS = (
+PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -27,64 +27,63 @@ FAULTS = (
     TypeError,
     AttributeError,
     ArithmeticError,
-    RuntimeError,  # of AVIF; some formats' NotImplementedError is one too
+    RuntimeError,  # from AVIF; NotImplementedError of other formats is a subclass
     MemoryError,
-    Image.DecompressionBombError,  # of a picture within a picture
+    Image.DecompressionBombError,  # from an image embedded in an image
     struct.error,
     zlib.error,
 )
 """What Pillow raises for broken files."""
 
-NEVER_TRIED = ("ICO", "EPS")
-"""Formats that are no photographs' and do harm: icons are decoded, whatever their size, when they are opened;
-an EPS is a program, which Pillow hands to Ghostscript."""
+REFUSED_FORMATS = ("ICO", "EPS")
+"""Unsafe formats: Pillow decodes icons of any size on opening, and passes EPS programs to Ghostscript."""
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes, of both orders and both sizes."""
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF files in both byte orders."""
 
-_PILLOWS_LIMIT = threading.Lock()
+_PILLOW_LIMIT_LOCK = threading.Lock()
 
 
 @contextmanager
-def opened(
+def open_checked(
     source: str | os.PathLike[str] | BytesIO,
     error: type[ImageError | MaskError],
     name: str = "",
     *,
-    whole: bool = True,
+    decode: bool = True,
     max_pixels: int | None = None,
     formats: tuple[str, ...] | None = None,
 ) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture, or raise `error` with its name and what is wrong.
+    """Open an image, or raise `error` with its name and what is wrong.
 
-    name: of what is no file. whole: decode it all, which finds what is wrong with it. max_pixels: None is
-    `pixel_limit`. formats: those that are tried; None is all that Pillow knows but for NEVER_TRIED.
+    name: of a source that is not a file. decode: decode all pixels, which finds damage; else only the header
+    is read. max_pixels: None is `pixel_limit`. formats: None is all of Pillow's except REFUSED_FORMATS.
     """
     name = name if isinstance(source, BytesIO) else f"'{os.fspath(source)}'"
     try:
-        with _open_any_size(source, formats) as head:
-            _check_size(head, name, max_pixels, error)
-            if whole:
-                _check_frames(head, name)
-                if head.format == "PNG":
-                    head.verify()  # its sums, which Pillow does not look at when it decodes
-        with _open_any_size(source, formats) as picture:
-            mend(picture)
-            if whole:
-                picture.load()
-            yield picture
+        with _open_any_size(source, formats) as header:
+            _check_size(header, name, max_pixels, error)
+            if decode:
+                _warn_of_frames(header, name)
+                if header.format == "PNG":
+                    header.verify()  # checksums, which Pillow ignores when it decodes
+        with _open_any_size(source, formats) as image:
+            fix_raw_mode(image)
+            if decode:
+                image.load()
+            yield image
     except KshotError:
-        raise  # in our words already, also from the block that uses the picture
+        raise  # already our own error, perhaps from the caller's block
     except FileNotFoundError:
         raise error(f"There is no file {name}.") from None
     except UnidentifiedImageError:
         raise error(f"{name} {_why_unknown(source, formats)}") from None
-    except FAULTS as problem:
+    except PILLOW_ERRORS as problem:
         raise error(f"{name} cannot be read as an image: {reason_of(problem).rstrip('.')}.") from problem
 
 
 def pixel_limit() -> int:
-    """Give how many pixels a picture may have. Raises KshotError if KSHOT_MAX_PIXELS is no such number."""
+    """Return how many pixels an image may have. Raises KshotError if KSHOT_MAX_PIXELS is not a number."""
     given = os.environ.get("KSHOT_MAX_PIXELS", str(MAX_PIXELS))
     if not given.isdecimal() or int(given) == 0:
         raise KshotError(
@@ -96,9 +95,9 @@ def pixel_limit() -> int:
 def _open_any_size(
     source: str | os.PathLike[str] | BytesIO, formats: tuple[str, ...] | None
 ) -> ImageFile.ImageFile:
-    """Open a picture without Pillow's own limit, which warns of ordinary photographs; ours comes next."""
+    """Open an image without Pillow's own size limit, which warns of ordinary photos."""
     formats = formats or _safe_formats()
-    with _PILLOWS_LIMIT:
+    with _PILLOW_LIMIT_LOCK:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(source, formats=formats)
@@ -107,17 +106,17 @@ def _open_any_size(
 
 
 def _safe_formats() -> tuple[str, ...]:
-    """Name the formats that Pillow knows, without those that do harm; the most usual ones come first."""
+    """Return Pillow's formats except REFUSED_FORMATS, the most common ones first."""
     Image.preinit()
     Image.init()
-    return tuple(name for name in Image.ID if name not in NEVER_TRIED)
+    return tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 
 
 def _check_size(
-    picture: Image.Image, name: str, max_pixels: int | None, error: type[ImageError | MaskError]
+    image: Image.Image, name: str, max_pixels: int | None, error: type[ImageError | MaskError]
 ) -> None:
-    """Raise `error` for more pixels than are allowed; nothing has been decoded yet."""
-    allowed, pixels = max_pixels or pixel_limit(), picture.width * picture.height
+    """Raise `error` if the image, not yet decoded, has more pixels than allowed."""
+    allowed, pixels = max_pixels or pixel_limit(), image.width * image.height
     if pixels > allowed:
         remedy = (
             f"If the file is what it should be, set the environment variable KSHOT_MAX_PIXELS={pixels}."
@@ -125,27 +124,27 @@ def _check_size(
             else "Make it smaller, or use `kshot segment --tile`."
         )
         raise error(
-            f"{name} is {picture.width} x {picture.height} pixels; at most {allowed:,} are taken, so that a "
+            f"{name} is {image.width} x {image.height} pixels; at most {allowed:,} are allowed, so that a "
             f"small file cannot fill the memory. {remedy}"
         )
 
 
-def _check_frames(picture: Image.Image, name: str) -> None:
-    """Warn of a file with several pictures, of which only the first is read."""
-    number = getattr(picture, "n_frames", 1)
-    # MPO is what phones write: further pictures belong to the first, such as its preview.
-    if number > 1 and picture.format != "MPO":
-        warnings.warn(f"{name} holds {number} pictures; the first is read.", stacklevel=4)
+def _warn_of_frames(image: Image.Image, name: str) -> None:
+    """Warn if a file holds several images, of which only the first is read."""
+    number = getattr(image, "n_frames", 1)
+    # Phones write MPO: its further images belong to the first one, such as a preview.
+    if number > 1 and image.format != "MPO":
+        warnings.warn(f"{name} holds {number} images; only the first is read.", stacklevel=4)
 
 
 def _why_unknown(source: str | os.PathLike[str] | BytesIO, formats: tuple[str, ...] | None) -> str:
-    """Say what is wrong with a file that Pillow does not know."""
+    """Return what is wrong with a file that Pillow does not recognise."""
     if isinstance(source, BytesIO):
         start = source.getvalue()[:4]
     else:
         with Path(source).open("rb") as file:
             start = file.read(4)
-    if start in TIFF_STARTS:
+    if start in TIFF_SIGNATURES:
         return (
             "is a TIFF whose pixels are of a kind that cannot be read, such as 64-bit levels or more than "
             "four channels. Save it with 8 or 16 bits, as grey or RGB."

@@ -1,6 +1,6 @@
-"""Pictures in: every kind of image and mask that kshot accepts is read here, by way of `image_files`.
+"""Read every kind of image and mask that kshot accepts.
 
-Sizes are (height, width) in pixels. Nothing that a user gives is resized or thresholded in silence.
+Sizes are (height, width) in pixels. No input is resized or thresholded silently.
 """
 
 import os
@@ -16,8 +16,8 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from kshot.errors import ImageError, MaskError
-from kshot.io.high_bit_depth import choose_lower_bytes, stretched, to_rgb
-from kshot.io.image_files import opened
+from kshot.io.high_bit_depth import select_low_bytes, stretch, to_rgb
+from kshot.io.image_files import open_checked
 from kshot.types import IGNORE_INDEX
 
 ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
@@ -31,17 +31,17 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 
 def read_image(source: ImageSource) -> Image.Image:
-    """Read any accepted image as an upright 8-bit RGB picture; a picture that is one already is given back.
+    """Return any accepted image as an upright 8-bit RGB image; one that already is so is returned itself.
 
-    `kshot.io.high_bit_depth.to_rgb` says what becomes of other modes. Of a file with several pictures it is
-    the first, with a warning. Raises ImageError, which names the file, for what is not an image, cannot be
-    decoded whole, or has more pixels than MAX_PIXELS.
+    `kshot.io.high_bit_depth.to_rgb` converts other modes. Of a file with several images the first is read,
+    with a warning. Raises ImageError, which names the file, for a file that is not an image, is damaged, or
+    has more than MAX_PIXELS pixels.
     """
     name = _name(source)
     if isinstance(source, Tensor):
-        source = _array_of_tensor(source, name)
+        source = _array_from_tensor(source, name)
     if isinstance(source, np.ndarray):
-        return _picture_of_array(source, name)
+        return _image_from_array(source, name)
     if isinstance(source, Image.Image):
         is_upright = source.getexif().get(ExifTags.Base.Orientation, 1) == 1
         if is_upright and source.mode == "RGB" and not source.has_transparency_data:
@@ -53,34 +53,34 @@ def read_image(source: ImageSource) -> Image.Image:
     return _read_file(source)
 
 
-def read_embedded(
+def read_image_bytes(
     content: bytes, name: str, *, max_pixels: int | None = None, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
-    """Read an image file's content as `read_image` does. Raises ImageError, which says `name`."""
+    """Read an image file's bytes as `read_image` does. Raises ImageError, which names `name`."""
     return _read_file(BytesIO(content), name, max_pixels, formats)
 
 
 def read_size(source: ImageSource) -> tuple[int, int]:
-    """Give the (height, width) of an image once it is upright; of a file only the head is read."""
+    """Return the (height, width) of the upright image; of a file only the header is read."""
     if not isinstance(source, str | os.PathLike):
-        picture = read_image(source)
-        return picture.height, picture.width
-    with opened(source, ImageError, whole=False) as picture:
-        is_on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        if picture.format == "TIFF":
-            is_on_its_side = False  # Pillow has turned these itself
-        return (picture.width, picture.height) if is_on_its_side else (picture.height, picture.width)
+        image = read_image(source)
+        return image.height, image.width
+    with open_checked(source, ImageError, decode=False) as image:
+        is_sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        if image.format == "TIFF":
+            is_sideways = False  # Pillow already reports the upright size
+        return (image.width, image.height) if is_sideways else (image.height, image.width)
 
 
 def read_mask(source: MaskSource, size: tuple[int, int], *, may_be_empty: bool = False) -> NDArray[np.bool_]:
-    """Read a support mask of an image of `size`, as a bool array (H, W), True on the object.
+    """Return the mask of an image of `size` as a bool array (H, W), True on the object.
 
-    A mask holds 0 for background and one other value for the object; 255 beside it marks pixels to
-    ignore, which then count as background. A mask of 0 and 255 only has 255 for its object. Palette
-    pictures are read as their indices. A file is turned upright by its own EXIF orientation, as photographs
-    are; without one it was drawn on the upright photograph.
-    may_be_empty: whether it may mark nothing, which says of its image: not this.
-    Raises MaskError for another size, several object values, no object at all, or colour.
+    A mask holds 0 for background and one other value for the object; 255 beside that value marks pixels to
+    ignore, which count as background. If it holds only 0 and 255, 255 is the object. Palette images are read
+    as their indices. A file is turned upright by its own EXIF orientation; without one it is taken as drawn
+    on the upright image.
+    may_be_empty: accept a mask without an object, which marks its image as negative.
+    Raises MaskError for another size, several object values, no object, or colour.
     """
     name = _name(source)
     values = _sized_values(source, name, size)
@@ -103,7 +103,7 @@ def read_mask(source: MaskSource, size: tuple[int, int], *, may_be_empty: bool =
 def read_label_map(
     source: MaskSource, size: tuple[int, int], classes: Mapping[str, int]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Read a mask of several classes of an image of `size`: a bool array (H, W) for each class that is there.
+    """Return the masks of an image of `size`: a bool array (H, W) for each class that occurs, by name.
 
     classes: each class's value. 0 is the background; 255 marks pixels to ignore, which count as background.
     Raises MaskError for another size, a value that no class has, or colour.
@@ -126,18 +126,18 @@ def read_label_map(
 
 
 def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Path, Path]]:
-    """Expand files and folders to pairs of an image and its path relative to what was given.
+    """Return the images in files and folders, each with its path relative to the given file or folder.
 
-    Folders are searched to their depths, in alphabetical order, for files with an image's suffix; what
-    lies in the folder `results` is passed over there, because earlier masks are no photographs.
+    Folders are searched recursively, in alphabetical order, for IMAGE_SUFFIXES; the folder `results` is
+    skipped, because earlier masks are not input.
     Raises ImageError for a path that does not exist or a folder without images.
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
             candidates = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            left_out = None if results is None else results.resolve()
-            inside = sorted(p for p in candidates if left_out not in p.resolve().parents)
+            skipped = None if results is None else results.resolve()
+            inside = sorted(p for p in candidates if skipped not in p.resolve().parents)
             if not inside:
                 raise ImageError(f"Folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             found += [(p, p.relative_to(path)) for p in inside]
@@ -149,14 +149,14 @@ def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Pa
 
 
 def first_few(values: list[int]) -> str:
-    """List the first five values, and say by "…" whether there are others."""
+    """Return the first five values as text, with "…" if there are more."""
     return ", ".join(map(str, values[:5])) + (" …" if len(values) > 5 else "")
 
 
 def _name(source: ImageSource) -> str:
     if isinstance(source, str | os.PathLike):
         return f"'{os.fspath(source)}'"
-    return "(a picture in memory)" if isinstance(source, Image.Image) else f"({type(source).__name__})"
+    return "(an image in memory)" if isinstance(source, Image.Image) else f"({type(source).__name__})"
 
 
 def _read_file(
@@ -165,51 +165,50 @@ def _read_file(
     max_pixels: int | None = None,
     formats: tuple[str, ...] | None = None,
 ) -> Image.Image:
-    with opened(source, ImageError, name, max_pixels=max_pixels, formats=formats) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)  # of our own: a copy of a large one costs much
-        if picture.format not in ("PNG", "TIFF") or picture.mode not in ("RGB", "RGBA"):
-            return to_rgb(picture)
-        with opened(source, ImageError, name, whole=False, max_pixels=max_pixels) as again:
-            if not choose_lower_bytes(again):
-                return to_rgb(picture)
-            ImageOps.exif_transpose(again, in_place=True)
-            return to_rgb(picture, again)
+    with open_checked(source, ImageError, name, max_pixels=max_pixels, formats=formats) as image:
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image would cost memory
+        if image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA"):
+            return to_rgb(image)
+        with open_checked(source, ImageError, name, decode=False, max_pixels=max_pixels) as low:
+            if not select_low_bytes(low):
+                return to_rgb(image)
+            ImageOps.exif_transpose(low, in_place=True)
+            return to_rgb(image, low)
 
 
-def _array_of_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
+def _array_from_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ImageError(f"Image {name} has shape {tuple(tensor.shape)}; a tensor must be (3, H, W).")
     array = tensor.detach().cpu().permute(1, 2, 0)
     if array.is_floating_point():
         if not bool(((array >= 0) & (array <= 1)).all()):
-            raise ImageError(f"Image {name} has values outside [0, 1]. Don't normalise it: kshot does.")
+            raise ImageError(f"Image {name} has values outside [0, 1]. Do not normalize it: kshot does.")
         array = (array * 255).round().to(torch.uint8)
     return array.numpy()
 
 
-def _picture_of_array(array: NDArray[Any], name: str) -> Image.Image:
+def _image_from_array(array: NDArray[Any], name: str) -> Image.Image:
     is_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if not is_shape or array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
         raise ImageError(
             f"Image {name} has shape {array.shape} and type {array.dtype}; "
             "an array must be (H, W, 3) or (H, W), uint8 or uint16, not empty."
         )
-    array = stretched(array) if array.dtype == np.uint16 else array
+    array = stretch(array) if array.dtype == np.uint16 else array
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
 def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArray[Any]:
     values = _mask_values(source, name)
     if values.shape != size:
-        turned = (
-            " If it was drawn on the photograph as it is stored, lying on its side (EXIF), turn it as the "
-            "photograph is turned."
+        hint = (
+            " If it was drawn on the image as stored, which lies on its side (EXIF), turn it like the image."
             if values.shape == size[::-1]
             else ""
         )
         raise MaskError(
             f"Mask {name} is {values.shape[1]} x {values.shape[0]} pixels, but its image is "
-            f"{size[1]} x {size[0]}. Give a mask of the image's own size.{turned}"
+            f"{size[1]} x {size[0]}. Give a mask of the image's own size.{hint}"
         )
     return values
 
@@ -225,15 +224,15 @@ def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:
             )
         return source
     if isinstance(source, Image.Image):
-        return _values_of_picture(source, name)
-    with opened(source, MaskError) as picture:
-        return _values_of_picture(picture, name)
+        return _values_in_image(source, name)
+    with open_checked(source, MaskError) as image:
+        return _values_in_image(image, name)
 
 
-def _values_of_picture(picture: Image.Image, name: str) -> NDArray[Any]:
-    if picture.mode not in ("1", "L", "P", "I") and not picture.mode.startswith("I;16"):
+def _values_in_image(image: Image.Image, name: str) -> NDArray[Any]:
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         raise MaskError(
-            f"Mask {name} is a picture in mode {picture.mode}; a mask has one channel of object values. "
+            f"Mask {name} is an image in mode {image.mode}; a mask has one channel of object values. "
             "Save it as greyscale, palette or 1-bit PNG."
         )
-    return np.asarray(ImageOps.exif_transpose(picture))
+    return np.asarray(ImageOps.exif_transpose(image))

@@ -1,4 +1,4 @@
-"""NIfTI volumes: slices as radiologists see them, and answers on the file's own grid."""
+"""Read NIfTI volumes as slices in radiological orientation, and write results on the file's own grid."""
 
 import gzip
 import zlib
@@ -10,66 +10,67 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.errors import ImageError, KshotError, MaskError, reason_of
-from kshot.io.files import replacing
-from kshot.io.raster_options import Levels, Plane, integers
+from kshot.errors import ImageError, MaskError, reason_of
+from kshot.io.extras import import_extra
+from kshot.io.files import atomic_write
+from kshot.io.raster_options import Plane, WindowLevel, to_integers
 
 PLANES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 """The plane across each axis: right, anterior, superior."""
 
-SAME_PLACE = 1e-2
+AFFINE_TOLERANCE = 1e-2
 """Millimetres by which a mask's affine may differ from its volume's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan, whose axes run to the patient's right, front and head, in RAS order, whatever its file's do.
+    """A volume in RAS order: its axes run to the patient's right, front and head.
 
-    voxels: (X, Y, Z) float32. image: nibabel's, as in the file. axis: along which slices are counted.
-    levels: what becomes black and white.
+    voxels: (X, Y, Z) float32. source: nibabel's image, in the file's own order. axis: along which slices are
+    numbered. window: voxel values shown as black and white.
     """
 
     voxels: NDArray[np.float32]
-    image: Any
+    source: Any
     axis: int
-    levels: Levels
+    window: WindowLevel
 
     @property
     def num_slices(self) -> int:
-        """Slices along the axis."""
+        """Number of slices along the axis."""
         return int(self.voxels.shape[self.axis])
 
-    def at(self, number: int) -> tuple[Any, ...]:
-        """Give a slice's place in arrays (X, Y, Z)."""
+    def slice_index(self, number: int) -> tuple[Any, ...]:
+        """Return the index of a slice in arrays (X, Y, Z)."""
         return tuple(number if axis == self.axis else slice(None) for axis in range(3))
 
-    def picture(self, number: int) -> Image.Image:
-        """Draw a slice, as `as_seen` turns it."""
-        grey = self.levels.to_grey(as_seen(self.voxels[self.at(number)]))
+    def slice_image(self, number: int) -> Image.Image:
+        """Return a slice as an RGB image, in the orientation of `to_display`."""
+        grey = self.window.to_grey(to_display(self.voxels[self.slice_index(number)]))
         return Image.fromarray(np.ascontiguousarray(grey)).convert("RGB")
 
 
-def read_volume(image: Any, plane: Plane | None, levels: Levels | None) -> Volume:
-    """Turn one of nibabel's images into a volume.
+def make_volume(source: Any, plane: Plane | None, window: WindowLevel | None) -> Volume:
+    """Return nibabel's image as a volume.
 
-    plane: whose slices are taken; None: those of the file's last axis. levels: None takes those that the
-    file says are to be shown (cal_min, cal_max), or else percentiles of all voxels.
+    plane: of the slices; None: across the file's last axis. window: None: the file's own (cal_min, cal_max),
+    or percentiles of all voxels if it has none.
     """
-    whole = image.get_fdata(dtype=np.float32, caching="unchanged")
-    voxels = to_canonical(whole.reshape(grid_of(image)), image)
-    shown = Levels(float(image.header["cal_min"]), float(image.header["cal_max"]))
-    if levels is None:
-        levels = shown if shown.white > shown.black else Levels.of(voxels)
-    last = int(nibabel().io_orientation(image.affine)[2, 0])
-    return Volume(voxels, image, last if plane is None else PLANES.index(plane), levels)
+    data = source.get_fdata(dtype=np.float32, caching="unchanged")
+    voxels = to_canonical(data.reshape(grid_shape(source)), source)
+    stored = WindowLevel(float(source.header["cal_min"]), float(source.header["cal_max"]))
+    if window is None:
+        window = stored if stored.white > stored.black else WindowLevel.from_percentiles(voxels)
+    last = int(nibabel().io_orientation(source.affine)[2, 0])
+    return Volume(voxels, source, last if plane is None else PLANES.index(plane), window)
 
 
 def load_nifti(path: Path) -> Any:
-    """Read a NIfTI file of three axes. Raises ImageError, KshotError if nibabel is missing."""
+    """Return a NIfTI file as nibabel's image. Raises ImageError unless it is a readable 3-D volume."""
     library = nibabel()
     try:
         image = library.load(path)
-        np.asarray(image.dataobj)  # all of it, which finds what is wrong
+        np.asarray(image.dataobj)  # read all voxels now, which finds damage
     except FileNotFoundError:
         raise ImageError(f"There is no file '{path}'.") from None
     except (OSError, EOFError, ValueError, zlib.error, library.filebasedimages.ImageFileError) as error:
@@ -84,77 +85,75 @@ def load_nifti(path: Path) -> Any:
 
 
 def read_volume_mask(path: Path, volume: Volume) -> NDArray[np.integer[Any]]:
-    """Read a mask on a volume's grid, from a NIfTI file; (X, Y, Z) in the volume's order.
+    """Return a NIfTI mask on a volume's grid, (X, Y, Z) in the volume's order.
 
-    Raises MaskError for another grid, or values that are no integers.
+    Raises MaskError for another grid or values that are not integers.
     """
     image = load_nifti(path)
-    labels = to_canonical(np.asanyarray(image.dataobj).reshape(grid_of(image)), image)
+    labels = to_canonical(np.asanyarray(image.dataobj).reshape(grid_shape(image)), image)
     if labels.shape != volume.voxels.shape:
         raise MaskError(f"Mask '{path}' has {labels.shape} voxels, its volume {volume.voxels.shape}.")
-    if not np.allclose(canonical_affine(image), canonical_affine(volume.image), atol=SAME_PLACE):
+    if not np.allclose(canonical_affine(image), canonical_affine(volume.source), atol=AFFINE_TOLERANCE):
         raise MaskError(f"Mask '{path}' lies elsewhere than its volume. Resample it to the volume's grid.")
-    return integers(labels, path)
+    return to_integers(labels, path)
 
 
 def write_volume(values: NDArray[Any], volume: Volume, path: Path) -> None:
-    """Write values (X, Y, Z) or (X, Y, Z, classes) on the grid of a volume's file, as .nii.gz."""
-    library, image = nibabel(), volume.image
+    """Write values (X, Y, Z) or (X, Y, Z, classes) as .nii.gz on the grid of the volume's file."""
+    library, source = nibabel(), volume.source
     orientation = library.orientations
-    back = orientation.ornt_transform([[0, 1], [1, 1], [2, 1]], library.io_orientation(image.affine))
-    there = orientation.apply_orientation(values, back)
-    there = there.reshape(image.shape if values.ndim == 3 else there.shape)
-    header = image.header.copy()
+    transform = orientation.ornt_transform([[0, 1], [1, 1], [2, 1]], library.io_orientation(source.affine))
+    data = orientation.apply_orientation(values, transform)
+    data = data.reshape(source.shape if values.ndim == 3 else data.shape)
+    header = source.header.copy()
     header.set_data_dtype(values.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
-    written = type(image)(there, image.affine, header)
+    written = type(source)(data, source.affine, header)
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         temporary.open("wb") as file,
-        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,  # no name, no time: the same bytes again
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,  # no name, no time: reproducible bytes
     ):
         packed.write(written.to_bytes())
 
 
-def as_seen(plane: NDArray[Any]) -> NDArray[Any]:
-    """Turn a slice (first axis, second axis) into rows and columns as radiologists see them.
+def to_display(plane: NDArray[Any]) -> NDArray[Any]:
+    """Return a slice (first axis, second axis) as rows and columns in radiological orientation.
 
-    The patient's right is at the left and the head above; in axial slices the front is above.
+    The patient's right is at the left; the head is up, and in axial slices the front.
     """
     return plane.T[::-1, ::-1]
 
 
-def as_stored(picture: NDArray[Any]) -> NDArray[Any]:
-    """Turn what is seen back into a slice of the volume."""
-    return picture[::-1, ::-1].T
+def from_display(rows: NDArray[Any]) -> NDArray[Any]:
+    """Undo `to_display`."""
+    return rows[::-1, ::-1].T
 
 
 def to_canonical(array: NDArray[Any], image: Any) -> NDArray[Any]:
-    """Turn an array on the grid of a file so that its axes run to the right, front and head."""
+    """Return an array on a file's grid with its axes running to the right, front and head."""
     library = nibabel()
-    turned: NDArray[Any] = library.orientations.apply_orientation(array, library.io_orientation(image.affine))
-    return turned
+    oriented: NDArray[Any] = library.orientations.apply_orientation(
+        array, library.io_orientation(image.affine)
+    )
+    return oriented
 
 
 def canonical_affine(image: Any) -> NDArray[np.float64]:
-    """Give the affine of `to_canonical`'s array."""
+    """Return the affine of the array that `to_canonical` returns."""
     library = nibabel()
-    turned = library.orientations.inv_ornt_aff(library.io_orientation(image.affine), grid_of(image))
-    affine: NDArray[np.float64] = image.affine @ turned
+    transform = library.orientations.inv_ornt_aff(library.io_orientation(image.affine), grid_shape(image))
+    affine: NDArray[np.float64] = image.affine @ transform
     return affine
 
 
-def grid_of(image: Any) -> tuple[int, int, int]:
-    """Give the lengths of an image's three axes; of a single slice the last is 1."""
+def grid_shape(image: Any) -> tuple[int, int, int]:
+    """Return the lengths of an image's three axes; the last is 1 if it has two."""
     first, second, third = (*image.shape, 1)[:3]
     return first, second, third
 
 
 def nibabel() -> Any:
-    """Give nibabel. Raises KshotError if it is not installed."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise KshotError("NIfTI and DICOM need nibabel and pydicom: pip install 'kshot[medical]'.") from error
-    return nibabel
+    """Return nibabel. Raises KshotError if it is not installed."""
+    return import_extra("nibabel", "NIfTI and DICOM need nibabel and pydicom", "medical")

@@ -1,4 +1,4 @@
-"""One way to say how far something is: a bar on a terminal, a line now and then elsewhere."""
+"""Report progress: a bar on a terminal, an occasional line elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class OnProgress(Protocol):
-    """Called with what is done and all there is to do; the note says how it goes."""
+    """A callback for progress; the note is short text such as the current loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Take the numbers and the note."""
+        """Report that `done` of `total` items are finished."""
 
 
 def make_bar(console: Console, *, transient: bool = False) -> Progress:
-    """Make a bar with what is done and the time left; it shows on a terminal only.
+    """Return a progress bar with counts and remaining time, shown only on a terminal.
 
-    transient: whether it goes away at the end.
+    transient: remove the bar at the end.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
@@ -29,9 +29,9 @@ def make_bar(console: Console, *, transient: bool = False) -> Progress:
 
 @contextmanager
 def progress(verb: str, things: str, done_before: int = 0) -> Iterator["OnProgress"]:
-    """Give a function to call with the number of things done, of all things, and a note; writes to stderr.
+    """Yield a callback that reports progress on stderr.
 
-    done_before: things that were done already, in no time of this run.
+    done_before: items finished by an earlier run, which do not count for the remaining time.
     """
     console = Console(stderr=True)
     with make_bar(console, transient=True) as bar:

@@ -1,4 +1,4 @@
-"""Where a number comes from: the command, the commit, the versions and the machine."""
+"""Record how a number was made: command, commit, versions and machine."""
 
 import os
 import platform
@@ -15,41 +15,41 @@ import kshot
 
 PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
 HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
-"""Options whose values are places on one's own machine."""
+"""Options whose values are paths on the user's machine."""
 
 
 class Provenance(BaseModel):
-    """When, by what and on what a number was made."""
+    """When, with which code and on which machine a number was made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     date: str
     command: str
     commit: str | None
-    """Of kshot's own checkout, with "+changes" if it was not clean; None for an installed kshot."""
+    """Commit of kshot's checkout, with "+changes" if it was not clean; None if kshot is installed."""
     versions: dict[str, str]
     machine: str
     seconds: float = 0.0
 
-    def after(self, seconds: float) -> "Provenance":
-        """Add how long it took."""
+    def with_duration(self, seconds: float) -> "Provenance":
+        """Return a copy with the run time in seconds."""
         return self.model_copy(update={"seconds": round(seconds, 1)})
 
 
 def record_provenance(arguments: Sequence[str]) -> Provenance:
-    """Describe this moment, this machine and this kshot. Call it at the start, before anything changes."""
+    """Return the current provenance. Call it at the start of a run, before the checkout can change."""
     return Provenance(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=" ".join(["kshot", *_without_places(arguments)]),
+        command=" ".join(["kshot", *_hide_paths(arguments)]),
         commit=_commit(),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
     )
 
 
-def _without_places(arguments: Sequence[str]) -> list[str]:
-    places = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
-    shown = ["PLACE" if index in places else argument for index, argument in enumerate(arguments)]
+def _hide_paths(arguments: Sequence[str]) -> list[str]:
+    hidden = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
+    shown = ["PLACE" if index in hidden else argument for index, argument in enumerate(arguments)]
     return [
         f"{a.split('=')[0]}=PLACE" if a.startswith(tuple(f"{o}=" for o in HIDDEN_OPTIONS)) else a
         for a in shown
@@ -66,7 +66,7 @@ def _commit() -> str | None:
 
     try:
         if not git("ls-files", "__init__.py"):
-            return None  # a checkout, but of something else that kshot is installed in
+            return None  # kshot is installed inside another project's checkout
         return git("rev-parse", "HEAD") + (
             "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
         )

@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from kshot.errors import ImageError
-from kshot.io.dicom import series_of
+from kshot.io.dicom import series_id
 from kshot.io.filetypes import is_dicom, is_nifti
 from kshot.io.images import list_images
 
@@ -46,7 +46,7 @@ def _scans_in(folder: Path, left_out: Path) -> list[tuple[Path, Path]]:
         else:
             slices[path.parent].append(path)
     for place, paths in slices.items():
-        if len({series_of(path) for path in paths}) == len(paths):
+        if len({series_id(path) for path in paths}) == len(paths):
             found += [(path, path.relative_to(folder)) for path in paths]
         else:
             within = Path(folder.resolve().name) if place == folder else place.relative_to(folder)

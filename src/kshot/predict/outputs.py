@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.writers import Segmented, check_libraries, labelme_document
+from kshot.annotations.writers import SegmentedImage, check_libraries, labelme_document
 from kshot.errors import KshotError
-from kshot.io.files import save_picture, write_bytes, write_text
-from kshot.io.filetypes import Kind, kind_of
-from kshot.io.overlays import tint
+from kshot.io.files import save_image, write_bytes, write_text
+from kshot.io.filetypes import FileType, file_type
+from kshot.io.overlays import draw_overlay
 from kshot.predict.inputs import list_queries
 from kshot.predict.resume_log import SETTINGS_FILE, Record, claim, state_of
 from kshot.predict.shards import WHOLE, Shard
@@ -31,10 +31,10 @@ INSTANCES_FILE = "instances.json"
 ALSO = ("probability", "coco", "labelme")
 """What can be written beside masks, overlays and the contact sheet."""
 
-SUFFIXES: dict[Kind, tuple[str, str]] = {
-    "picture": (".png", ".npy"),
-    "map": (".tif", ".tif"),
-    "scan": (".nii.gz", ".nii.gz"),
+SUFFIXES: dict[FileType, tuple[str, str]] = {
+    "image": (".png", ".npy"),
+    "geotiff": (".tif", ".tif"),
+    "volume": (".nii.gz", ".nii.gz"),
 }
 """Of masks or labels, and of probabilities."""
 
@@ -70,7 +70,7 @@ class Outputs:
                 f"{folder} holds the images, so it can't take the results. Choose another --out."
             )
         queries = _name_results(list_queries(paths, folder), folder)
-        if also & {"coco", "labelme"} and (others := [q for q, _ in queries if kind_of(q) != "picture"]):
+        if also & {"coco", "labelme"} and (others := [q for q, _ in queries if file_type(q) != "image"]):
             raise KshotError(
                 f"--also coco,labelme are for photographs, and {others[0]} is none. Leave them out: the mask "
                 "of a map or a scan knows where it lies."
@@ -83,7 +83,7 @@ class Outputs:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-        holds_maps = any(kind_of(image) == "map" for image, _ in queries)
+        holds_maps = any(file_type(image) == "geotiff" for image, _ in queries)
         own = [(image, stem) for image, stem in queries if shard.takes(stem)]
         return cls(folder, own, also, shard, holds_maps)
 
@@ -118,7 +118,7 @@ class Outputs:
         try:
             if state_of(image) != record.state:
                 return False
-            suffix, probability = SUFFIXES[kind_of(image)]
+            suffix, probability = SUFFIXES[file_type(image)]
         except OSError:
             return False  # whoever reads it says what is wrong with it
         ends = [f"_{kind}{suffix}", "_overlay.png"]
@@ -131,15 +131,15 @@ class Outputs:
         place = self.folder / stem
         is_one_class = len(result.class_names) == 1
         result.save(place.with_name(f"{stem.name}_{'mask' if is_one_class else 'labels'}.png"))
-        tint(picture, result.labels)
-        save_picture(picture, place.with_name(f"{stem.name}_overlay.png"))
+        draw_overlay(picture, result.labels)
+        save_image(picture, place.with_name(f"{stem.name}_overlay.png"))
         if "probability" in self.also:
             content = BytesIO()
             probability = result.class_probabilities[0] if is_one_class else result.class_probabilities
             np.save(content, probability.astype(np.float16))
             write_bytes(content.getbuffer(), place.with_name(f"{stem.name}_probability.npy"))
 
-    def write_labelme(self, stem: Path, image: Path, answer: Segmented) -> None:
+    def write_labelme(self, stem: Path, image: Path, answer: SegmentedImage) -> None:
         """Write one query's LabelMe file, which finds its photograph from where it lies."""
         path = self.folder / f"{stem}.json"
         relative = Path(os.path.relpath(image.resolve(), path.parent.resolve())).as_posix()

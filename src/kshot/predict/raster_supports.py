@@ -9,19 +9,19 @@ from PIL import Image
 
 from kshot.errors import MaskError
 from kshot.io.dicom import load_dicom
-from kshot.io.filetypes import is_nifti, is_tiff, kind_of
-from kshot.io.geotiff import opened_map, read_map_mask
+from kshot.io.filetypes import file_type, is_nifti, is_tiff
+from kshot.io.geotiff import open_geotiff, read_geotiff_mask
 from kshot.io.images import MaskSource, read_image, read_label_map, read_mask
 from kshot.io.nifti import (
     Volume,
-    as_seen,
-    grid_of,
+    grid_shape,
     load_nifti,
-    read_volume,
+    make_volume,
     read_volume_mask,
     to_canonical,
+    to_display,
 )
-from kshot.io.raster_options import View
+from kshot.io.raster_options import RasterOptions
 from kshot.methods.tiling import around, tile_for
 
 MAX_SLICES = 5
@@ -37,26 +37,28 @@ Values = Mapping[str, int | None]
 """Each class's value in the masks; None where there is one class, whose value the masks show."""
 
 
-def read_labelled(image: Path, mask: Path, values: Values, view: View) -> list[tuple[Image.Image, Masks]]:
+def read_labelled(
+    image: Path, mask: Path, values: Values, view: RasterOptions
+) -> list[tuple[Image.Image, Masks]]:
     """Read a labelled example, which may become several pictures.
 
     Of a map each class is seen in one window, around its object; of a scan in up to MAX_SLICES slices, which
     are printed. Raises ImageError or MaskError for what cannot be used.
     """
-    kind = kind_of(image)
-    if kind == "map":
+    kind = file_type(image)
+    if kind == "geotiff":
         return _read_map(image, mask, values, view)
-    if kind == "scan":
+    if kind == "volume":
         return _read_scan(image, mask, values, view)
     picture = read_image(image)
     size = picture.height, picture.width
     return [(picture, _read_classes(mask, size, values, may_be_empty=True))]
 
 
-def open_scan(path: Path, view: View) -> Volume:
+def open_scan(path: Path, view: RasterOptions) -> Volume:
     """Read a NIfTI file, a DICOM file or a folder with a DICOM series."""
     image, levels = (load_nifti(path), None) if is_nifti(path) else load_dicom(path)
-    return read_volume(image, view.plane, levels)
+    return make_volume(image, view.plane, levels)
 
 
 def choose_slices(areas: NDArray[np.intp]) -> list[int]:
@@ -69,9 +71,11 @@ def choose_slices(areas: NDArray[np.intp]) -> list[int]:
     return [int(part[areas[part].argmax()]) for part in parts]
 
 
-def _read_map(image: Path, mask: Path, values: Values, view: View) -> list[tuple[Image.Image, Masks]]:
-    with opened_map(image, view) as source:
-        given: MaskSource = read_map_mask(mask, source) if is_tiff(mask) else mask
+def _read_map(
+    image: Path, mask: Path, values: Values, view: RasterOptions
+) -> list[tuple[Image.Image, Masks]]:
+    with open_geotiff(image, view) as source:
+        given: MaskSource = read_geotiff_mask(mask, source) if is_tiff(mask) else mask
         try:
             masks = _read_classes(given, source.size, values)
         except MaskError as error:
@@ -89,7 +93,9 @@ def _read_map(image: Path, mask: Path, values: Values, view: View) -> list[tuple
     return found
 
 
-def _read_scan(image: Path, mask: Path, values: Values, view: View) -> list[tuple[Image.Image, Masks]]:
+def _read_scan(
+    image: Path, mask: Path, values: Values, view: RasterOptions
+) -> list[tuple[Image.Image, Masks]]:
     volume, found = open_scan(image, view), []
     for name, whole in _masks_of_scan(image, mask, values, volume).items():
         others = tuple(axis for axis in range(3) if axis != volume.axis)
@@ -97,19 +103,19 @@ def _read_scan(image: Path, mask: Path, values: Values, view: View) -> list[tupl
         counted = ", ".join(str(number + 1) for number in chosen)
         print(f"{image}: slices {counted} of {volume.num_slices} are supports of '{name}'.")
         for number in chosen:
-            seen = np.ascontiguousarray(as_seen(whole[volume.at(number)]))
-            found.append((volume.picture(number), {name: seen}))
+            seen = np.ascontiguousarray(to_display(whole[volume.slice_index(number)]))
+            found.append((volume.slice_image(number), {name: seen}))
     return found
 
 
 def _masks_of_scan(image: Path, mask: Path, values: Values, volume: Volume) -> Masks:
     """Read the classes' masks, (X, Y, Z) each. A radiograph's may be a picture of the same size."""
-    width, height, depth = grid_of(volume.image)
+    width, height, depth = grid_shape(volume.source)
     if not is_nifti(mask):
         if is_nifti(image) or depth > 1:
             raise MaskError(f"'{mask}' cannot be the mask of a volume: save it as NIfTI (.nii.gz).")
         pictures = _read_classes(mask, (height, width), values)
-        return {name: to_canonical(one.T[..., None], volume.image) for name, one in pictures.items()}
+        return {name: to_canonical(one.T[..., None], volume.source) for name, one in pictures.items()}
     labels = read_volume_mask(mask, volume)
     flat = labels.reshape(len(labels), -1)
     try:

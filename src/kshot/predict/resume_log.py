@@ -15,11 +15,10 @@ from typing import Any
 from PIL import Image
 
 from kshot import __version__
-from kshot.annotations.json_files import read_json
 from kshot.errors import KshotError
-from kshot.io.files import append_text, encoded, write_text
-from kshot.io.overlays import Row
-from kshot.io.raster_options import View
+from kshot.io.files import append_text, encode_image, read_json, write_text
+from kshot.io.overlays import SheetRow
+from kshot.io.raster_options import RasterOptions
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.predict.support_set import Supports
 from kshot.segmenter import Segmenter
@@ -34,7 +33,9 @@ SHOWN = 40
 """Characters of a setting in an error's text."""
 
 
-def settings_of(segmenter: Segmenter, supports: Supports, view: View, **others: Any) -> dict[str, Any]:
+def settings_of(
+    segmenter: Segmenter, supports: Supports, view: RasterOptions, **others: Any
+) -> dict[str, Any]:
     """Collect what answers depend on: the version, the model, the supports, and the command's other options.
 
     Not the device, nor which images there are: neither is meant to change an answer.
@@ -129,12 +130,14 @@ def state_of(image: Path) -> list[int]:
     return [sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)]
 
 
-def pack_row(row: Row) -> list[list[str]]:
+def pack_row(row: SheetRow) -> list[list[str]]:
     """Turn a row of a contact sheet into text."""
-    return [[caption, base64.b64encode(encoded(picture, "PNG")).decode("ascii")] for caption, picture in row]
+    return [
+        [caption, base64.b64encode(encode_image(picture, "PNG")).decode("ascii")] for caption, picture in row
+    ]
 
 
-def unpack_row(packed: list[list[str]]) -> Row:
+def unpack_row(packed: list[list[str]]) -> SheetRow:
     """Turn the text back into the same row."""
     return [(caption, Image.open(BytesIO(base64.b64decode(content)))) for caption, content in packed]
 

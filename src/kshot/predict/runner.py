@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from kshot.annotations.writers import Instances, Segmented
+from kshot.annotations.writers import CocoInstances, SegmentedImage
 from kshot.errors import KshotError, WriteError
-from kshot.io.files import save_picture, write_text
-from kshot.io.filetypes import kind_of
+from kshot.io.files import save_image, write_text
+from kshot.io.filetypes import file_type
 from kshot.io.images import read_image
-from kshot.io.overlays import Row, contact_sheet, heatmap, overlay
+from kshot.io.overlays import SheetRow, contact_sheet, heatmap, overlay
 from kshot.io.progress import make_bar
-from kshot.io.raster_options import View
+from kshot.io.raster_options import RasterOptions
 from kshot.predict.outputs import INSTANCES_FILE, Outputs
 from kshot.predict.resume_log import JOURNAL_FILE, Journal, Record, pack_row, state_of, unpack_row
 from kshot.predict.segment_geotiff import segment_map
@@ -65,7 +65,7 @@ class Report:
         self.num_rows += record.row is not None
 
 
-def segment_all(segmenter: Segmenter, supports: Supports, outputs: Outputs, view: View) -> int:
+def segment_all(segmenter: Segmenter, supports: Supports, outputs: Outputs, view: RasterOptions) -> int:
     """Segment every query, write its files and the contact sheet; return how many failed.
 
     What was done before, by the folder's journal, is not done again, but it is in the report. A bad image is
@@ -98,7 +98,7 @@ def _segment_rest(
     segmenter: Segmenter,
     supports: Supports,
     outputs: Outputs,
-    view: View,
+    view: RasterOptions,
     done: Mapping[Path, Record],
     journal: Journal,
     report: Report,
@@ -128,23 +128,23 @@ def _segment_one(
     image: Path,
     stem: Path,
     outputs: Outputs,
-    view: View,
+    view: RasterOptions,
     needs_row: bool,
 ) -> tuple[Record, str]:
     """Segment one query and write its files; return its record, and what was found."""
     state, names = state_of(image), tuple(supports.classes)
-    if (kind := kind_of(image)) == "picture":
+    if (kind := file_type(image)) == "image":
         picture = read_image(image)
         result = segmenter.predict(picture)
         answer = Summary(picture, result, result.shares, result.confidence)
     else:
-        segment = segment_map if kind == "map" else segment_scan
+        segment = segment_map if kind == "geotiff" else segment_scan
         place = outputs.folder / stem
         answer = segment(segmenter, image, place, names, view, "probability" in outputs.also)
     row = None
     if needs_row:  # first, for what is written is drawn on the picture
         row = pack_row(sheet_row(supports.picture, answer.image, answer.result))
-    coco = _write_picture(image, stem, answer, outputs, names) if kind == "picture" else None
+    coco = _write_picture(image, stem, answer, outputs, names) if kind == "image" else None
     record = Record(str(image), stem.as_posix(), state, answer.confidence, coco, row)
     return record, f"{_told(answer.shares)}, confidence {answer.confidence:.2f}"
 
@@ -159,13 +159,15 @@ def _write_picture(
     found = segmented((stem.parent / image.name).as_posix(), answer.result)
     if "labelme" in outputs.also:
         outputs.write_labelme(stem, image, found)
-    return Instances(names).entry(found) if "coco" in outputs.also else None
+    return CocoInstances(names).entry(found) if "coco" in outputs.also else None
 
 
-def segmented(file_name: str, result: SegmentationResult) -> Segmented:
+def segmented(file_name: str, result: SegmentationResult) -> SegmentedImage:
     """Turn a result into what annotation files are written from."""
     masks = {name: result.labels == label for label, name in enumerate(result.class_names, 1)}
-    return Segmented(file_name, masks, dict(zip(result.class_names, result.class_probabilities, strict=True)))
+    return SegmentedImage(
+        file_name, masks, dict(zip(result.class_names, result.class_probabilities, strict=True))
+    )
 
 
 def _write_report(report: Report, outputs: Outputs, names: tuple[str, ...]) -> None:
@@ -175,10 +177,10 @@ def _write_report(report: Report, outputs: Outputs, names: tuple[str, ...]) -> N
         rows = [unpack_row(record.row) for record in shown if record.row is not None]
         titles = [f"{Path(one.image).name}, confidence {one.confidence:.2f}" for one in shown]
         if rows:
-            save_picture(contact_sheet(rows, CELL, titles), outputs.own_file(SHEET_FILE))
+            save_image(contact_sheet(rows, CELL, titles), outputs.own_file(SHEET_FILE))
         write_text(_confidence_table(report.records), outputs.own_file(CONFIDENCE_FILE))
     if "coco" in outputs.also:
-        instances = Instances(names)
+        instances = CocoInstances(names)
         for record in report.records:
             if record.coco is not None:
                 instances.add_entry(record.coco)
@@ -200,7 +202,7 @@ def _confidence_table(records: Sequence[Record]) -> str:
     return table.getvalue()
 
 
-def sheet_row(support: Image.Image, query: Image.Image, result: SegmentationResult) -> Row:
+def sheet_row(support: Image.Image, query: Image.Image, result: SegmentationResult) -> SheetRow:
     """Lay out one query for the contact sheet: support, query, the steps that the method has, result.
 
     Of several classes the steps are their probabilities, unless there are many.

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.io.files import save_picture
-from kshot.io.nifti import Volume, as_seen, as_stored, write_volume
+from kshot.io.files import save_image
+from kshot.io.nifti import Volume, from_display, to_display, write_volume
 from kshot.io.overlays import montage, overlay
-from kshot.io.raster_options import View
+from kshot.io.raster_options import RasterOptions
 from kshot.predict.raster_supports import open_scan
 from kshot.predict.stats import PredictionStats, Summary
 from kshot.segmenter import Segmenter
@@ -27,7 +27,7 @@ def segment_scan(
     image: Path,
     place: Path,
     class_names: Sequence[str],
-    view: View,
+    view: RasterOptions,
     with_probability: bool = False,
 ) -> Summary:
     """Segment a scan; its mask or labels, and its probability if wanted, lie on its voxels.
@@ -40,12 +40,12 @@ def segment_scan(
     probability = np.zeros((len(class_names) if with_probability else 0, *found.shape), np.float32)
     stats, most = PredictionStats(), -1
     for number in range(volume.num_slices):
-        picture = volume.picture(number)
+        picture = volume.slice_image(number)
         result = segmenter.predict(picture)
-        here = volume.at(number)
-        found[here] = as_stored(result.labels)
+        here = volume.slice_index(number)
+        found[here] = from_display(result.labels)
         for label in range(len(probability)):
-            probability[label][here] = as_stored(result.class_probabilities[label])
+            probability[label][here] = from_display(result.class_probabilities[label])
         stats.add(result)
         if (pixels := int(np.count_nonzero(found[here]))) > most:
             most, shown = pixels, (picture, result)
@@ -54,12 +54,15 @@ def segment_scan(
     if with_probability:
         of_all = probability[0] if len(class_names) == 1 else np.moveaxis(probability, 0, -1)
         write_volume(of_all, volume, place.with_name(f"{place.name}_probability.nii.gz"))
-    save_picture(_draw(volume, found), place.with_name(f"{place.name}_overlay.png"))
+    save_image(_draw(volume, found), place.with_name(f"{place.name}_overlay.png"))
     return stats.summary(*shown)
 
 
 def _draw(volume: Volume, found: NDArray[np.uint8]) -> Image.Image:
     """Put slices with what was found on them side by side."""
     numbers = np.linspace(0, volume.num_slices - 1, min(SHOWN, volume.num_slices)).round().astype(int)
-    drawn = [overlay(volume.picture(n), np.ascontiguousarray(as_seen(found[volume.at(n)]))) for n in numbers]
+    drawn = [
+        overlay(volume.slice_image(n), np.ascontiguousarray(to_display(found[volume.slice_index(n)])))
+        for n in numbers
+    ]
     return montage(drawn, OVERLAY_SIDE)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from kshot.annotations.labelled_images import MAX_SUPPORTS
+from kshot.annotations.annotated_images import MAX_SUPPORTS
 from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
-from kshot.io.overlays import captioned, label_colour, montage, overlay
-from kshot.io.raster_options import View
+from kshot.io.overlays import add_caption, label_colour, montage, overlay
+from kshot.io.raster_options import RasterOptions
 from kshot.predict.raster_supports import read_labelled
 from kshot.predict.support_check import hint, own_iou
 from kshot.results import OBJECT
@@ -68,7 +68,9 @@ class Supports:
         return replace(self, classes={name: [*pairs, *empty] for name, pairs in self.classes.items()})
 
 
-def read_masks(pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: View) -> Supports:
+def read_masks(
+    pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: RasterOptions
+) -> Supports:
     """Read pictures, maps or scans, and masks. A picture whose mask is empty is a negative of every class.
 
     values: each class's value in the masks. None where there is one class, whose value the masks show.
@@ -93,8 +95,8 @@ def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] |
     Raises DataError, ImageError or MaskError for what cannot be used.
     """
     annotations = read_annotations(path, images)
-    counts = annotations.counts()
-    chosen = annotations.choose(class_names)
+    counts = annotations.count_images()
+    chosen = annotations.select(class_names)
     if len(chosen.class_names) > MAX_CLASSES:
         raise DataError(
             f"{path} has {len(chosen.class_names)} classes, but a label map holds {MAX_CLASSES}. Name "
@@ -104,7 +106,7 @@ def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] |
         if counts[name] > MAX_SUPPORTS:
             print(f"Class '{name}' is in {counts[name]} photographs; the first {MAX_SUPPORTS} are used.")
     shown = []
-    for photograph in chosen.photographs[:SHOWN]:
+    for photograph in chosen.images[:SHOWN]:
         source, masks = photograph.read()
         shown.append(_thumbnail(read_image(source), masks, chosen.class_names))
     examples = {name: list(pairs) for name, pairs in chosen.examples().items()}
@@ -143,5 +145,5 @@ def _arrange(pictures: list[Image.Image], class_names: Sequence[str]) -> Image.I
     picture = montage(pictures, CELL)
     if len(class_names) > 1:
         for label, name in enumerate(class_names[:NAMED], 1):
-            picture = captioned(picture, name, label_colour(label))
+            picture = add_caption(picture, name, label_colour(label))
     return picture

@@ -17,7 +17,7 @@ from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from kshot.errors import DataError
-from kshot.io.files import replacing
+from kshot.io.files import atomic_write
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.5, 7.2
 """Widths of one column and of the page of a journal."""
@@ -65,7 +65,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = METADATA.get(path.suffix.lower())
     if metadata is None:
         raise DataError(f"A figure cannot be written as {path.name}. Use one of {', '.join(METADATA)}.")
-    with rc_context(STYLE | FILE_STYLE), replacing(path) as temporary:
+    with rc_context(STYLE | FILE_STYLE), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata=metadata)
 
 

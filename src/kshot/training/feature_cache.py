@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kshot.io.files import TEMPORARY, write_bytes
+from kshot.io.files import TEMPORARY_PREFIX, write_bytes
 from kshot.models.backbones import FeaturePyramid
 
 Features = dict[str, Tensor]
@@ -31,7 +31,7 @@ class Budget:
     def __init__(self, root: Path, limit: int) -> None:
         self.root = root
         clear_leftovers(root)
-        files = (file for file in root.rglob("*.safetensors") if not file.name.startswith(TEMPORARY))
+        files = (file for file in root.rglob("*.safetensors") if not file.name.startswith(TEMPORARY_PREFIX))
         self.left = limit - sum(file.stat().st_size for file in files)
 
     def take(self, size: int) -> bool:
@@ -44,7 +44,7 @@ class Budget:
 
 def clear_leftovers(root: Path) -> None:
     """Remove unfinished files of killed runs; a young file may belong to a run that is still writing it."""
-    for path in root.rglob(f"{TEMPORARY}*.safetensors"):
+    for path in root.rglob(f"{TEMPORARY_PREFIX}*.safetensors"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()

@@ -189,7 +189,7 @@ def train(
     if accelerator.is_main_process:
         all_scores = run.validations("miou")
         scores = {"miou": all_scores[-1] if config.select_on is None else max(all_scores)}
-        provenance = provenance.after(time.monotonic() - start_time)
+        provenance = provenance.with_duration(time.monotonic() - start_time)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
 
 

@@ -108,7 +108,7 @@ def pretrain(
     # Write the card and the metrics.
     if accelerator.is_main_process:
         scores = run.best_validation("base_miou")
-        provenance = provenance.after(time.monotonic() - start_time)
+        provenance = provenance.with_duration(time.monotonic() - start_time)
         metrics = {
             "validation": scores,
             "num_train_images": len(data.epoch(0)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import DataError
-from kshot.io.files import TEMPORARY, append_text, write_text
+from kshot.io.files import TEMPORARY_PREFIX, append_text, write_text
 from kshot.io.provenance import Provenance
 from kshot.methods.hub import WEIGHTS_FILE
 
@@ -119,7 +119,7 @@ class RunFolder:
 
     def _clear_leftovers(self) -> None:
         """Remove unfinished files of a killed run."""
-        for path in self.path.glob(f"{TEMPORARY}*"):
+        for path in self.path.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink()
 
     def log_skipped(self, entry: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.writers import Instances, Segmented, labelme_document
-from kshot.io.files import encoded
-from kshot.io.overlays import label_picture, mask_picture, tint
+from kshot.annotations.writers import CocoInstances, SegmentedImage, labelme_document
+from kshot.io.files import encode_image
+from kshot.io.overlays import draw_overlay, label_image, mask_image
 from kshot.methods.tiling import FloatMap
 from kshot.predict.outputs import CLASSES_FILE, INSTANCES_FILE
 from kshot.types import LabelMap
@@ -36,7 +36,7 @@ def write_archive(session: Session, path: Path) -> None:
     with session.lock:
         images = [one for one in session.images.values() if session.has_current_labels(one)]
         classes = session.classes
-    instances = Instances([one.name for one in classes])
+    instances = CocoInstances([one.name for one in classes])
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, image in _unique_names(images):
             with session.lock:
@@ -46,9 +46,9 @@ def write_archive(session: Session, path: Path) -> None:
                 segmented = _segmented(session, image, name, labels)
             stem = PurePosixPath(name).stem
             kind = "mask" if len(classes) == 1 else "labels"
-            archive.writestr(f"{stem}_{kind}.png", encoded(render_labels(session, labels), "PNG"))
-            tint(pixels, labels, session.colour)
-            archive.writestr(f"{stem}_overlay.png", encoded(pixels, "PNG"))
+            archive.writestr(f"{stem}_{kind}.png", encode_image(render_labels(session, labels), "PNG"))
+            draw_overlay(pixels, labels, session.colour)
+            archive.writestr(f"{stem}_overlay.png", encode_image(pixels, "PNG"))
             _add_json(archive, f"{LABELME_FOLDER}/{stem}.json", labelme_document(segmented))
             instances.add(segmented)
         _add_json(archive, INSTANCES_FILE, instances.document())
@@ -58,10 +58,10 @@ def write_archive(session: Session, path: Path) -> None:
 
 def render_labels(session: Session, labels: LabelMap) -> Image.Image:
     """Render labels as `kshot segment` does: one class as a 0/255 mask, several as a palette image."""
-    return mask_picture(labels > 0) if len(session.classes) == 1 else label_picture(labels, session.colour)
+    return mask_image(labels > 0) if len(session.classes) == 1 else label_image(labels, session.colour)
 
 
-def _segmented(session: Session, image: SessionImage, name: str, labels: LabelMap) -> Segmented:
+def _segmented(session: Session, image: SessionImage, name: str, labels: LabelMap) -> SegmentedImage:
     """Return the mask and probability of each class; the user's own labels have probability 1."""
     masks = {one.name: labels == one.value for one in session.classes}
     probabilities: dict[str, FloatMap] = {name: mask.astype(np.float32) for name, mask in masks.items()}
@@ -72,7 +72,7 @@ def _segmented(session: Session, image: SessionImage, name: str, labels: LabelMa
                     session.probability_map(image, "probability", one.value), np.float32
                 )
                 probabilities[one.name] = levels / np.float32(255)
-    return Segmented(name, masks, probabilities)
+    return SegmentedImage(name, masks, probabilities)
 
 
 def _unique_names(images: list[SessionImage]) -> Iterator[tuple[str, SessionImage]]:

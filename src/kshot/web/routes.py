@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from kshot.errors import KshotError
-from kshot.io.files import encoded
+from kshot.io.files import encode_image
 from kshot.web.archive import render_labels, write_archive
 from kshot.web.images import ObjectClass, Role, SessionImage
 from kshot.web.jobs import Worker
@@ -248,4 +248,4 @@ def _check_queue(session: Session, worker: Worker) -> None:
 
 
 def _png(image: Image.Image, headers: dict[str, str] | None = None) -> Response:
-    return Response(encoded(image, "PNG"), media_type="image/png", headers=headers)
+    return Response(encode_image(image, "PNG"), media_type="image/png", headers=headers)

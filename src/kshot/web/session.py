@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from kshot.errors import KshotError
-from kshot.io.files import save_picture, write_bytes
+from kshot.io.files import save_image, write_bytes
 from kshot.methods.tiling import FloatMap
 from kshot.types import LabelMap, Support
 from kshot.web.images import (
@@ -90,7 +90,7 @@ class Session:
                 self._labels_path(image).unlink(missing_ok=True)
             else:
                 self._check_supports(image)
-                save_picture(Image.fromarray(labels), self._labels_path(image))
+                save_image(Image.fromarray(labels), self._labels_path(image))
                 image.is_labelled, image.is_negative = True, not labels.any()
                 image.label_version += 1
             image.problem = image.hint = None
@@ -181,7 +181,7 @@ class Session:
             if self.is_closed or self.version != version or self.images.get(image.id) is not image:
                 return
             for kind, levels in files.items():
-                save_picture(Image.fromarray(levels), self._result_path(image, version, kind))
+                save_image(Image.fromarray(levels), self._result_path(image, version, kind))
             earlier, names = image.result, next(iter(maps.values()))
             image.result = StoredResult(version, confidence, tuple(names), tuple(maps))
             if earlier is not None and earlier.version != version:

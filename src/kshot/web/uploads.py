@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from kshot.errors import MaskError
-from kshot.io.image_files import opened
-from kshot.io.images import read_embedded, read_label_map, read_mask
+from kshot.io.image_files import open_checked
+from kshot.io.images import read_image_bytes, read_label_map, read_mask
 from kshot.types import LabelMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -23,7 +23,7 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
 
     Raises ImageError if it is not an image or has more than `max_pixels` pixels.
     """
-    return read_embedded(data, SOURCE_NAME, max_pixels=max_pixels, formats=FORMATS)
+    return read_image_bytes(data, SOURCE_NAME, max_pixels=max_pixels, formats=FORMATS)
 
 
 def decode_labels(
@@ -34,7 +34,9 @@ def decode_labels(
     With one class, any mask that `kshot.io.images.read_mask` accepts; with several, a label map of `values`.
     Raises MaskError for any other mask, and for an empty one unless `may_be_empty`.
     """
-    with opened(BytesIO(data), MaskError, SOURCE_NAME, max_pixels=size[0] * size[1], formats=FORMATS) as mask:
+    with open_checked(
+        BytesIO(data), MaskError, SOURCE_NAME, max_pixels=size[0] * size[1], formats=FORMATS
+    ) as mask:
         if len(values) == 1:
             return read_mask(mask, size, may_be_empty=may_be_empty).astype(np.uint8) * np.uint8(values[0])
         labels = np.zeros(size, np.uint8)

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from kshot.io.files import encoded
-from kshot.io.overlays import tint
+from kshot.io.files import encode_image
+from kshot.io.overlays import draw_overlay
 from kshot.web.images import MapName, SessionImage
 from kshot.web.session import Session
 
@@ -26,8 +26,8 @@ def render_view(session: Session, image: SessionImage, view: View, value: int, s
         rendered = _shrink(session.probability_map(image, view, value), side)
     if view == "overlay":
         labels = Image.fromarray(session.labels(image)).resize(rendered.size, Image.Resampling.NEAREST)
-        tint(rendered, np.asarray(labels), session.colour)
-    return encoded(rendered, "JPEG", quality=85)
+        draw_overlay(rendered, np.asarray(labels), session.colour)
+    return encode_image(rendered, "JPEG", quality=85)
 
 
 def _shrink(image: Image.Image, side: int | None) -> Image.Image:

@@ -3,7 +3,7 @@ import pytest
 from make_data import colour_segmenter, scene, two_things
 from PIL import ExifTags, Image
 
-from kshot.annotations.labelled_images import Annotations, Photograph, Pictures, Shape, gather
+from kshot.annotations.annotated_images import AnnotatedImage, Annotations, ImageLocator, Shape, collect
 from kshot.errors import DataError, ImageError, MaskError, NotFittedError
 
 
@@ -12,76 +12,77 @@ def shape(name, value=True):
 
 
 def refuse():
-    raise NotFittedError("nobody asked for this photograph")
+    raise NotFittedError("nobody asked for this image")
 
 
-def photographs(*class_names):
+def annotated(*class_names):
     return tuple(
-        Photograph(f"{n}.png", refuse, None, tuple(map(shape, names))) for n, names in enumerate(class_names)
+        AnnotatedImage(f"{n}.png", refuse, None, tuple(map(shape, names)))
+        for n, names in enumerate(class_names)
     )
 
 
-def test_the_first_photographs_of_each_class_are_chosen_and_none_is_opened():
-    annotations = gather(photographs("a", "ab", "a", "b", "", "ab"), ["b"], "file")
+def test_the_first_images_of_each_class_are_chosen_and_none_is_opened():
+    annotations = collect(annotated("a", "ab", "a", "b", "", "ab"), ["b"], "file")
     assert annotations.class_names == ("b", "a")
-    assert annotations.counts() == {"a": 4, "b": 3}
-    chosen = annotations.choose(most=2)
-    assert [(p.name, p.class_names) for p in chosen.photographs] == [
+    assert annotations.count_images() == {"a": 4, "b": 3}
+    chosen = annotations.select(limit=2)
+    assert [(p.name, p.class_names) for p in chosen.images] == [
         ("0.png", ("a",)),
         ("1.png", ("a", "b")),
         ("3.png", ("b",)),
     ]
-    assert chosen.counts() == {"a": 2, "b": 2}
-    assert annotations.choose(["a"]).class_names == ("a",)
+    assert chosen.count_images() == {"a": 2, "b": 2}
+    assert annotations.select(["a"]).class_names == ("a",)
     with pytest.raises(DataError, match=r"Class 'c' is not annotated\. Annotated are: b, a\."):
-        annotations.choose(["a", "c"])
+        annotations.select(["a", "c"])
     with pytest.raises(NotFittedError):
         next(chosen.examples()["a"])
 
 
 def test_examples_are_what_a_segmenter_fits():
-    picture, labels = two_things()
+    image, labels = two_things()
     shapes = tuple(Shape(name, lambda size, n=n: labels == n) for n, name in enumerate(["disc", "square"], 1))
-    annotations = gather([Photograph("a.png", lambda: picture, labels.shape, shapes)], [], "file")
-    found = colour_segmenter(180).fit(annotations.examples()).predict(picture)
+    annotations = collect([AnnotatedImage("a.png", lambda: image, labels.shape, shapes)], [], "file")
+    found = colour_segmenter(180).fit(annotations.examples()).predict(image)
     assert (found == labels).mean() > 0.95
 
 
 def test_shapes_of_a_class_are_united():
     left = Shape("a", lambda size: np.arange(size[1]) < np.full((size[0], 1), 3))
     top = Shape("a", lambda size: np.arange(size[0])[:, None] < np.full(size[1], 2))
-    _, masks = Photograph("a.png", lambda: scene()[0], None, (left, top)).read()
+    _, masks = AnnotatedImage("a.png", lambda: scene()[0], None, (left, top)).read()
     np.testing.assert_array_equal(masks["a"].sum(), 90 * 3 + 120 * 2 - 6)
 
 
-def test_sizes_are_those_of_upright_photographs(tmp_path):
+def test_sizes_are_those_of_upright_images(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     scene()[0].save(tmp_path / "a.jpg", exif=exif)  # 120 x 90 on its side
-    photograph = Photograph("a.jpg", lambda: tmp_path / "a.jpg", (120, 90), (shape("a"),))
-    assert photograph.read()[1]["a"].shape == (120, 90)
+    annotated_image = AnnotatedImage("a.jpg", lambda: tmp_path / "a.jpg", (120, 90), (shape("a"),))
+    assert annotated_image.read()[1]["a"].shape == (120, 90)
     with pytest.raises(MaskError, match=r"'a\.jpg' is 90 x 120 pixels when upright, but was .* 120 x 90"):
-        Photograph("a.jpg", lambda: tmp_path / "a.jpg", (90, 120), (shape("a"),)).read()
+        AnnotatedImage("a.jpg", lambda: tmp_path / "a.jpg", (90, 120), (shape("a"),)).read()
 
 
 def test_what_is_wrong_is_named():
     with pytest.raises(MaskError, match=r"'a\.png' shows no pixel of 'a'"):
-        Photograph("a.png", lambda: scene()[0], None, (shape("a", False),)).read()
+        AnnotatedImage("a.png", lambda: scene()[0], None, (shape("a", False),)).read()
 
     def draw(size):
         raise MaskError("It has no outline.")
 
     with pytest.raises(MaskError, match=r"'a\.png', class 'b': It has no outline"):
-        Photograph("a.png", lambda: scene()[0], None, (Shape("b", draw),)).read()
+        AnnotatedImage("a.png", lambda: scene()[0], None, (Shape("b", draw),)).read()
     with pytest.raises(DataError, match="annotates nothing"):
-        gather(photographs("", ""), [], "file")
+        collect(annotated("", ""), [], "file")
     for name in ("", " ", "a\nb"):
         with pytest.raises(DataError, match="which is no name"):
-            gather([Photograph("a.png", refuse, None, (shape(name),))], [], "file")
-    assert isinstance(gather(photographs("a"), [], "file"), Annotations)
+            collect([AnnotatedImage("a.png", refuse, None, (shape(name),))], [], "file")
+    assert isinstance(collect(annotated("a"), [], "file"), Annotations)
 
 
-def test_pictures_are_found_by_path_then_by_name(tmp_path):
+def test_images_are_found_by_path_then_by_name(tmp_path):
     for name in ("", "images", "images/deep", "images/one", "images/two"):
         (tmp_path / name).mkdir(exist_ok=True)
     for name in ("beside.png", "images/in.png", "images/deep/far.png"):
@@ -89,10 +90,10 @@ def test_pictures_are_found_by_path_then_by_name(tmp_path):
     for name in ("one", "two"):
         (tmp_path / "images" / name / "same.png").touch()
     (tmp_path / "labels").mkdir()
-    pictures = Pictures.of(tmp_path / "file.json", None)
+    locator = ImageLocator.for_file(tmp_path / "file.json", None)
     for name in ("beside.png", "in.png", "images/in.png", "images\\in.png", "labels/../beside.png"):
-        assert pictures.find(name).name == name.replace("\\", "/").rpartition("/")[2]
-    assert pictures.find("gone.png", "in.png") == tmp_path / "images" / "in.png"
+        assert locator.find(name).name == name.replace("\\", "/").rpartition("/")[2]
+    assert locator.find("gone.png", "in.png") == tmp_path / "images" / "in.png"
     for name in (
         "far.png",
         "deep/far.png",
@@ -100,11 +101,11 @@ def test_pictures_are_found_by_path_then_by_name(tmp_path):
         "C:\\photos\\far.png",
         "http://a.b/far.png",
     ):
-        assert pictures.find(name) == tmp_path / "images" / "deep" / "far.png"
+        assert locator.find(name) == tmp_path / "images" / "deep" / "far.png"
     with pytest.raises(ImageError, match=r"'same\.png' may be .*one.* or .*two"):
-        pictures.find("same.png")
+        locator.find("same.png")
     for name in ("", "gone.png", "elsewhere/far.png", "/etc/passwd", "\x00", "x" * 5000):
         with pytest.raises(ImageError, match="--support-images DIR"):
-            pictures.find(name)
+            locator.find(name)
     with pytest.raises(ImageError, match=r"'beside\.png' is not in .*images\. "):
-        Pictures.of(tmp_path / "file.json", tmp_path / "images").find("beside.png")
+        ImageLocator.for_file(tmp_path / "file.json", tmp_path / "images").find("beside.png")
