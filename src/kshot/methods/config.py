@@ -5,7 +5,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kshot.methods.base import METHODS
-from kshot.models.backbones import TapPlaces
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import FusionKind
 from kshot.models.hypercorrelation import MaskPosition
@@ -13,12 +12,16 @@ from kshot.models.hypercorrelation import MaskPosition
 RENAMED = {"matched_by": "backbones", "centred": "center_features", "sharpened": "sharpen_mask"}
 """Settings by the names that they have in older files."""
 
+REMOVED = (("taps", "blocks"),)
+"""Settings of older files that are no choice any more, with the value that is left."""
+
 
 def with_new_names(settings: Any) -> Any:
     """Return settings read from a file under their present names."""
     if not isinstance(settings, dict):
         return settings
-    return {RENAMED.get(name, name): value for name, value in settings.items()}
+    kept = {name: value for name, value in settings.items() if (name, value) not in REMOVED}
+    return {RENAMED.get(name, name): value for name, value in kept.items()}
 
 
 class ModelConfig(BaseModel):
@@ -56,8 +59,6 @@ class ModelConfig(BaseModel):
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     center_features: bool = False
     """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
-    taps: TapPlaces = "blocks"
-    """Where the backbones are tapped; see `backbones.Backbone`."""
     first_stride: Literal[8, 16] = 8
     """Stride of the finest features that are matched (paper: 8)."""
     prior: bool = False

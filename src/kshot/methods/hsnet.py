@@ -70,7 +70,7 @@ class HSNet(Method):
         """Build the network that a config describes."""
         sem = None
         if config.backbones != "cls":
-            sem = Backbone(config.backbone, output_stride=config.base_stride, taps=config.taps)
+            sem = Backbone(config.backbone, output_stride=config.base_stride)
         return cls(
             cls_backbone() if config.backbones != "sem" else None,
             sem,

@@ -41,11 +41,11 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[], Backbone] | Non
 
 def imagenet_backbone(config: ModelConfig, weights: str | Path | None = None) -> Backbone:
     """Load a config's B_cls with its ImageNet weights; see `load_backbone`."""
-    return load_backbone(config.backbone, weights, taps=config.taps)
+    return load_backbone(config.backbone, weights)
 
 
 def _random_backbone(config: ModelConfig) -> Backbone:
-    return Backbone(config.backbone, taps=config.taps)
+    return Backbone(config.backbone)
 
 
 def load_model(

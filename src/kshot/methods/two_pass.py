@@ -54,9 +54,7 @@ class TwoPass(Method):
     @classmethod
     def from_config(cls, config: ModelConfig, cls_backbone: Callable[[], Backbone]) -> Self:
         """Build the network that a config describes; without base classes it has no base map."""
-        base_learner = PSPNet(
-            config.backbone, len(config.base_classes), output_stride=config.base_stride, taps=config.taps
-        )
+        base_learner = PSPNet(config.backbone, len(config.base_classes), output_stride=config.base_stride)
         return cls(
             cls_backbone(),
             base_learner.backbone,

@@ -36,9 +36,6 @@ SHORT_NAMES = {
 TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
 
 
-TapPlaces = Literal["blocks", "expanded"]
-
-
 class FeaturePyramid(NamedTuple):
     """Features of a batch of images.
 
@@ -76,8 +73,6 @@ def timm_name(name: str) -> str:
 class Backbone(nn.Module):
     """A convolutional network without its head that returns a FeaturePyramid.
 
-    taps: "blocks" takes the outputs of blocks, "expanded" the wide features inside the blocks of an
-    EfficientNet, before the depthwise convolution.
     Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
     With `output_stride=8` the network runs dilated and its features are taken at every second and fourth
     position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these features equal
@@ -96,14 +91,12 @@ class Backbone(nn.Module):
         *,
         output_stride: int = 32,
         trainable: bool = False,
-        taps: TapPlaces = "blocks",
     ) -> None:
         super().__init__()
         self.name = timm_name(name)
         self.output_stride = output_stride
         self.trainable = trainable
-        self.tap_places: TapPlaces = taps
-        self.taps = find_taps(self.name, taps)
+        self.taps = find_taps(self.name)
         self.trunk = _create_trunk(self.name, output_stride)
         self.num_features: int = _stage_info(self.trunk)[-1]["num_chs"]
         mean, std = _normalization(self.trunk)
@@ -252,19 +245,16 @@ def _normalization(trunk: Any) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def find_taps(name: str, places: TapPlaces = "blocks") -> tuple[tuple[Tap, ...], ...]:
+def find_taps(name: str) -> tuple[tuple[Tap, ...], ...]:
     """Find the taps of a timm network at strides 8, 16 and 32, from shallow to deep.
 
     ResNet: every block of layers 2, 3, 4 after the residual addition and before its last ReLU, so that
     values are signed. VGG: the convolutions of blocks 4 and 5 before their ReLUs, and the last pool.
     Others (EfficientNet, MobileNet, RegNet, ConvNeXt, ...): the outputs of the blocks of each stage.
-    places: see `Backbone`.
     Raises ModelError if one of the strides has no features to tap.
     """
     with torch.device("meta"):
         model = _create_trunk(name, 32)
-    if places == "expanded":
-        return _expanded_taps(name, model)
     if isinstance(model, ResNet):
         return _resnet_taps(model)
     if isinstance(model, VGG):
@@ -295,16 +285,6 @@ def _vgg_taps(model: VGG) -> tuple[tuple[Tap, ...], ...]:
 
     block_4, block_5 = between(pools[2], pools[3]), between(pools[3], pools[4])
     return block_4, block_5, (Tap(f"features.{pools[4]}", "output"),)
-
-
-def _expanded_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:
-    if not isinstance(model, EfficientNet):
-        raise ModelError(f"Backbone '{name}' has no expanded features to tap. Use an EfficientNet.")
-    stride_of = _output_strides(name, model)
-    names = [f"{path}.bn1" for path, block in model.named_modules() if hasattr(block, "conv_pwl")]
-    return tuple(
-        tuple(Tap(name, "output") for name in names if stride_of[name] == stride) for stride in STRIDES
-    )
 
 
 def _block_taps(name: str, model: Any) -> tuple[tuple[Tap, ...], ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.models import kernels
-from kshot.models.backbones import Backbone, TapPlaces
+from kshot.models.backbones import Backbone
 from kshot.models.hypercorrelation import resize
 from kshot.models.kernels.pooling import convolve_pooled
 
@@ -80,11 +80,10 @@ class PSPNet(nn.Module):
         num_base_classes: int,
         *,
         output_stride: int = 8,
-        taps: TapPlaces = "blocks",
         learns: Literal["all", "head", "nothing"] = "nothing",
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all", taps=taps)
+        self.backbone = Backbone(backbone, output_stride=output_stride, trainable=learns == "all")
         num_classes = num_base_classes + 1
         self.head = PyramidPoolingHead(self.backbone.num_features, num_classes, trainable=learns != "nothing")
 

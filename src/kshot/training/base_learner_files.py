@@ -17,7 +17,6 @@ from kshot.methods.hub import (
     write_config,
     write_weights,
 )
-from kshot.models.backbones import TapPlaces
 from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import load_strictly, read_state
 
@@ -61,9 +60,7 @@ def find_base_learner(name_or_dir: str | Path) -> Path:
     return folder
 
 
-def load_base_learner(
-    folder: Path, *, output_stride: int = 8, taps: TapPlaces = "blocks"
-) -> tuple[BaseLearnerConfig, PSPNet]:
+def load_base_learner(folder: Path, *, output_stride: int = 8) -> tuple[BaseLearnerConfig, PSPNet]:
     """Return a base learner's config and frozen network, from its folder or from that of a two-pass model.
 
     Raises ModelError if there is none or its config is broken, WeightsError if its weights don't fit.
@@ -76,7 +73,7 @@ def load_base_learner(
         )
     else:
         config, state = _read_config(path), read_state(weights)
-    network = PSPNet(config.backbone, len(config.base_classes), output_stride=output_stride, taps=taps)
+    network = PSPNet(config.backbone, len(config.base_classes), output_stride=output_stride)
     load_strictly(network, state, what=f"Weights in {weights}")
     return config, network.eval()
 
@@ -112,7 +109,6 @@ def drop_classes(
         config.backbone,
         len(kept),
         output_stride=network.backbone.output_stride,
-        taps=network.backbone.tap_places,
     )
     state = network.state_dict()
     smaller.load_state_dict(state | {key: state[key][outputs] for key in LAST_LAYER})

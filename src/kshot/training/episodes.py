@@ -243,7 +243,7 @@ def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> 
 
 def _key(weights: nn.Module, backbone: Backbone, size: int) -> str:
     """Return a text with everything that features depend on except the image."""
-    return f"{weights_sha256(weights)} {backbone.tap_places} stride {backbone.output_stride} {size} squash"
+    return f"{weights_sha256(weights)} stride {backbone.output_stride} {size} squash"
 
 
 def _cls_features(backbone: Backbone, image: Tensor) -> Features:

@@ -219,7 +219,6 @@ def build(
         channels=config.channels,
         center_features=config.center_features,
         sharpen_mask=bool(config.sharpen_mask),
-        taps=config.taps,
         first_stride=config.first_stride,
         prior=config.prior,
         base_stride=config.base_stride,
@@ -242,7 +241,7 @@ def read_base_learner(config: TrainConfig, folder: Path) -> BaseLearner:
     Raises ModelError or WeightsError as `load_base_learner` does, and ModelError or DataError if it has
     another backbone, or was trained on the classes that the checkpoint is chosen on.
     """
-    about, network = load_base_learner(folder, output_stride=config.base_stride, taps=config.taps)
+    about, network = load_base_learner(folder, output_stride=config.base_stride)
     if timm_name(about.backbone) != timm_name(config.backbone):
         raise ModelError(
             f"The base learner in {folder} has the backbone {about.backbone}, but the meta-learner "

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
 from kshot.methods.config import with_new_names as with_new_model_names
-from kshot.models.backbones import TapPlaces
 from kshot.models.encoder import CHANNELS
 from kshot.models.fusion import FusionKind
 from kshot.models.losses import KAPPA
@@ -150,12 +149,11 @@ class TrainConfig(BaseModel):
     images of classes, with features from the cache (paper)."""
     extra_data: tuple[str, ...] = ()
     """Names of the extra data sets that `mix` draws from; filled in by the training."""
-    taps: TapPlaces = "blocks"
     first_stride: Literal[8, 16] = 8
     prior: bool = False
     base_stride: Literal[8, 16] = 8
     fusion: FusionKind = "paper"
-    """These five are settings of the model: see `methods.config.ModelConfig`."""
+    """These four are settings of the model: see `methods.config.ModelConfig`."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
     sizes: tuple[SizeStage, ...]
