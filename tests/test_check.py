@@ -93,6 +93,6 @@ def test_coco_and_fss_are_read_too(tmp_path):
     (dog,) = [count for count in report.counts if count.name == "dog"]
     assert dog.usable == 1
     (line,) = check_data("coco", root, fold=0, split="train").problems
-    assert "instances_train2014.json, so nothing of the train split can be used" in line
+    assert "There is no instances_train2014.json: nothing of the train split can be used" in line
     report = check_data("fss1000", write_fss(tmp_path / "fss", CLASSES[760:761]), split="test")
     assert [c.usable for c in report.counts][:2] == [10, 0]

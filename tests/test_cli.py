@@ -60,7 +60,8 @@ def test_segment_writes_masks_overlays_and_a_contact_sheet(photos, capsys, shots
         probability = np.load(out / f"{stem}_probability.npy")
         assert probability.dtype == np.float16
         if shots == 1:
-            np.testing.assert_array_equal(probability > 0.5, mask)
+            differs = (probability > 0.5) != mask
+            assert (probability[differs] == 0.5).all()  # rounded to half precision
     header, *lines = csv.reader((out / "confidence.csv").read_text().splitlines())
     assert header == ["image", "confidence"]
     assert {Path(image).stem for image, _ in lines} == {"one", "two", "zwölf drei"}

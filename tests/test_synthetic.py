@@ -21,7 +21,7 @@ def near(shown, colour, distance=60):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mosaics_class_is_its_first_material_in_both_images(seed):
     pair = draw_mosaic([plain(RED), plain(GREEN), plain(BLUE)], np.random.default_rng(seed), SIZE)
-    for shown in pair:
+    for shown in (pair.query, pair.support):
         assert shown.image.size == (SIZE, SIZE)
         np.testing.assert_array_equal(near(shown, RED), shown.mask == 1)
     assert (pair.query.mask != pair.support.mask).any()
@@ -30,7 +30,7 @@ def test_a_mosaics_class_is_its_first_material_in_both_images(seed):
 def test_thin_structures_are_marked_where_they_are_drawn():
     for seed in range(40):
         pair = draw_thin(plain((128, 128, 128)), np.random.default_rng(seed), SIZE)
-        for shown in pair:
+        for shown in (pair.query, pair.support):
             assert set(np.unique(shown.mask)) <= {0, 1}
             changed = np.abs(np.asarray(shown.image).astype(int) - 128).max(axis=-1) > 25
             if not changed.any():
