@@ -37,7 +37,7 @@ from skimage import data
 
 from kshot.io.overlays import mask_image
 from kshot.predict.outputs import Outputs
-from kshot.predict.resume_log import JOURNAL_FILE
+from kshot.predict.resume_log import RESUME_LOG_FILE
 from kshot.predict.shards import WHOLE, Shard
 
 RESULT = RESULTS / "scale.json"
@@ -98,10 +98,10 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
 def list_images(folder: Path, out: Path) -> dict[str, float]:
     """Measure processor seconds and bytes of memory per image for listing the images."""
     start = time.process_time()
-    number = len(Outputs.plan([folder], out).queries)
+    number = len(Outputs.from_paths([folder], out).queries)
     seconds = time.process_time() - start
     tracemalloc.start()
-    Outputs.plan([folder], out)
+    Outputs.from_paths([folder], out)
     size = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return {"seconds": seconds / number, "bytes": size / number}
@@ -180,7 +180,7 @@ def on_ray(command: list[str], out: Path) -> dict[str, Any]:
 
 def records_of(out: Path, shard: Shard) -> list[dict[str, Any]]:
     """Return the records of a shard's resume log, without an unfinished last line."""
-    path = out / shard.named(JOURNAL_FILE)
+    path = out / shard.named(RESUME_LOG_FILE)
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 

@@ -28,7 +28,7 @@ from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import read_manifest
 from kshot.evaluation.results import read_result
 from kshot.io.images import read_image
-from kshot.predict.support_check import LOW, own_iou
+from kshot.predict.support_check import LOW_IOU, support_iou
 from kshot.segmenter import Segmenter
 
 RESULT = RESULTS / "self_check.json"
@@ -64,7 +64,7 @@ def measure(root: Path) -> None:
                     read_image(dataset.image_path(name)),
                     dataset.ground_truth(name, class_id) == 1,
                 )
-                done[key] = round(own_iou(segmenter.fit(image, mask), image, mask), 4)
+                done[key] = round(support_iou(segmenter.fit(image, mask), image, mask), 4)
                 write_json(found, RESULT)
 
 
@@ -80,7 +80,7 @@ def table(found: dict[str, Any]) -> str:
         "supports",
         "queries",
         "rank correlation",
-        f"support IoU below {LOW}: share of supports",
+        f"support IoU below {LOW_IOU}: share of supports",
     )
     header += (f"their queries: mean IoU, share above {GOOD}", "the other queries")
     rows = []
@@ -92,10 +92,10 @@ def table(found: dict[str, Any]) -> str:
         pairs = [(done[key], iou(row)) for key, row in zip(keys, counts, strict=True) if key in done]
         own, query = np.array(pairs).T
         rank = float(spearmanr(own, query).statistic)
-        share = np.mean([value < LOW for value in done.values()])
+        share = np.mean([value < LOW_IOU for value in done.values()])
         low, high = (
             f"{100 * part.mean():.0f}, {100 * (part > GOOD).mean():.0f} %"
-            for part in (query[own < LOW], query[own >= LOW])
+            for part in (query[own < LOW_IOU], query[own >= LOW_IOU])
         )
         rows.append((model, len(done), len(own), f"{rank:.2f}", f"{100 * share:.0f} %", low, high))
     return markdown_table(header, rows)

@@ -35,7 +35,7 @@ from kshot.evaluation.metrics import count_pixels, mean_interval
 from kshot.io.images import read_image
 from kshot.methods.prototype import Prototype
 from kshot.models.backbones import FeaturePyramid
-from kshot.predict.suggest import Appearance, choose, summarise
+from kshot.predict.suggest import ImagePrototypes, choose_images, masked_average_pooling
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import Segmentation, Support
@@ -136,8 +136,8 @@ def compare(
         class_id = case.class_id
         candidates = candidate_features(method, images, case)
         by_chance = shuffled(case.pool, case.seed, class_id, 1)[: SHOTS - 1]
-        known = summarise(images[case.labelled].pyramid, images[case.labelled].masks[class_id])
-        suggested = [case.pool[place] for place in choose([known], candidates, SHOTS - 1)]
+        known = masked_average_pooling(images[case.labelled].pyramid, images[case.labelled].masks[class_id])
+        suggested = [case.pool[place] for place in choose_images([known], candidates, SHOTS - 1)]
         for way, chosen in {"one": [], "chance": by_chance, "suggested": suggested}.items():
             showing = [name for name in chosen if name in case.showing]
             results = [
@@ -168,12 +168,14 @@ def compare(
     }
 
 
-def candidate_features(method: Prototype, images: dict[str, EncodedImage], case: Case) -> list[Appearance]:
+def candidate_features(
+    method: Prototype, images: dict[str, EncodedImage], case: Case
+) -> list[ImagePrototypes]:
     """Summarise the pool's images, segmented with the one labelled image as support."""
     found = []
     for name in case.pool:
         result = segment(method, images, [case.labelled], name, case.class_id)
-        found.append(summarise(images[name].pyramid, result.probability[:, None]))
+        found.append(masked_average_pooling(images[name].pyramid, result.probability[:, None]))
     return found
 
 

@@ -11,10 +11,10 @@ from test_shards import files, take_colours
 
 from kshot.errors import DataError, KshotError
 from kshot.io.overlays import label_image
-from kshot.predict.resume_log import Journal, Record, claim, pack_row, state_of, unpack_row
+from kshot.predict.resume_log import ImageRecord, ResumeLog, check_settings, fingerprint, pack_row, unpack_row
 from kshot.segmenter import Segmenter
 
-RECORDS = [Record(f"photos/{name}.jpg", name, [3, 4], 0.5) for name in ("one", "zwölf\n", "\udcff")]
+RECORDS = [ImageRecord(f"photos/{name}.jpg", name, [3, 4], 0.5) for name in ("one", "zwölf\n", "\udcff")]
 
 
 class Killed(BaseException):
@@ -22,29 +22,29 @@ class Killed(BaseException):
 
 
 def test_records_come_back_and_the_last_of_a_name_counts(tmp_path):
-    journal = Journal(tmp_path / "done.jsonl")
-    assert journal.read() == {}
+    resume_log = ResumeLog(tmp_path / "done.jsonl")
+    assert resume_log.read() == {}
     later = replace(RECORDS[0], confidence=1 / 3, coco={"image": {}}, row=[["query", "…"]])
     for record in (*RECORDS, later):
-        journal.add(record)
-    assert journal.read() == {record.results: record for record in (later, *RECORDS[1:])}
+        resume_log.add(record)
+    assert resume_log.read() == {record.results: record for record in (later, *RECORDS[1:])}
 
 
 def test_half_a_line_is_passed_over_wherever_a_run_was_killed(tmp_path):
-    journal = Journal(tmp_path / "done.jsonl")
+    resume_log = ResumeLog(tmp_path / "done.jsonl")
     for record in RECORDS[:2]:
-        journal.add(record)
-    content = journal.path.read_bytes()
+        resume_log.add(record)
+    content = resume_log.path.read_bytes()
     first = content.index(b"\n") + 1
     for length in range(first, len(content)):
-        journal.path.write_bytes(content[:length])
-        known = journal.read()
+        resume_log.path.write_bytes(content[:length])
+        known = resume_log.read()
         assert known[RECORDS[0].results] == RECORDS[0]
         assert set(known) <= {record.results for record in RECORDS[:2]}
-        journal.add(RECORDS[2])
-        assert journal.read() == known | {RECORDS[2].results: RECORDS[2]}
-    journal.path.write_bytes(b'[]\n{"image": 1}\nnull\n\0\0\0\n\xff\n' + content)
-    assert list(journal.read().values()) == RECORDS[:2]
+        resume_log.add(RECORDS[2])
+        assert resume_log.read() == known | {RECORDS[2].results: RECORDS[2]}
+    resume_log.path.write_bytes(b'[]\n{"image": 1}\nnull\n\0\0\0\n\xff\n' + content)
+    assert list(resume_log.read().values()) == RECORDS[:2]
 
 
 def test_the_state_of_an_image_tells_when_it_changes(tmp_path):
@@ -53,10 +53,10 @@ def test_the_state_of_an_image_tells_when_it_changes(tmp_path):
     for place in (image, image.parent):
         image.write_bytes(b"123")
         os.utime(image, ns=(1, 10**18 + 1))
-        before = state_of(place)
+        before = fingerprint(place)
         assert before == [3, 10**18 + 1]
         os.utime(image, ns=(1, 10**18 + 2))
-        assert state_of(place) != before
+        assert fingerprint(place) != before
 
 
 def test_rows_come_back_as_they_were():
@@ -70,19 +70,19 @@ def test_rows_come_back_as_they_were():
 def test_settings_are_compared_one_by_one(tmp_path):
     settings = {"classes": ["cup"], "bands": (4, 3, 2), "threshold": 0.1 + 0.2, "sha256": 64 * "a"}
     for _ in range(2):
-        claim(tmp_path, settings)
-    with pytest.raises(KshotError, match=r"bands was \[4, 3, 2\] and is null now. Choose another --out"):
-        claim(tmp_path, settings | {"bands": None})
-    with pytest.raises(KshotError, match=r'sha256 was "a{39}… and is "b{39}… now'):
-        claim(tmp_path, settings | {"sha256": 64 * "b"})
-    with pytest.raises(KshotError, match="shards was null and is 2 now"):
-        claim(tmp_path, settings | {"shards": 2})
+        check_settings(tmp_path, settings)
+    with pytest.raises(KshotError, match=r"bands was \[4, 3, 2\] and is now null. Choose another --out"):
+        check_settings(tmp_path, settings | {"bands": None})
+    with pytest.raises(KshotError, match=r'sha256 was "a{39}… and is now "b{39}…'):
+        check_settings(tmp_path, settings | {"sha256": 64 * "b"})
+    with pytest.raises(KshotError, match="shards was null and is now 2"):
+        check_settings(tmp_path, settings | {"shards": 2})
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(DataError, match="no JSON file"):
-        claim(tmp_path, settings)
+        check_settings(tmp_path, settings)
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(KshotError, match="holds no settings"):
-        claim(tmp_path, settings)
+        check_settings(tmp_path, settings)
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_files(command, mo
         stop_before_write(stopping, number)
         with pytest.raises(Killed):
             run(*command, "out", *options)
-    journal = Path("out/done.jsonl")
-    done = journal.read_text().splitlines() if journal.exists() else []
+    resume_log = Path("out/done.jsonl")
+    done = resume_log.read_text().splitlines() if resume_log.exists() else []
     assert len(done) == max(0, min(5, (number - 1) // 2))
     masks = [Path("out", f"{json.loads(line)['results']}_mask.png") for line in done]
     before = {mask: mask.stat().st_ino for mask in masks}
@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_files(command, mo
     assert files(Path("out")) == files(Path("whole"))
     assert {mask: mask.stat().st_ino for mask in masks} == before
     printed = capsys.readouterr().out
-    assert (f"{len(done)} of 5 images were done before" in printed) == bool(done)
+    assert (f"{len(done)} of 5 images were already done" in printed) == bool(done)
     assert printed.count("s left") == 5 - len(done)
 
 
@@ -156,7 +156,7 @@ def test_what_is_done_is_not_done_again(command, capsys):
     capsys.readouterr()
     assert run(*command, "out") == 0
     assert files(Path("out")) == first
-    assert "5 of 5 images were done before\n5 of 5 images segmented" in capsys.readouterr().out
+    assert "5 of 5 images were already done\n5 of 5 images segmented" in capsys.readouterr().out
 
 
 def test_what_is_new_changed_or_gone_is_done(command, capsys):
@@ -194,16 +194,16 @@ def test_another_image_of_the_same_name_is_done(command):
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
-        (["--image-size", 64], "image_size was 48 and is 64"),
-        (["--tile", 30], "tile was null and is 30"),
+        (["--image-size", 64], "image_size was 48 and is now 64"),
+        (["--tile", 30], "tile was null and is now 30"),
         (["--long-side", 90], "long_side"),
-        (["--classes", "disc"], 'classes was ["object"] and is ["disc"]'),
+        (["--classes", "disc"], 'classes was ["object"] and is now ["disc"]'),
         (["--support", "support.png", "other_mask.png"], "supports_sha256"),
         (["--negative", "queries/1.jpg"], "supports_sha256"),
-        (["--also", "probability"], 'also was [] and is ["probability"]'),
-        (["--engine", "openvino"], 'engine was "torch" and is "openvino"'),
-        (["--bands", "3,2,1"], "bands was null and is [3, 2, 1]"),
-        (["--shard", "1/2"], "shards was 1 and is 2"),
+        (["--also", "probability"], 'also was [] and is now ["probability"]'),
+        (["--engine", "openvino"], 'engine was "torch" and is now "openvino"'),
+        (["--bands", "3,2,1"], "bands was null and is now [3, 2, 1]"),
+        (["--shard", "1/2"], "shards was 1 and is now 2"),
     ],
 )
 def test_results_of_other_settings_are_refused(command, monkeypatch, capsys, options, setting):
@@ -215,7 +215,7 @@ def test_results_of_other_settings_are_refused(command, monkeypatch, capsys, opt
     capsys.readouterr()
     assert run(*command, "out", *options) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("kshot: out holds an earlier run's results of other settings: ")
+    assert told.startswith("kshot: out holds an earlier run's results with other settings: ")
     assert setting in told
     assert files(Path("out")) == before
 
@@ -232,7 +232,7 @@ def test_labels_of_several_classes_go_on_too(command, capsys):
         Path("out", name).unlink()
     capsys.readouterr()
     assert run(*several) == 0
-    assert "2 of 5 images were done before" in capsys.readouterr().out
+    assert "2 of 5 images were already done" in capsys.readouterr().out
     again = files(Path("out"))
     assert {name: content for name, content in again.items() if name != "done.jsonl"} == {
         name: content for name, content in first.items() if name != "done.jsonl"

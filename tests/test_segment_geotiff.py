@@ -11,7 +11,7 @@ from test_cli import run
 
 from kshot.io.geotiff import open_geotiff
 from kshot.io.raster_options import RasterOptions
-from kshot.predict.segment_geotiff import segment_map
+from kshot.predict.segment_geotiff import segment_geotiff
 from kshot.segmenter import Segmenter
 
 SIZE = (230, 170)
@@ -81,7 +81,7 @@ def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
     with Image.open(out / "big_overlay.png") as overlay:
         assert overlay.size == SIZE[::-1]
     assert run("segment", *support, maps / "big.tif", *options) == 0
-    assert "1 of 1 images were done before" in capsys.readouterr().out
+    assert "1 of 1 images were already done" in capsys.readouterr().out
     again = ["--support", maps / "big.tif", out / "big_mask.tif"]  # an answer is a mask that can be read
     assert run("segment", *again, maps / "a.tif", "--out", maps / "again") == 0
     with rasterio.open(maps / "again" / "a_mask.tif") as mask:
@@ -120,13 +120,39 @@ def test_a_map_that_cannot_be_read_stops_nothing(maps, capsys):
     capsys.readouterr()
     options = ["--out", maps / "out2", "--also", "coco"]
     assert run("segment", *support, maps / "maps" / "a.tif", *options) == 2
-    assert "are for photographs" in capsys.readouterr().err
+    assert "for ordinary images only" in capsys.readouterr().err
 
 
 def test_nothing_is_found_where_a_map_has_no_data(tmp_path):
     path = write_map(tmp_path / "map.tif", np.zeros((3, 50, 90), np.uint8), nodata=0)
     fitted = colour_segmenter(tile=40).fit(scene()[0], ~scene()[1])
-    answer = segment_map(fitted, path, tmp_path / "map", ["thing"], RasterOptions())
+    answer = segment_geotiff(fitted, path, tmp_path / "map", ["thing"], RasterOptions())
     assert answer.shares == {"object": 0}
     with rasterio.open(tmp_path / "map_mask.tif") as mask:
         assert (mask.read(1) == 255).all()
+
+
+@pytest.mark.usefixtures("colours")
+def test_images_and_geotiffs_in_one_folder_do_not_change_each_other(maps):
+    for name in ("images", "geotiffs", "both"):
+        (maps / name).mkdir()
+    picture = Image.fromarray(np.kron(np.asarray(scene()[0]), np.ones((10, 10, 1), np.uint8)))
+    wide = write_map(maps / "wide.tif", np.tile(red_on_green(MASK, 9000), (1, 1, 7)).astype(np.uint16))
+    for folder in ("images", "both"):
+        picture.save(maps / folder / "photo.png")
+    for folder in ("geotiffs", "both"):
+        (maps / folder / "wide.tif").write_bytes(wide.read_bytes())
+    support = ["--support", maps / "a.tif", maps / "a_mask.tif"]
+    for folder in ("images", "geotiffs", "both"):
+        assert run("segment", *support, maps / folder, "--out", maps / f"{folder}_out") == 0
+    for alone, name in (("images", "photo_mask.png"), ("geotiffs", "wide_mask.tif")):
+        both = (maps / "both_out" / name).read_bytes()
+        assert both == (maps / f"{alone}_out" / name).read_bytes()
+    tiled = ["--tile", 1000, "--out", maps / "tiled_out"]
+    assert run("segment", *support, maps / "both", *tiled) == 0
+    assert (maps / "tiled_out" / "wide_mask.tif").read_bytes() == (
+        maps / "both_out" / "wide_mask.tif"
+    ).read_bytes()
+    assert (maps / "tiled_out" / "photo_mask.png").read_bytes() != (
+        maps / "both_out" / "photo_mask.png"
+    ).read_bytes()

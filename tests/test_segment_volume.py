@@ -65,7 +65,7 @@ def test_a_series_and_a_radiograph_become_volumes(tmp_path, support, capsys):
     np.testing.assert_allclose(ct.affine @ [0, 0, 0, 1], [10, 20, 16, 1])
     (scans / "ct" / "14").unlink()
     assert run("segment", *support, scans, "--out", tmp_path / "out") == 0
-    assert "1 of 2 images were done before" in capsys.readouterr().out  # a slice of the other is gone
+    assert "1 of 2 images were already done" in capsys.readouterr().out  # a slice of the other is gone
 
 
 def test_classes_become_labels(tmp_path, support):

@@ -11,24 +11,24 @@ from torch.nn import functional as F
 from kshot import DataError, Segmenter
 from kshot.cli.main import main
 from kshot.io.images import read_image
-from kshot.predict.suggest import Appearance, choose, in_turn, suggest, summarise
+from kshot.predict.suggest import ImagePrototypes, choose_images, interleave, masked_average_pooling, suggest
 
 
 def looks(*objects, background=(1.0, 0.0, 0.0)):
     rows = [torch.tensor([background, one], dtype=torch.float32) for one in objects]
-    return [Appearance((F.normalize(row, dim=-1),)) for row in rows]
+    return [ImagePrototypes((F.normalize(row, dim=-1),)) for row in rows]
 
 
 def test_what_looks_like_the_labelled_object_comes_before_what_does_not():
     others, alike = [(0, 0.1, 1)] * 20, [(0, 1, 0.1 * n) for n in range(8)]
-    assert set(choose(looks((0, 1, 0)), looks(*others, *alike), 2)) < set(range(20, 28))
+    assert set(choose_images(looks((0, 1, 0)), looks(*others, *alike), 2)) < set(range(20, 28))
 
 
 def test_choices_make_the_labelled_ones_as_mixed_as_all_are():
     # Two kinds, equally frequent; one of the first is labelled. So the next is of the second kind.
     labelled = looks((0, 1, 0.2))
     unlabelled = looks((0, 1, 0.2), (0, 1, 0.2), (0, 0.2, 1), (0, 0.2, 1))
-    assert choose(labelled, unlabelled, 1)[0] in (2, 3)
+    assert choose_images(labelled, unlabelled, 1)[0] in (2, 3)
 
 
 def test_the_first_choice_is_the_best_single_one_by_hand():
@@ -41,21 +41,21 @@ def test_the_first_choice_is_the_best_single_one_by_hand():
         (torch.cat([known, vectors[place : place + 1]]).mean(dim=0) - vectors.mean(dim=0)).norm()
         for place in range(4)
     ]
-    assert choose(labelled, unlabelled, 1) == [int(np.argmin(misses))]
+    assert choose_images(labelled, unlabelled, 1) == [int(np.argmin(misses))]
 
 
 def test_each_photograph_is_chosen_once_and_no_more_than_there_are():
     unlabelled = looks(*torch.rand(5, 3).tolist())
-    assert sorted(choose(looks((0, 1, 0)), unlabelled, 9)) == [0, 1, 2, 3, 4]
-    assert choose(looks((0, 1, 0)), [], 3) == []
-    with pytest.raises(DataError, match="0 suggestions"):
-        choose(looks((0, 1, 0)), unlabelled, 0)
+    assert sorted(choose_images(looks((0, 1, 0)), unlabelled, 9)) == [0, 1, 2, 3, 4]
+    assert choose_images(looks((0, 1, 0)), [], 3) == []
+    with pytest.raises(DataError, match="suggestions is 0"):
+        choose_images(looks((0, 1, 0)), unlabelled, 0)
 
 
 def test_classes_take_turns():
-    assert in_turn([[4, 1, 2], [1, 3, 0]], 4) == [4, 1, 3, 2]
-    assert in_turn([[4], [1, 3, 0]], 4) == [4, 1, 3, 0]
-    assert in_turn([], 4) == []
+    assert interleave([[4, 1, 2], [1, 3, 0]], 4) == [4, 1, 3, 2]
+    assert interleave([[4], [1, 3, 0]], 4) == [4, 1, 3, 0]
+    assert interleave([], 4) == []
 
 
 def test_a_photograph_with_the_object_is_preferred_to_one_without():
@@ -66,15 +66,17 @@ def test_a_photograph_with_the_object_is_preferred_to_one_without():
         torch.from_numpy(fitted.predict(picture).probability)[None, None] for picture in pictures
     ]
     queries = [fitted.encode_query(picture) for picture in pictures]
-    seen = [summarise(*pair) for pair in zip(queries, probabilities, strict=True)]
-    labelled = summarise(*fitted.support_set["object"].shots[0])
-    assert labelled.likeness(seen[1]) > max(labelled.likeness(seen[0]), labelled.likeness(seen[2]))
+    seen = [masked_average_pooling(*pair) for pair in zip(queries, probabilities, strict=True)]
+    labelled = masked_average_pooling(*fitted.support_set["object"].shots[0])
+    assert labelled.cosine_similarity(seen[1]) > max(
+        labelled.cosine_similarity(seen[0]), labelled.cosine_similarity(seen[2])
+    )
 
 
 def test_an_object_is_like_itself():
     (one,) = looks((0, 0.3, 0.9))
-    assert one.likeness(one) == pytest.approx(1)
-    assert Appearance.mean([one, one]).likeness(one) == pytest.approx(1)
+    assert one.cosine_similarity(one) == pytest.approx(1)
+    assert ImagePrototypes.mean([one, one]).cosine_similarity(one) == pytest.approx(1)
 
 
 @pytest.fixture

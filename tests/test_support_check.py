@@ -6,17 +6,17 @@ from test_cli import run
 
 from kshot import Segmenter
 from kshot.io.overlays import mask_image
-from kshot.predict.support_check import LOW, hint, own_iou
+from kshot.predict.support_check import LOW_IOU, low_iou_warning, support_iou
 from kshot.results import SegmentationResult
 
 
 def test_a_support_is_compared_with_its_own_mask():
     picture, mask = scene()
     fitted = colour_segmenter(image_size=96).fit(picture, mask)
-    assert own_iou(fitted, picture, mask) == iou_of(fitted.predict(picture).mask, mask) > 0.8
+    assert support_iou(fitted, picture, mask) == iou_of(fitted.predict(picture).mask, mask) > 0.8
     half = mask & (np.arange(mask.shape[1]) < 42)  # of one colour: all of the disc is found
     fitted = colour_segmenter(image_size=96).fit(picture, half)
-    assert own_iou(fitted, picture, half) == pytest.approx(half.sum() / mask.sum(), abs=0.1)
+    assert support_iou(fitted, picture, half) == pytest.approx(half.sum() / mask.sum(), abs=0.1)
 
 
 def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
@@ -29,16 +29,14 @@ def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
         return SegmentationResult.of_one_class(everything > 0, everything)
 
     monkeypatch.setattr(Segmenter, "predict", find_all)
-    assert own_iou(fitted, picture, mask) == mask.sum() / 64**2
+    assert support_iou(fitted, picture, mask) == mask.sum() / 64**2
     assert seen == [(64, 64)]
 
 
 def test_only_what_is_hardly_found_is_worth_a_hint():
-    assert hint(LOW, "'cup'") is None
-    line = hint(0.05, "'cup'")
-    assert line.startswith(
-        "In its own photograph the answer for 'cup' agrees little with its mask (IoU 0.05)"
-    )
+    assert low_iou_warning(LOW_IOU, "'cup'") is None
+    line = low_iou_warning(0.05, "'cup'")
+    assert line.startswith("The model hardly finds 'cup' in its own support image (IoU 0.05")
     assert "\n" not in line
 
 
@@ -52,5 +50,5 @@ def test_the_command_says_so_in_one_line(tmp_path, capsys):
         options = [tmp_path / "a.png", "--image-size", 257, "--out", tmp_path / name]
         assert run("segment", "--support", tmp_path / "a.png", tmp_path / f"{name}.png", *options) == 0
         printed = capsys.readouterr().err
-        assert printed.count("In its own photograph the answer for 'object' agrees little") == (name == "bad")
+        assert printed.count("The model hardly finds 'object' in its own support image") == (name == "bad")
         assert printed.count("\n") == (name == "bad")

@@ -82,8 +82,8 @@ def test_more_photographs_of_a_class_than_are_used_is_said(tmp_path, capsys):
     options = [tmp_path / "queries" / "one.png", "--image-size", 65, "--out", tmp_path / "out"]
     assert run("segment", "--supports", tmp_path / "labels", *options) == 0
     printed = capsys.readouterr().out
-    assert "Class 'class 1' is in 21 photographs; the first 20 are used." in printed
-    assert "'class 2' is in" not in printed
+    assert "Class 'class 1' has 21 images; the first 20 are used." in printed
+    assert "'class 2' has" not in printed
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_more_photographs_of_a_class_than_are_used_is_said(tmp_path, capsys):
             ["--supports", "labels", "--classes", "disk"],
             "'disk' is not annotated. Annotated are: disc, square",
         ),
-        (["--supports", "labels", "--also", "yolo"], "--also says 'yolo'; what can be written also is"),
+        (["--supports", "labels", "--also", "yolo"], "--also is 'yolo'; it must be one or more of"),
         (
             ["--supports", "labels", "queries/classes.png", "--also", "labelme"],
             "has a name that the results need",

@@ -43,7 +43,7 @@ from kshot.methods.config import ModelConfig
 from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
 from kshot.predict.outputs import Outputs
-from kshot.predict.resume_log import Journal, Record
+from kshot.predict.resume_log import ImageRecord, ResumeLog
 from kshot.segmenter import Segmenter
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.run_folder import RunFolder
@@ -183,7 +183,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
         save_model(config, build_method(config, partial(imagenet_backbone, config, backbone)), out)
 
     def write_results(out: Path, number: int) -> None:
-        outputs = Outputs.plan([image], out, frozenset({"probability"}))
+        outputs = Outputs.from_paths([image], out, frozenset({"probability"}))
         outputs.write(Path("image"), Image.fromarray(_noise(number, (90, 120, 3))), predictions[number])
 
     def write_mask_of_map(out: Path, number: int) -> None:
@@ -201,7 +201,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
         RunFolder(out, "{}", resume=True).log({"phase": 0, "step": number, "losses": _many(number)})
 
     def add_record(out: Path, number: int) -> None:
-        Journal(out / "done.jsonl").add(Record("image", f"{number}", [0, 0], 0.5, _many(number)))
+        ResumeLog(out / "done.jsonl").add(ImageRecord("image", f"{number}", [0, 0], 0.5, _many(number)))
 
     return {
         "checkpoint": Writer(
@@ -225,7 +225,7 @@ def _writers(folder: Path) -> dict[str, Writer]:
         "map": Writer(write_mask_of_map, lambda out: rasterio.open(out / "map_mask.tif").read()),
         "scan": Writer(write_mask_of_scan, lambda out: load_nifti(out / "scan_mask.nii.gz").get_fdata()),
         "log": Writer(log, lambda out: RunFolder(out, "{}", resume=True).read_log()[0]["losses"], True),
-        "resume log": Writer(add_record, lambda out: Journal(out / "done.jsonl").read()["0"], True),
+        "resume log": Writer(add_record, lambda out: ResumeLog(out / "done.jsonl").read()["0"], True),
     }
 
 

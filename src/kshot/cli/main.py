@@ -16,7 +16,7 @@ from kshot.errors import KshotError
 
 if TYPE_CHECKING:
     from kshot.io.raster_options import RasterOptions
-    from kshot.predict.support_set import Supports
+    from kshot.predict.support_set import SupportSet
     from kshot.segmenter import Segmenter
 
 app = typer.Typer(
@@ -179,12 +179,10 @@ def segment(
     if shard is not None and ray is not None:
         raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
-    view = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
-    outputs = Outputs.plan(queries, out, frozenset(_words(also)), share)
-    examples = _read_examples(support_pairs, support_file, support_images, classes, view)
-    examples = examples.with_negatives(negatives or [])
-    if tile is None and long_side is None and outputs.holds_maps:
-        tile = GEOTIFF_TILE
+    raster_options = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
+    outputs = Outputs.from_paths(queries, out, frozenset(_words(also)), share)
+    support_set = _read_support_set(support_pairs, support_file, support_images, classes, raster_options)
+    support_set = support_set.with_negatives(negatives or [])
     segmenter = _load(
         model,
         image_size=image_size,
@@ -196,11 +194,12 @@ def segment(
         engine=engine,
         precision=precision,
     )
-    examples.fit(segmenter)
-    outputs.claim(settings_of(segmenter, examples, view, engine=engine, precision=precision))
+    support_set.fit(segmenter)
+    settings = settings_of(segmenter, support_set, raster_options, engine=engine, precision=precision)
+    outputs.check_settings(settings)
     if ray is not None:
         raise typer.Exit(segment_on_ray(main, context.obj, ray, segmenter.device))
-    num_failed = segment_all(segmenter, examples, outputs, view)
+    num_failed = segment_all(segmenter, support_set, outputs, raster_options)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -228,11 +227,11 @@ def suggest(
 
     labelled = {path.resolve() for path in support_pairs or []}
     images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
-    examples = _read_examples(support_pairs, support_file, support_images, classes)
+    support_set = _read_support_set(support_pairs, support_file, support_images, classes)
     segmenter = _load(
         model, image_size=image_size, backbone=backbone, backbone_weights=backbone_weights, device=device
     )
-    found = find(segmenter, examples.classes, images, count)
+    found = find(segmenter, support_set.classes, images, count)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -321,14 +320,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _read_examples(
+def _read_support_set(
     pairs: list[Path] | None,
     file: Path | None,
     images: Path | None,
     classes: str,
-    view: "RasterOptions | None" = None,
-) -> "Supports":
-    """Read the supports that either way of giving them names."""
+    raster_options: "RasterOptions | None" = None,
+) -> "SupportSet":
+    """Read the support set from --support or --supports."""
     from kshot.io.raster_options import RasterOptions
     from kshot.predict.support_set import read_annotated, read_masks
 
@@ -346,9 +345,8 @@ def _read_examples(
     values = _class_values(classes, has_masks=bool(pairs))
     if file is not None:
         return read_annotated(file, images, tuple(values) or None)
-    return read_masks(
-        list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True)), values, view or RasterOptions()
-    )
+    files = list(zip((pairs or [])[::2], (pairs or [])[1::2], strict=True))
+    return read_masks(files, values, raster_options or RasterOptions())
 
 
 def _load(model: str | None, **settings: Any) -> "Segmenter":

@@ -1,59 +1,64 @@
-"""Files and folders -> pictures, maps and scans to segment."""
+"""Find the images, GeoTIFFs and volumes to segment in files and folders."""
 
 from collections import defaultdict
 from pathlib import Path
 
 from kshot.errors import ImageError
-from kshot.io.dicom import series_id
 from kshot.io.filetypes import is_dicom, is_nifti
 from kshot.io.images import list_images
 
 
 def list_queries(paths: list[Path], results: Path) -> list[tuple[Path, Path]]:
-    """Expand files and folders to what is segmented, each with a relative path that names its results.
+    """Return the queries in files and folders, each with a relative path that names its results.
 
-    Folders are searched to their depths, but for `results`. A folder whose own DICOM files belong together is
-    one scan; files of which each is a series of its own, as radiographs are, are one each.
+    Folders are searched recursively, except for `results`. DICOM files of one folder are one volume, unless
+    each is a series of its own, as radiographs are; then each is a query.
     Raises ImageError for a path that does not exist or a folder with nothing to segment.
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if not path.is_dir():
-            found += [(path, _named(Path(path.name)))] if _is_scan(path) else list_images([path])
+            found += [(path, _with_one_suffix(Path(path.name)))] if _is_volume(path) else list_images([path])
             continue
-        scans = _scans_in(path, results.resolve())
+        volumes = _find_volumes(path, results.resolve())
         try:
             found += list_images([path], results=results)
         except ImageError:
-            if not scans:
+            if not volumes:
                 raise
-        found += scans
+        found += volumes
     return found
 
 
-def _is_scan(path: Path) -> bool:
+def _is_volume(path: Path) -> bool:
     return path.is_file() and (is_nifti(path) or is_dicom(path))
 
 
-def _scans_in(folder: Path, left_out: Path) -> list[tuple[Path, Path]]:
+def _find_volumes(folder: Path, skipped: Path) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     slices: dict[Path, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if not _is_scan(path) or left_out in path.resolve().parents:
+        if not _is_volume(path) or skipped in path.resolve().parents:
             continue
         if is_nifti(path):
-            found.append((path, _named(path.relative_to(folder))))
+            found.append((path, _with_one_suffix(path.relative_to(folder))))
         else:
             slices[path.parent].append(path)
-    for place, paths in slices.items():
-        if len({series_id(path) for path in paths}) == len(paths):
+    for parent, paths in slices.items():
+        if _are_separate_series(paths):
             found += [(path, path.relative_to(folder)) for path in paths]
         else:
-            within = Path(folder.resolve().name) if place == folder else place.relative_to(folder)
-            found.append((place, within.with_name(f"{within.name}.dcm")))
+            relative = Path(folder.resolve().name) if parent == folder else parent.relative_to(folder)
+            found.append((parent, relative.with_name(f"{relative.name}.dcm")))
     return found
 
 
-def _named(relative: Path) -> Path:
-    """Leave one suffix: results are named without it."""
+def _are_separate_series(paths: list[Path]) -> bool:
+    from kshot.io.dicom import series_id
+
+    return len({series_id(path) for path in paths}) == len(paths)
+
+
+def _with_one_suffix(relative: Path) -> Path:
+    """Return `a.nii` for `a.nii.gz`, since results are named without the suffix."""
     return relative.with_suffix("") if relative.name.lower().endswith(".nii.gz") else relative

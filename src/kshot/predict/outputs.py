@@ -1,4 +1,4 @@
-"""Where the results of many images go, and which of them are there already."""
+"""Name and write the result files of many images, and find which exist already."""
 
 import json
 import os
@@ -18,15 +18,15 @@ from kshot.io.files import save_image, write_bytes, write_text
 from kshot.io.filetypes import FileType, file_type
 from kshot.io.overlays import draw_overlay
 from kshot.predict.inputs import list_queries
-from kshot.predict.resume_log import SETTINGS_FILE, Record, claim, state_of
+from kshot.predict.resume_log import SETTINGS_FILE, ImageRecord, check_settings, fingerprint
 from kshot.predict.shards import WHOLE, Shard
 from kshot.results import SegmentationResult
 
 CLASSES_FILE = "classes.json"
-"""Each class's label, in the results' folder, if there are several."""
+"""The label of each class, in the results folder, if there are several classes."""
 
 INSTANCES_FILE = "instances.json"
-"""All answers in COCO's format, in the results' folder, if that is asked for."""
+"""All results in COCO's format, in the results folder, if requested."""
 
 ALSO = ("probability", "coco", "labelme")
 """What can be written beside masks, overlays and the contact sheet."""
@@ -36,126 +36,125 @@ SUFFIXES: dict[FileType, tuple[str, str]] = {
     "geotiff": (".tif", ".tif"),
     "volume": (".nii.gz", ".nii.gz"),
 }
-"""Of masks or labels, and of probabilities."""
+"""Suffixes of masks or labels, and of probabilities."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the results of each query go: `queries` pairs an image with its stem below `folder`."""
+    """The result files of all queries.
+
+    queries: pairs of an image's path and the name of its results, a path relative to `folder` without suffix.
+    also: what is written beside masks and overlays, of ALSO. shard: the share of all images that these are.
+    """
 
     folder: Path
     queries: list[tuple[Path, Path]]
     also: frozenset[str] = frozenset()
-    """What is written beside masks and overlays, of ALSO."""
     shard: Shard = WHOLE
-    """Which share of all images the queries are."""
-    holds_maps: bool = False
-    """Whether there are maps among all images: photographs beside them are read in the same windows."""
 
     @classmethod
-    def plan(
+    def from_paths(
         cls, paths: list[Path], folder: Path, also: frozenset[str] = frozenset(), shard: Shard = WHOLE
     ) -> "Outputs":
-        """List images, maps and scans, and name their results; earlier results, in `folder`, are none.
+        """Find the queries in files and folders, name their results, and make the results folder.
 
-        Raises ImageError for what does not exist, KshotError for names that collide, for a folder that
-        cannot be made or holds the images themselves, and for what cannot be written also.
+        Earlier results in `folder` are not queries.
+        Raises ImageError for a path that does not exist; KshotError for names that collide, a folder that
+        cannot be made or holds the images, and an unknown or impossible `also`.
         """
         if unknown := sorted(also - set(ALSO)):
-            raise KshotError(f"--also says '{unknown[0]}'; what can be written also is {', '.join(ALSO)}.")
+            raise KshotError(f"--also is '{unknown[0]}'; it must be one or more of {', '.join(ALSO)}.")
         if also & {"coco", "labelme"}:
             check_libraries()
         if any(path.resolve() == folder.resolve() for path in paths):
-            raise KshotError(
-                f"{folder} holds the images, so it can't take the results. Choose another --out."
-            )
+            raise KshotError(f"{folder} holds the images, so results cannot go there. Choose another --out.")
         queries = _name_results(list_queries(paths, folder), folder)
-        if also & {"coco", "labelme"} and (others := [q for q, _ in queries if file_type(q) != "image"]):
+        if also & {"coco", "labelme"} and (
+            others := [path for path, _ in queries if file_type(path) != "image"]
+        ):
             raise KshotError(
-                f"--also coco,labelme are for photographs, and {others[0]} is none. Leave them out: the mask "
-                "of a map or a scan knows where it lies."
+                f"--also coco,labelme work for ordinary images only; {others[0]} is a GeoTIFF or a volume. "
+                "Leave them out: the mask file has the coordinates of its input."
             )
-        own_files = (CLASSES_FILE, SETTINGS_FILE, shard.named(INSTANCES_FILE))
-        taken = {Path(name).with_suffix("") for name in own_files}
-        if "labelme" in also and (clash := [image for image, stem in queries if stem in taken]):
+        reserved_files = (CLASSES_FILE, SETTINGS_FILE, shard.named(INSTANCES_FILE))
+        reserved = {Path(name).with_suffix("") for name in reserved_files}
+        if "labelme" in also and (clash := [path for path, name in queries if name in reserved]):
             raise KshotError(f"{clash[0]} has a name that the results need for another file. Rename it.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KshotError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-        holds_maps = any(file_type(image) == "geotiff" for image, _ in queries)
-        own = [(image, stem) for image, stem in queries if shard.takes(stem)]
-        return cls(folder, own, also, shard, holds_maps)
+        return cls(folder, [(path, name) for path, name in queries if shard.takes(name)], also, shard)
 
-    def own_file(self, name: str) -> Path:
-        """Give the path of a file of which every shard has its own."""
-        return self.folder / self.shard.named(name)
+    def shard_path(self, file_name: str) -> Path:
+        """Return the path of a file that each shard writes under its own name."""
+        return self.folder / self.shard.named(file_name)
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
-        """Write down what the answers depend on, and each class's label, if there are several.
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings that results depend on, and each class's label if there are several classes.
 
-        Raises KshotError if an earlier run's answers here are of other settings: they would seem to be new.
+        Raises KshotError if the folder holds results with other settings.
         """
-        claim(self.folder, {**settings, "also": sorted(self.also), "shards": self.shard.count})
-        names = settings["classes"]
-        if len(names) > 1:
-            numbers = {name: label for label, name in enumerate(names, 1)}
-            write_text(json.dumps(numbers, indent=2) + "\n", self.folder / CLASSES_FILE)
+        check_settings(self.folder, {**settings, "also": sorted(self.also), "shards": self.shard.count})
+        class_names = settings["classes"]
+        if len(class_names) > 1:
+            labels = {name: label for label, name in enumerate(class_names, 1)}
+            write_text(json.dumps(labels, indent=2) + "\n", self.folder / CLASSES_FILE)
 
-    def done(self, records: Mapping[str, Record], kind: str) -> dict[Path, Record]:
-        """Find the queries that are done: their results are there, and they are as they were when read.
+    def find_done(self, records: Mapping[str, ImageRecord], kind: str) -> dict[Path, ImageRecord]:
+        """Return the records of unchanged queries whose results all exist, by the name of the results.
 
-        records: by their results' name. kind: "mask" or "labels".
+        records: by the name of the results. kind: "mask" or "labels".
         """
         found = {}
-        for image, stem in self.queries:
-            record = records.get(stem.as_posix())
-            if record is not None and record.image == str(image) and self._is_done(image, stem, record, kind):
-                found[stem] = record
+        for path, name in self.queries:
+            record = records.get(name.as_posix())
+            if record is not None and record.image == str(path) and self._is_done(path, name, record, kind):
+                found[name] = record
         return found
 
-    def _is_done(self, image: Path, stem: Path, record: Record, kind: str) -> bool:
+    def _is_done(self, path: Path, name: Path, record: ImageRecord, kind: str) -> bool:
         try:
-            if state_of(image) != record.state:
+            if fingerprint(path) != record.state:
                 return False
-            suffix, probability = SUFFIXES[file_type(image)]
+            suffix, probability_suffix = SUFFIXES[file_type(path)]
         except OSError:
-            return False  # whoever reads it says what is wrong with it
+            return False  # reading the image will report what is wrong with it
         ends = [f"_{kind}{suffix}", "_overlay.png"]
-        ends += [f"_probability{probability}"] if "probability" in self.also else []
+        ends += [f"_probability{probability_suffix}"] if "probability" in self.also else []
         ends += [".json"] if "labelme" in self.also else []
-        return all((self.folder / f"{stem}{end}").exists() for end in ends)
+        return all((self.folder / f"{name}{end}").exists() for end in ends)
 
-    def write(self, stem: Path, picture: Image.Image, result: SegmentationResult) -> None:
-        """Write one query's mask or labels, overlay and, if wanted, probability; draws on the picture."""
-        place = self.folder / stem
+    def write(self, name: Path, image: Image.Image, result: SegmentationResult) -> None:
+        """Write a query's mask or labels, overlay and, if requested, probability; draws on `image`."""
+        path = self.folder / name
         is_one_class = len(result.class_names) == 1
-        result.save(place.with_name(f"{stem.name}_{'mask' if is_one_class else 'labels'}.png"))
-        draw_overlay(picture, result.labels)
-        save_image(picture, place.with_name(f"{stem.name}_overlay.png"))
+        result.save(path.with_name(f"{name.name}_{'mask' if is_one_class else 'labels'}.png"))
+        draw_overlay(image, result.labels)
+        save_image(image, path.with_name(f"{name.name}_overlay.png"))
         if "probability" in self.also:
             content = BytesIO()
             probability = result.class_probabilities[0] if is_one_class else result.class_probabilities
             np.save(content, probability.astype(np.float16))
-            write_bytes(content.getbuffer(), place.with_name(f"{stem.name}_probability.npy"))
+            write_bytes(content.getbuffer(), path.with_name(f"{name.name}_probability.npy"))
 
-    def write_labelme(self, stem: Path, image: Path, answer: SegmentedImage) -> None:
-        """Write one query's LabelMe file, which finds its photograph from where it lies."""
-        path = self.folder / f"{stem}.json"
-        relative = Path(os.path.relpath(image.resolve(), path.parent.resolve())).as_posix()
-        write_text(json.dumps(labelme_document(answer._replace(file_name=relative))), path)
+    def write_labelme(self, name: Path, source: Path, segmented: SegmentedImage) -> None:
+        """Write a query's LabelMe file, which refers to the image by a path relative to the file."""
+        path = self.folder / f"{name}.json"
+        relative = Path(os.path.relpath(source.resolve(), path.parent.resolve())).as_posix()
+        write_text(json.dumps(labelme_document(segmented._replace(file_name=relative))), path)
 
 
 def _name_results(images: list[tuple[Path, Path]], folder: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with its results' stem; images that differ in their suffix only keep it there."""
-    stems = Counter(relative.with_suffix("") for _, relative in set(images))
+    """Pair each image with the name of its results: without suffix, unless images differ only in it."""
+    counts = Counter(relative.with_suffix("") for _, relative in set(images))
     named: dict[Path, Path] = {}
-    for image, relative in images:
+    for path, relative in images:
         stem = relative.with_suffix("")
-        name = relative if stems[stem] > 1 else stem
-        if named.setdefault(name, image) != image:
+        name = relative if counts[stem] > 1 else stem
+        if named.setdefault(name, path) != path:
             raise KshotError(
-                f"{named[name]} and {image} would both be written as {folder / name}_mask.png. "
+                f"{named[name]} and {path} would both be written as {folder / name}_mask.png. "
                 "Give the folder above them, or run the command once for each."
             )
-    return [(image, name) for name, image in named.items()]
+    return [(path, name) for name, path in named.items()]

@@ -1,7 +1,7 @@
-"""Segment many images on Ray: each share of them is a task, which runs the command with --shard.
+"""Segment many images on Ray: each share of the images is a task that runs the command with --shard.
 
-Ray finds the machines, starts the tasks, and starts those anew whose worker died. What is done is written in
-the results' folder, as without Ray; so all machines must have it, the images and kshot, under the same paths.
+Ray restarts a task whose worker died. Progress is recorded in the results folder, as without Ray, so all
+machines need that folder, the images and kshot under the same paths.
 """
 
 import os
@@ -13,19 +13,19 @@ import torch
 from kshot.errors import KshotError, reason_of
 
 RETRIES = 3
-"""Times that a share is begun anew if its worker dies."""
+"""Times that a share is restarted if its worker dies."""
 
 
 def segment_on_ray(
     run: Callable[[list[str]], None], arguments: Sequence[str], num_shards: int, device: torch.device
 ) -> int:
-    """Run a `segment` command's shares on the cluster that Ray knows of, or else on this machine's cores.
+    """Run the shares of a `segment` command on Ray's cluster, or on this machine's cores without one.
 
-    run: the command itself, which ends with SystemExit. arguments: its arguments, --ray among them. device:
-    where tasks compute; each takes a core, and a GPU if that is "cuda". Returns the highest exit status.
-    Raises KshotError if Ray is not installed, or if a share's worker died again and again.
+    run: the command, which ends with SystemExit. arguments: its arguments, with --ray. device: where tasks
+    compute; each takes a core, and a GPU if the device is "cuda". Returns the highest exit status.
+    Raises KshotError if Ray is not installed, or if a share failed RETRIES + 1 times.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # off unless the user turns it on
     try:
         import ray
     except ImportError as error:
@@ -41,14 +41,14 @@ def segment_on_ray(
         return max(statuses)
     except ray.exceptions.RayError as error:
         raise KshotError(
-            f"A share was given up on Ray ({reason_of(error)}). Run the same command again: it goes on."
+            f"A share failed on Ray ({reason_of(error)}). Run the same command again to continue."
         ) from error
     finally:
         ray.shutdown()
 
 
 def run_in(folder: str, run: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Run a command in a folder, to which its paths may be relative; return its exit status."""
+    """Run a command in a folder, which its relative paths start from; return its exit status."""
     os.chdir(folder)
     try:
         run(arguments)
@@ -58,7 +58,7 @@ def run_in(folder: str, run: Callable[[list[str]], None], arguments: list[str]) 
 
 
 def _without_ray(arguments: Sequence[str]) -> list[str]:
-    """Leave out `--ray N` or `--ray=N`."""
+    """Return the arguments without `--ray N` or `--ray=N`."""
     places = {index + 1 for index, argument in enumerate(arguments) if argument == "--ray"}
     return [
         argument

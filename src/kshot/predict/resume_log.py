@@ -1,7 +1,7 @@
-"""What a folder of results holds: answers of which settings, and to which images; so that a run can go on.
+"""Record in a results folder which images are done and with which settings, so that a stopped run goes on.
 
-Results are written whole or not at all, and after those of an image one line is added to the journal. A run
-that was stopped at any moment thus loses at most the image that it was at.
+Result files are written atomically, and an image's line is added to the log after its files. So a run that is
+stopped at any moment loses at most the image in progress.
 """
 
 import base64
@@ -20,68 +20,69 @@ from kshot.io.files import append_text, encode_image, read_json, write_text
 from kshot.io.overlays import SheetRow
 from kshot.io.raster_options import RasterOptions
 from kshot.models.imagenet_weights import weights_sha256
-from kshot.predict.support_set import Supports
+from kshot.predict.support_set import SupportSet
 from kshot.segmenter import Segmenter
 
 SETTINGS_FILE = "settings.json"
-"""What the answers in a folder depend on."""
+"""The settings that the results in a folder depend on."""
 
-JOURNAL_FILE = "done.jsonl"
-"""One line for each image that is done, in the order in which they were."""
+RESUME_LOG_FILE = "done.jsonl"
+"""One line for each finished image, in the order in which they were finished."""
 
-SHOWN = 40
-"""Characters of a setting in an error's text."""
+MAX_SHOWN = 40
+"""Characters of a setting in an error message."""
 
 
 def settings_of(
-    segmenter: Segmenter, supports: Supports, view: RasterOptions, **others: Any
+    segmenter: Segmenter, support_set: SupportSet, raster_options: RasterOptions, **others: Any
 ) -> dict[str, Any]:
-    """Collect what answers depend on: the version, the model, the supports, and the command's other options.
+    """Return what the results depend on: version, model, support set, and the command's other options.
 
-    Not the device, nor which images there are: neither is meant to change an answer.
+    The device and the list of images are not included, because they must not change a result.
     """
     return {
         "kshot": __version__,
-        "classes": list(supports.classes),
+        "classes": list(support_set.classes),
         **segmenter.config.model_dump(mode="json"),
         "weights_sha256": weights_sha256(segmenter.method),
-        "supports_sha256": supports.sha256(),
+        "supports_sha256": support_set.sha256(),
         "tile": segmenter.tile,
         "long_side": segmenter.long_side,
-        "bands": view.bands,
-        "plane": view.plane,
-        "map_tile": view.tile,
+        "bands": raster_options.bands,
+        "plane": raster_options.plane,
+        "map_tile": raster_options.tile,
         **others,
     }
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write settings into a folder of results, or compare them with those that are there.
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings into a results folder, or compare them with those that are there.
 
-    Raises KshotError with the first that differs: its results would be mixed with ours.
+    Raises KshotError with the first that differs, because the results would be mixed.
     """
     path, text = folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n"
     if not path.exists():
         write_text(text, path)
-    ours = json.loads(text)
-    theirs = read_json(path)  # also if we wrote it: another run may have begun at the same moment
-    if not isinstance(theirs, dict):
+    new = json.loads(text)
+    stored = read_json(path)  # even if just written: another run may have written at the same moment
+    if not isinstance(stored, dict):
         raise KshotError(f"{path} holds no settings. Choose another --out, or delete that folder.")
-    if other := [key for key in (*ours, *theirs) if ours.get(key) != theirs.get(key)]:
-        there, now = _short(theirs.get(other[0])), _short(ours.get(other[0]))
+    if differing := [key for key in (*new, *stored) if new.get(key) != stored.get(key)]:
+        key = differing[0]
         raise KshotError(
-            f"{folder} holds an earlier run's results of other settings: {other[0]} was {there} and is {now} "
-            "now. Choose another --out, or delete that folder."
+            f"{folder} holds an earlier run's results with other settings: {key} was "
+            f"{_shorten(stored.get(key))} and is now {_shorten(new.get(key))}. Choose another --out, or "
+            "delete that folder."
         )
 
 
 @dataclass(frozen=True)
-class Record:
-    """An image that is done.
+class ImageRecord:
+    """A finished image.
 
-    image: as the command named it. results: its results' name, below the folder. state: `state_of` the image
-    when it was read. confidence: of the answer. coco: its part of a COCO document, if one is asked for. row:
-    captions and pictures (PNG in base64) of its row on the contact sheet, if it is among the first.
+    image: as the command named it. results: name of its results, relative to the folder. state: `fingerprint`
+    of the image when it was read. confidence: of the result, 0 to 1. coco: its part of the COCO document, if
+    that is written. row: captions and images (PNG in base64) of its row on the contact sheet, if it has one.
     """
 
     image: str
@@ -93,15 +94,15 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Journal:
-    """A file of records."""
+class ResumeLog:
+    """A file of records, one a line."""
 
     path: Path
 
-    def read(self) -> dict[str, Record]:
-        """Give the records by their results' name; of several with one name, the last.
+    def read(self) -> dict[str, ImageRecord]:
+        """Return the records by `results`; the last one of each name.
 
-        What is no record is passed over: the last line of a killed run may be half a line.
+        Invalid lines are skipped, because a killed run may leave an incomplete last line.
         """
         content = self.path.read_bytes() if self.path.exists() else b""
         if content and not content.endswith(b"\n"):
@@ -109,39 +110,37 @@ class Journal:
         records = {}
         for line in content.splitlines():
             try:
-                record = Record(**json.loads(line))
+                record = ImageRecord(**json.loads(line))
             except (ValueError, TypeError):
                 continue
             records[record.results] = record
         return records
 
-    def add(self, record: Record) -> None:
-        """Add a record. Its results must have been written before."""
+    def add(self, record: ImageRecord) -> None:
+        """Append the record of an image whose result files are written."""
         append_text(json.dumps(asdict(record)) + "\n", self.path)
 
 
-def state_of(image: Path) -> list[int]:
-    """Give what changes when an image does: its size in bytes, and when it was written, in nanoseconds.
+def fingerprint(path: Path) -> list[int]:
+    """Return the size in bytes and the modification time in nanoseconds, to detect a changed image.
 
-    Of a folder with the slices of a scan: the sum of sizes, and the latest time.
+    For a folder with the slices of a volume: the sum of the sizes and the latest time.
     """
-    files = image.iterdir() if image.is_dir() else [image]
+    files = path.iterdir() if path.is_dir() else [path]
     found = [file.stat() for file in files]
     return [sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)]
 
 
 def pack_row(row: SheetRow) -> list[list[str]]:
-    """Turn a row of a contact sheet into text."""
-    return [
-        [caption, base64.b64encode(encode_image(picture, "PNG")).decode("ascii")] for caption, picture in row
-    ]
+    """Return a row of the contact sheet as text."""
+    return [[caption, base64.b64encode(encode_image(image, "PNG")).decode("ascii")] for caption, image in row]
 
 
 def unpack_row(packed: list[list[str]]) -> SheetRow:
-    """Turn the text back into the same row."""
+    """Return the row that `pack_row` packed."""
     return [(caption, Image.open(BytesIO(base64.b64decode(content)))) for caption, content in packed]
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

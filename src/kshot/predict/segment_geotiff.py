@@ -14,43 +14,46 @@ from kshot.predict.stats import NO_DATA, PredictionStats, Summary, Thumbnail
 from kshot.segmenter import Segmenter
 
 
-def segment_map(
+def segment_geotiff(
     segmenter: Segmenter,
-    image: Path,
-    place: Path,
+    path: Path,
+    out: Path,
     class_names: Sequence[str],
-    view: RasterOptions,
+    raster_options: RasterOptions,
     with_probability: bool = False,
 ) -> Summary:
-    """Segment a map; its mask or labels, and its probability if wanted, have its size and coordinates.
+    """Segment a GeoTIFF; write its mask or labels, and its probability, with its size and coordinates.
 
-    place: the results' path, without `_mask.tif` and the like. Where the map has no data the mask is 255 and
-    the probability NaN, and so the files say. Raises ImageError for what cannot be read.
+    out: path of the results without `_mask.tif`. A segmenter without a tile uses that of `raster_options`.
+    Without data the mask is 255 and the probability NaN, which the files declare as no data.
+    Raises ImageError for a file that cannot be read.
     """
-    with open_geotiff(image, view) as source, ExitStack() as files:
-        answer = files.enter_context(_writing_answer(segmenter, place, source, class_names))
-        probability = None
+    if segmenter.tile is None:
+        segmenter = segmenter.clone()
+        segmenter.tile = raster_options.tile
+    with open_geotiff(path, raster_options) as source, ExitStack() as files:
+        mask_file = files.enter_context(_create_mask(segmenter, out, source, class_names))
+        probability_file = None
         if with_probability:
-            path = place.with_name(f"{place.name}_probability.tif")
-            probability = files.enter_context(create_geotiff(path, source, class_names, "float32", np.nan))
+            target = out.with_name(f"{out.name}_probability.tif")
+            created = create_geotiff(target, source, class_names, "float32", np.nan)
+            probability_file = files.enter_context(created)
         thumbnail, stats = Thumbnail(max(1, -(-max(source.size) // OVERVIEW_SIZE))), PredictionStats()
         for strip in segmenter.predict_strips(source.size, source.read):
             probabilities = strip.class_probabilities
-            answer.write(np.where(np.isnan(probabilities[:1]), NO_DATA, strip.labels))
-            if probability is not None:
-                probability.write(probabilities)
+            mask_file.write(np.where(np.isnan(probabilities[:1]), NO_DATA, strip.labels))
+            if probability_file is not None:
+                probability_file.write(probabilities)
             thumbnail.add(strip)
             stats.add(strip)
-        picture, shown = source.overview(thumbnail.step), thumbnail.whole()
-    save_image(overlay(picture, shown.labels), place.with_name(f"{place.name}_overlay.png"))
-    return stats.summary(picture, shown)
+        image, small_result = source.overview(thumbnail.step), thumbnail.whole()
+    save_image(overlay(image, small_result.labels), out.with_name(f"{out.name}_overlay.png"))
+    return stats.summary(image, small_result)
 
 
-def _writing_answer(
-    segmenter: Segmenter, place: Path, source: GeoTiff, class_names: Sequence[str]
+def _create_mask(
+    segmenter: Segmenter, out: Path, source: GeoTiff, class_names: Sequence[str]
 ) -> AbstractContextManager[GeoTiffWriter]:
     kind, count = ("labels", len(class_names)) if len(segmenter.class_names) > 1 else ("mask", 1)
     colours = {label: label_colour(label) for label in range(count + 1)}
-    return create_geotiff(
-        place.with_name(f"{place.name}_{kind}.tif"), source, [kind], "uint8", NO_DATA, colours
-    )
+    return create_geotiff(out.with_name(f"{out.name}_{kind}.tif"), source, [kind], "uint8", NO_DATA, colours)

@@ -1,4 +1,4 @@
-"""What is reported of a prediction that is too large to keep: shares, confidence, and a thumbnail."""
+"""Summarize a prediction that is too large to keep: shares, confidence, and a thumbnail."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -10,13 +10,13 @@ from PIL import Image
 from kshot.results import SegmentationResult
 
 NO_DATA = 255
-"""Value of a mask or a label map where the map has no data."""
+"""Value of a mask or a label map where the GeoTIFF has no data."""
 
 
 class Summary(NamedTuple):
-    """An image with its result, both small if the whole is large, and what is reported of the whole.
+    """An image and its result, both scaled down if large, and statistics of the full size.
 
-    shares: part of the image that each class covers, 0 to 1, by name. confidence: mean probability, 0 to 1.
+    shares: share of the image that each class covers, 0 to 1, by name. confidence: mean probability, 0 to 1.
     """
 
     image: Image.Image
@@ -27,28 +27,28 @@ class Summary(NamedTuple):
 
 @dataclass
 class PredictionStats:
-    """Counts what was found, part by part, and how confident it is."""
+    """Adds up the classes' pixels and the confidence, part by part."""
 
     num_pixels: int = 0
     found: Counter[str] = field(default_factory=Counter)
     total_confidence: float = 0.0
 
     def add(self, part: SegmentationResult) -> None:
-        """Add one more part."""
+        """Add a part."""
         counts = {name: round(share * part.labels.size) for name, share in part.shares.items()}
         self.num_pixels += part.labels.size
         self.found.update(counts)
         self.total_confidence += part.confidence * sum(counts.values())
 
     def summary(self, image: Image.Image, result: SegmentationResult) -> Summary:
-        """Summarise all parts, beside the image and result that are shown for them."""
+        """Return the summary of all parts, with the image and result to show."""
         shares = {name: count / self.num_pixels for name, count in self.found.items()}
         return Summary(image, result, shares, self.total_confidence / max(1, self.found.total()))
 
 
 @dataclass
 class Thumbnail:
-    """Keeps every `step`-th pixel of a result that comes in strips; without data the probability is 0."""
+    """Every `step`-th pixel of a result that comes in strips; without data the probability is 0."""
 
     step: int
     top: int = 0
@@ -64,5 +64,5 @@ class Thumbnail:
         self.top += rows
 
     def whole(self) -> SegmentationResult:
-        """Put the rows together."""
+        """Return all rows as one result."""
         return SegmentationResult.stack(self.kept)

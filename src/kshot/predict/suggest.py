@@ -1,8 +1,7 @@
-"""Which photograph to label next.
+"""Choose which images to label next: likely positives that, with the labelled images, represent all of them.
 
-Those that most likely show the object, and that are together with the labelled ones as mixed as all of those
-are. What is often advised, the least certain or the most different ones, makes worse supports than chance
-did in trials on coco-mini's and VOC's photographs.
+In trials on coco-mini and VOC, the common advice to label the least certain or the most different images gave
+worse supports than chance.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +23,14 @@ from kshot.models.backbones import FeaturePyramid
 from kshot.segmenter import LabelledImages, Segmenter
 
 CANDIDATES = 4
-"""Photographs among which each suggestion is chosen, those likeliest to show the object."""
+"""Candidates for each suggestion: the images that most likely show the object."""
 
 
 class Suggestions(BaseModel):
-    """What `suggest` found.
+    """The result of `suggest`.
 
-    label_next: the photographs to label, the most useful first. confidence: each answer's, 0 to 1, the least
-    sure first; see `SegmentationResult.confidence`. failures: photographs that cannot be read, and why.
+    label_next: images to label, the most useful first. confidence: of each image's result, 0 to 1, lowest
+    first; see `SegmentationResult.confidence`. failures: images that cannot be read, and why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,118 +40,123 @@ class Suggestions(BaseModel):
     failures: dict[Path, str]
 
 
-class Appearance(NamedTuple):
-    """What object and background look like in a photograph.
+class ImagePrototypes(NamedTuple):
+    """Prototypes of an image's background and object.
 
-    stages: for each depth the mean features (2, C) of background and object, of unit length.
+    stages: for each of STAGES the mean features (2, C) of background and object, of unit length.
     """
 
     stages: tuple[Tensor, ...]
 
     @classmethod
-    def mean(cls, several: Sequence[Self]) -> "Appearance":
-        """Average several photographs' appearances."""
-        each = zip(*(one.stages for one in several), strict=True)
-        return cls(tuple(F.normalize(torch.stack(stages).mean(dim=0), dim=-1) for stages in each))
+    def mean(cls, several: Sequence[Self]) -> "ImagePrototypes":
+        """Return the mean of several images' prototypes, normalized again."""
+        by_stage = zip(*(one.stages for one in several), strict=True)
+        return cls(tuple(F.normalize(torch.stack(stages).mean(dim=0), dim=-1) for stages in by_stage))
 
-    def likeness(self, other: "Appearance") -> float:
-        """Compare two objects: the mean cosine of their features, -1 to 1."""
+    def cosine_similarity(self, other: "ImagePrototypes") -> float:
+        """Return the cosine similarity of two objects, -1 to 1; the mean over stages."""
         pairs = zip(self.stages, other.stages, strict=True)
-        return float(np.mean([float(mine[1] @ theirs[1]) for mine, theirs in pairs]))
+        return float(np.mean([float(own[1] @ others[1]) for own, others in pairs]))
 
     def vector(self) -> Tensor:
-        """Give all of it in one row."""
+        """Return all prototypes in one row."""
         return torch.cat([stage.flatten() for stage in self.stages])
 
 
-class Look(NamedTuple):
-    """What is kept of an unlabelled photograph: the answer's confidence, and each class's object in it."""
+class QueryScore(NamedTuple):
+    """What is kept of an unlabelled image: the result's confidence, and the prototypes of each class."""
 
     confidence: float
-    appearances: dict[str, Appearance]
+    prototypes: dict[str, ImagePrototypes]
 
 
 def suggest(
     segmenter: Segmenter, classes: Mapping[str, LabelledImages], images: Sequence[Path], count: int
 ) -> Suggestions:
-    """Look at unlabelled images with the supports of one class or several, and choose what to label next.
+    """Segment unlabelled images with the support set of one or more classes, and choose which to label next.
 
-    segmenter: not fitted. Several classes choose in turn. Images are read whole, also if they are large.
+    segmenter: not fitted. Several classes choose in turn. Images are segmented whole, even large ones.
     Raises DataError for a count below 1, ImageError or MaskError for a support that cannot be used.
     """
     fitted = segmenter.clone()
     fitted.tile = None
     fitted.fit(classes)
-    seen, failures = dict[Path, Look](), dict[Path, str]()
+    scores, failures = dict[Path, QueryScore](), dict[Path, str]()
     unlabelled = list(dict.fromkeys(images))
-    with progress("Looking", "photographs") as on_progress:
-        for done, image in enumerate(unlabelled, 1):
+    with progress("Segmenting", "images") as on_progress:
+        for done, path in enumerate(unlabelled, 1):
             try:
-                seen[image] = _look(fitted, read_image(image))
+                scores[path] = _score(fitted, read_image(path))
             except ImageError as error:
-                failures[image] = str(error)
+                failures[path] = str(error)
             on_progress(done, len(unlabelled))
     rankings = []
-    for name, one in fitted.support_set.items():
-        labelled = [summarise(fitted.method.pyramid(s.features), s.mask) for s in one.shots]
-        rankings.append(choose(labelled, [look.appearances[name] for look in seen.values()], count))
-    names = list(seen)
-    ranked = sorted(seen, key=lambda image: seen[image].confidence)
+    for name, supports in fitted.support_set.items():
+        labelled = [
+            masked_average_pooling(fitted.method.pyramid(shot.features), shot.mask) for shot in supports.shots
+        ]
+        candidates = [score.prototypes[name] for score in scores.values()]
+        rankings.append(choose_images(labelled, candidates, count))
+    paths = list(scores)
+    by_confidence = sorted(scores, key=lambda path: scores[path].confidence)
     return Suggestions(
-        label_next=[names[place] for place in in_turn(rankings, count)],
-        confidence={image: seen[image].confidence for image in ranked},
+        label_next=[paths[index] for index in interleave(rankings, count)],
+        confidence={path: scores[path].confidence for path in by_confidence},
         failures=failures,
     )
 
 
-def _look(fitted: Segmenter, picture: Image.Image) -> Look:
-    """Segment a picture, reading it once for all classes."""
-    query = fitted.encode_query(picture)
-    result = fitted.predict_encoded(query, (picture.height, picture.width))
+def _score(fitted: Segmenter, image: Image.Image) -> QueryScore:
+    """Segment an image, and pool its features over each class's probability."""
+    query = fitted.encode_query(image)
+    result = fitted.predict_encoded(query, (image.height, image.width))
     pyramid = fitted.method.pyramid(query)
-    appearances = {
-        name: summarise(pyramid, torch.from_numpy(probability)[None, None].to(fitted.device))
+    by_class = {
+        name: masked_average_pooling(pyramid, torch.from_numpy(probability)[None, None].to(fitted.device))
         for name, probability in zip(result.class_names, result.class_probabilities, strict=True)
     }
-    return Look(result.confidence, appearances)
+    return QueryScore(result.confidence, by_class)
 
 
-def summarise(pyramid: FeaturePyramid, weight: Tensor) -> Appearance:
-    """Average an image's features over its background and its object; weight: (1, 1, H, W) in [0, 1]."""
-    each = [prototypes(pyramid.stages[stage][-1], weight)[0] for stage in STAGES]
-    return Appearance(tuple(F.normalize(stage, dim=-1).float().cpu() for stage in each))
+def masked_average_pooling(pyramid: FeaturePyramid, mask: Tensor) -> ImagePrototypes:
+    """Return the mean features of background and object. mask: (1, 1, H, W), 0 to 1."""
+    by_stage = [prototypes(pyramid.stages[stage][-1], mask)[0] for stage in STAGES]
+    return ImagePrototypes(tuple(F.normalize(stage, dim=-1).float().cpu() for stage in by_stage))
 
 
-def choose(labelled: Sequence[Appearance], unlabelled: Sequence[Appearance], count: int) -> list[int]:
-    """Choose `count` photographs to label next: their places, the most useful first.
+def choose_images(
+    labelled: Sequence[ImagePrototypes], unlabelled: Sequence[ImagePrototypes], count: int
+) -> list[int]:
+    """Return the indices of `count` unlabelled images to label next, the most useful first.
 
-    Of the likeliest ones each choice brings the mean of all labelled ones nearest to the mean of these
-    (herding, Welling 2009, with features in place of samples).
+    The candidates are most similar to the labelled objects. Each choice brings the mean of all labelled
+    images closest to the mean of the candidates (herding, Welling 2009, on features instead of samples).
     """
     if count < 1:
-        raise DataError(f"{count} suggestions are asked for; ask for at least 1.")
-    known = Appearance.mean(labelled)
-    ranked = sorted(range(len(unlabelled)), key=lambda place: -known.likeness(unlabelled[place]))
+        raise DataError(f"The number of suggestions is {count}; it must be at least 1.")
+    known = ImagePrototypes.mean(labelled)
+    ranked = sorted(range(len(unlabelled)), key=lambda index: -known.cosine_similarity(unlabelled[index]))
     left = ranked[: CANDIDATES * count]
     if not left:
         return []
-    wanted = torch.stack([unlabelled[place].vector() for place in left]).mean(dim=0)
+    target = torch.stack([unlabelled[index].vector() for index in left]).mean(dim=0)
     total, chosen = torch.stack([one.vector() for one in labelled]).sum(dim=0), list[int]()
     while left and len(chosen) < count:
         number = len(labelled) + len(chosen) + 1
 
-        def miss(place: int, total: Tensor = total, number: int = number) -> float:
-            return float(((total + unlabelled[place].vector()) / number - wanted).norm())
+        def distance(index: int, total: Tensor = total, number: int = number) -> float:
+            return float(((total + unlabelled[index].vector()) / number - target).norm())
 
-        best = min(left, key=miss)
+        best = min(left, key=distance)
         total = total + unlabelled[best].vector()
         chosen.append(best)
         left.remove(best)
     return chosen
 
 
-def in_turn(rankings: Iterable[Sequence[int]], count: int) -> list[int]:
-    """Merge several classes' choices: each names one in turn, and none twice."""
+def interleave(rankings: Iterable[Sequence[int]], count: int) -> list[int]:
+    """Merge several classes' choices: each class adds one in turn, without repetition."""
     columns = list(rankings)
     depth = max(map(len, columns), default=0)
     turns = [column[row] for row in range(depth) for column in columns if row < len(column)]

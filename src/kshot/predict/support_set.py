@@ -1,4 +1,4 @@
-"""Labelled examples for the command, from pictures of masks or from an annotation file."""
+"""Read the support set of the command from masks or from an annotation file."""
 
 import hashlib
 import sys
@@ -13,137 +13,159 @@ from PIL import Image, ImageOps
 from kshot.annotations.annotated_images import MAX_SUPPORTS
 from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError
+from kshot.io.filetypes import file_type
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
 from kshot.io.overlays import add_caption, label_colour, montage, overlay
 from kshot.io.raster_options import RasterOptions
-from kshot.predict.raster_supports import read_labelled
-from kshot.predict.support_check import hint, own_iou
+from kshot.predict.class_masks import ClassMasks, ClassValues, read_class_masks
+from kshot.predict.support_check import low_iou_warning, support_iou
 from kshot.results import OBJECT
 from kshot.segmenter import MAX_CLASSES, ClassSupport, LabelledImages, Segmenter
 
 CELL = 240
-"""Pixels that the supports' picture has for its width and for its height."""
+"""Width and height in pixels of a cell of the contact sheet, which the support images share."""
 
-SHOWN = 16
-"""Supports on their picture: the first ones."""
+MAX_THUMBNAILS = 16
+"""Support images in the preview: the first ones."""
 
-NAMED = 8
-"""Classes whose names are below it: the first ones."""
+MAX_NAMES = 8
+"""Class names below the preview: the first ones."""
 
-CHECKED = 5
-"""Supports of a class that are looked for in their own photographs: the first ones."""
+MAX_CHECKED = 5
+"""Support images of a class that are segmented as a check: the first ones."""
 
 
 @dataclass(frozen=True, eq=False)
-class Supports:
-    """Labelled photographs. classes: each class's, by name. picture: some of them, for the contact sheet."""
+class SupportSet:
+    """Labelled images. classes: the images and masks of each class. preview: some of them, as one image."""
 
     classes: Mapping[str, Sequence[tuple[ImageSource, MaskSource]]]
-    picture: Image.Image
+    preview: Image.Image
 
     def sha256(self) -> str:
-        """Digest all that a model is shown: classes' names, pixels and masks, in their order."""
+        """Return the digest of the class names, images and masks, in their order."""
         digest = hashlib.sha256()
         for name, pairs in self.classes.items():
-            for image, mask in pairs:
-                picture = read_image(image)
-                foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
-                digest.update(f"{name} {picture.size} ".encode())
-                digest.update(picture.tobytes())
+            for source, mask in pairs:
+                image, foreground = _read_pair(source, mask)
+                digest.update(f"{name} {image.size} ".encode())
+                digest.update(image.tobytes())
                 digest.update(np.packbits(foreground).tobytes())
         return digest.hexdigest()
 
     def fit(self, segmenter: Segmenter) -> None:
-        """Fit a model; print to stderr which class it does not find in its own support images."""
+        """Fit a segmenter; print a warning to stderr for each class it misses in its own support images."""
         segmenter.fit(self.classes)
         for name, pairs in self.classes.items():
-            if line := _hint(segmenter, pairs, name):
-                print(line, file=sys.stderr)
+            if warning := _check_class(segmenter, pairs, name):
+                print(warning, file=sys.stderr)
 
-    def with_negatives(self, images: Sequence[Path]) -> "Supports":
-        """Add photographs that show none of the classes; see `Segmenter.fit`."""
-        empty = [
-            (picture, np.zeros((picture.height, picture.width), bool)) for picture in map(read_image, images)
-        ]
-        return replace(self, classes={name: [*pairs, *empty] for name, pairs in self.classes.items()})
+    def with_negatives(self, paths: Sequence[Path]) -> "SupportSet":
+        """Return the support set with negative images, which show none of the classes."""
+        images = map(read_image, paths)
+        negatives = [(image, np.zeros((image.height, image.width), np.bool_)) for image in images]
+        return replace(self, classes={name: [*pairs, *negatives] for name, pairs in self.classes.items()})
 
 
 def read_masks(
-    pairs: Sequence[tuple[Path, Path]], values: Mapping[str, int | None], view: RasterOptions
-) -> Supports:
-    """Read pictures, maps or scans, and masks. A picture whose mask is empty is a negative of every class.
+    pairs: Sequence[tuple[Path, Path]], values: ClassValues, raster_options: RasterOptions
+) -> SupportSet:
+    """Return the support set of pairs of an image, GeoTIFF or volume and its mask.
 
-    values: each class's value in the masks. None where there is one class, whose value the masks show.
-    Raises ImageError or MaskError for what cannot be used.
+    An image whose mask is empty is a negative of every class.
+    values: each class's value in the masks; None for a single class, whose mask may have any value but 0.
+    Raises ImageError or MaskError for a file that cannot be used.
     """
     values = values or {OBJECT: None}
     classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in values}
-    shown = []
-    for image, mask in pairs:
-        for picture, masks in read_labelled(image, mask, values, view):
-            empty = np.zeros((picture.height, picture.width), dtype=np.bool_)
+    thumbnails = []
+    for path, mask in pairs:
+        for image, masks in _read_labelled(path, mask, values, raster_options):
+            empty = np.zeros((image.height, image.width), dtype=np.bool_)
             for name in masks or values:
-                classes[name].append((picture, masks.get(name, empty)))
-            shown.append(_thumbnail(picture, masks, tuple(values)))
-    return Supports(classes, _arrange(shown[:SHOWN], tuple(values)))
+                classes[name].append((image, masks.get(name, empty)))
+            thumbnails.append(_thumbnail(image, masks, tuple(values)))
+    return SupportSet(classes, _arrange(thumbnails[:MAX_THUMBNAILS], tuple(values)))
 
 
-def read_annotated(path: Path, images: Path | None, class_names: Sequence[str] | None) -> Supports:
-    """Read an annotation file, or a folder; the first MAX_SUPPORTS photographs of each class.
+def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] | None) -> SupportSet:
+    """Return the support set of an annotation file or folder: the first MAX_SUPPORTS images of each class.
 
-    class_names: those to use, in this order; all of them if None. Says so where photographs are left out.
-    Raises DataError, ImageError or MaskError for what cannot be used.
+    folder: where the images are. class_names: the classes to use, in this order; None: all.
+    Prints which classes have more images. Raises DataError, ImageError or MaskError for a file that cannot be
+    used.
     """
-    annotations = read_annotations(path, images)
+    annotations = read_annotations(path, folder)
     counts = annotations.count_images()
     chosen = annotations.select(class_names)
     if len(chosen.class_names) > MAX_CLASSES:
         raise DataError(
-            f"{path} has {len(chosen.class_names)} classes, but a label map holds {MAX_CLASSES}. Name "
-            "those that you want: --classes cat,dog."
+            f"{path} has {len(chosen.class_names)} classes, but a label map holds {MAX_CLASSES}. Select "
+            "classes: --classes cat,dog."
         )
     for name in chosen.class_names:
         if counts[name] > MAX_SUPPORTS:
-            print(f"Class '{name}' is in {counts[name]} photographs; the first {MAX_SUPPORTS} are used.")
-    shown = []
-    for photograph in chosen.images[:SHOWN]:
-        source, masks = photograph.read()
-        shown.append(_thumbnail(read_image(source), masks, chosen.class_names))
-    examples = {name: list(pairs) for name, pairs in chosen.examples().items()}
-    return Supports(examples, _arrange(shown, chosen.class_names))
+            print(f"Class '{name}' has {counts[name]} images; the first {MAX_SUPPORTS} are used.")
+    thumbnails = []
+    for annotated in chosen.images[:MAX_THUMBNAILS]:
+        source, masks = annotated.read()
+        thumbnails.append(_thumbnail(read_image(source), masks, chosen.class_names))
+    classes = {name: list(pairs) for name, pairs in chosen.examples().items()}
+    return SupportSet(classes, _arrange(thumbnails, chosen.class_names))
 
 
-def _hint(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
-    """Say what to try if the first supports of a class are not found in their own photographs."""
+def _read_labelled(
+    path: Path, mask: Path, values: ClassValues, raster_options: RasterOptions
+) -> list[tuple[Image.Image, ClassMasks]]:
+    """Return the support images of a file: one of an image, several of a GeoTIFF or a volume."""
+    kind = file_type(path)
+    if kind == "image":
+        image = read_image(path)
+        size = image.height, image.width
+        return [(image, read_class_masks(mask, size, values, may_be_empty=True))]
+    # Imported here, since most runs segment ordinary images.
+    from kshot.predict.raster_supports import read_geotiff_supports, read_volume_supports
+
+    read = read_geotiff_supports if kind == "geotiff" else read_volume_supports
+    return read(path, mask, values, raster_options)
+
+
+def _read_pair(source: ImageSource, mask: MaskSource) -> tuple[Image.Image, NDArray[np.bool_]]:
+    image = read_image(source)
+    return image, read_mask(mask, (image.height, image.width), may_be_empty=True)
+
+
+def _check_class(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
+    """Return a warning if the first support images of a class have a low mean support IoU."""
     found = list[float]()
-    for image, mask in pairs:
-        picture = read_image(image)
-        foreground = read_mask(mask, (picture.height, picture.width), may_be_empty=True)
-        if foreground.any() and len(found) < CHECKED:
-            alone = fitted.clone()
-            alone.support_set = {name: ClassSupport((fitted.support_set[name].shots[len(found)],))}
-            found.append(own_iou(alone, picture, foreground))
+    for source, mask in pairs:
+        image, foreground = _read_pair(source, mask)
+        if foreground.any() and len(found) < MAX_CHECKED:
+            single_support = fitted.clone()
+            shot = fitted.support_set[name].shots[len(found)]
+            single_support.support_set = {name: ClassSupport((shot,))}
+            found.append(support_iou(single_support, image, foreground))
     options = ", --image-size, --tile, or --model prototype"
     if not fitted.method.needs_training:
         options = ", --image-size or --tile"
-    return hint(float(np.mean(found)), f"'{name}'", other_remedies=options)
+    return low_iou_warning(float(np.mean(found)), f"'{name}'", other_remedies=options)
 
 
 def _thumbnail(
-    picture: Image.Image, masks: Mapping[str, NDArray[np.bool_]], class_names: Sequence[str]
+    image: Image.Image, masks: Mapping[str, NDArray[np.bool_]], class_names: Sequence[str]
 ) -> Image.Image:
-    """Draw a support small. Where masks overlap the later class is shown."""
-    labels = np.zeros((picture.height, picture.width), dtype=np.uint8)
+    """Return a small overlay of a support image; where masks overlap, the later class is shown."""
+    labels = np.zeros((image.height, image.width), dtype=np.uint8)
     for label, name in enumerate(class_names, 1):
         if name in masks:
             labels[masks[name]] = label
-    return ImageOps.contain(overlay(picture, labels), (CELL, CELL))
+    return ImageOps.contain(overlay(image, labels), (CELL, CELL))
 
 
-def _arrange(pictures: list[Image.Image], class_names: Sequence[str]) -> Image.Image:
-    """Put supports together; the names and colours of several classes go below."""
-    picture = montage(pictures, CELL)
+def _arrange(thumbnails: list[Image.Image], class_names: Sequence[str]) -> Image.Image:
+    """Return a montage of thumbnails, with the names and colours of several classes below."""
+    preview = montage(thumbnails, CELL)
     if len(class_names) > 1:
-        for label, name in enumerate(class_names[:NAMED], 1):
-            picture = add_caption(picture, name, label_colour(label))
-    return picture
+        for label, name in enumerate(class_names[:MAX_NAMES], 1):
+            preview = add_caption(preview, name, label_colour(label))
+    return preview

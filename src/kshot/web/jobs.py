@@ -6,7 +6,7 @@ import traceback
 import numpy as np
 
 from kshot.errors import KshotError, NotFittedError, reason_of
-from kshot.predict.support_check import hint, own_iou
+from kshot.predict.support_check import low_iou_warning, support_iou
 from kshot.results import OBJECT, FloatMap, SegmentationResult
 from kshot.segmenter import ClassSupport, Segmenter
 from kshot.types import Support
@@ -125,7 +125,7 @@ def _encode_support(
         try:
             fitted = model.clone().fit(pixels, labels == value)
             supports[value] = fitted.support_set[OBJECT].shots
-            image.hint = image.hint or hint(own_iou(fitted, pixels, labels == value), "this")
+            image.hint = image.hint or low_iou_warning(support_iou(fitted, pixels, labels == value), "this")
         except KshotError as error:
             image.problem = str(error)
     with session.lock:
