@@ -13,7 +13,7 @@ SIZE = (60, 200)
 ONE, OTHER = discs(SIZE, [(20, 30)]), discs(SIZE, [(30, 150)])
 
 
-def test_a_map_is_seen_around_each_class(tmp_path):
+def test_a_geotiff_gives_a_window_around_each_class(tmp_path):
     bands = red_on_green(ONE | OTHER).astype(np.uint8)
     image = write_map(tmp_path / "map.tif", bands)
     labels = (ONE + 2 * OTHER).astype(np.uint8)
@@ -32,7 +32,7 @@ def test_a_map_is_seen_around_each_class(tmp_path):
         read_geotiff_supports(image, mask, {"one": None}, RasterOptions())
 
 
-def test_a_map_seen_from_afar_is_seen_around_each_class_from_afar(tmp_path):
+def test_a_scaled_down_geotiff_gives_scaled_down_windows(tmp_path):
     """As large as in a query, whose windows are then ten times as wide and seen in as many pixels."""
     disc = np.kron(ONE, np.ones((10, 10))).astype(bool)
     image = write_map(tmp_path / "map.tif", red_on_green(disc).astype(np.uint8))
@@ -55,7 +55,7 @@ def test_slices_lie_apart_and_show_much():
     assert choose_slices(np.array([0, 0, 1])) == [2]
 
 
-def test_a_scan_becomes_slices_of_its_object(tmp_path, capsys):
+def test_a_volume_gives_slices_of_its_object(tmp_path, capsys):
     thing = ball()
     image = write_nifti(tmp_path / "scan.nii.gz", (100 + 800 * thing).astype(np.int16))
     mask = write_nifti(tmp_path / "mask.nii.gz", 2 * thing.astype(np.uint8))
@@ -70,7 +70,7 @@ def test_a_scan_becomes_slices_of_its_object(tmp_path, capsys):
         read_volume_supports(image, mask, {"lump": 1}, RasterOptions())
 
 
-def test_a_radiograph_takes_a_picture_for_its_mask(tmp_path):
+def test_a_radiograph_takes_an_image_as_its_mask(tmp_path):
     picture, mask = scene()
     image = write_slice(tmp_path / "a.dcm", np.asarray(picture.convert("RGB"))[..., 0].astype(np.uint16))
     mask_image(mask).save(tmp_path / "mask.png")

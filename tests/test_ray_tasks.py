@@ -16,7 +16,7 @@ from kshot.predict.ray_tasks import run_in
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Photographs, and the model that finds the support's colour."""
+    """Images, and the model that finds the support's colour."""
     take_colours(monkeypatch)
     return write_photos(tmp_path)
 
@@ -80,9 +80,9 @@ def test_what_ray_cannot_do_is_one_line(photos, monkeypatch, capsys):
     for ray, reason in ((None, "pip install 'kshot[ray]'"), (OneProcess(dies=True), "(The worker died.)")):
         use(monkeypatch, ray)
         assert run("segment", *support, "--out", photos / "out", "--ray", 2) == 2
-        told = capsys.readouterr().err
-        assert reason in told
-        assert told.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert reason in printed
+        assert printed.count("\n") == 1
 
 
 def test_a_task_runs_in_the_commands_folder(tmp_path, monkeypatch):

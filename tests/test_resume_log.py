@@ -30,7 +30,7 @@ def test_records_come_back_and_the_last_of_a_name_counts(tmp_path):
     assert resume_log.read() == {record.results: record for record in (later, *RECORDS[1:])}
 
 
-def test_half_a_line_is_passed_over_wherever_a_run_was_killed(tmp_path):
+def test_half_a_line_is_skipped_wherever_a_run_was_killed(tmp_path):
     resume_log = ResumeLog(tmp_path / "done.jsonl")
     for record in RECORDS[:2]:
         resume_log.add(record)
@@ -47,7 +47,7 @@ def test_half_a_line_is_passed_over_wherever_a_run_was_killed(tmp_path):
     assert list(resume_log.read().values()) == RECORDS[:2]
 
 
-def test_the_state_of_an_image_tells_when_it_changes(tmp_path):
+def test_the_fingerprint_of_an_image_changes_with_it(tmp_path):
     (tmp_path / "series").mkdir()
     image = tmp_path / "series" / "1.dcm"
     for place in (image, image.parent):
@@ -87,7 +87,7 @@ def test_settings_are_compared_one_by_one(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Give the command on five photographs, with the model that finds the support's colour.
+    """Return the command on five images, with the model that finds the support's colour.
 
     Two of them are on the contact sheet.
     """
@@ -116,7 +116,7 @@ def stop_before_write(monkeypatch, number):
 
 @pytest.mark.parametrize("number", range(1 + 2 * 5 + 3))
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_files(command, monkeypatch, capsys, number):
-    # The files are: settings, two of each photograph, and three of all.
+    # The files are: settings, two of each image, and three of all.
     options = ["--also", "coco"]
     assert run(*command, "whole", *options) == 0
     with monkeypatch.context() as stopping:
@@ -214,9 +214,9 @@ def test_results_of_other_settings_are_refused(command, monkeypatch, capsys, opt
     before = files(Path("out"))
     capsys.readouterr()
     assert run(*command, "out", *options) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("kshot: out holds an earlier run's results with other settings: ")
-    assert setting in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("kshot: out holds an earlier run's results with other settings: ")
+    assert setting in printed
     assert files(Path("out")) == before
 
 

@@ -53,7 +53,7 @@ def test_strips_are_what_the_whole_gives(maps, tile):
 
 
 @pytest.mark.usefixtures("colours")
-def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
+def test_a_geotiff_becomes_a_geotiff_at_the_same_place(maps, capsys):
     out, support = maps / "out", ["--support", maps / "a.tif", maps / "a_mask.tif"]
     options = ["--tile", 64, "--also", "probability", "--out", out]
     assert run("segment", *support, maps / "big.tif", *options) == 0
@@ -82,7 +82,7 @@ def test_a_map_becomes_a_map_at_the_same_place(maps, capsys):
         assert overlay.size == SIZE[::-1]
     assert run("segment", *support, maps / "big.tif", *options) == 0
     assert "1 of 1 images were already done" in capsys.readouterr().out
-    again = ["--support", maps / "big.tif", out / "big_mask.tif"]  # an answer is a mask that can be read
+    again = ["--support", maps / "big.tif", out / "big_mask.tif"]  # a result is a mask that can be read
     assert run("segment", *again, maps / "a.tif", "--out", maps / "again") == 0
     with rasterio.open(maps / "again" / "a_mask.tif") as mask:
         assert iou(mask.read(1) == 1, SUPPORT) > 0.8
@@ -105,7 +105,7 @@ def test_classes_become_labels_and_a_band_each(maps):
 
 
 @pytest.mark.usefixtures("colours")
-def test_a_map_that_cannot_be_read_stops_nothing(maps, capsys):
+def test_a_geotiff_that_cannot_be_read_stops_nothing(maps, capsys):
     (maps / "maps").mkdir()
     for name in ("a.tif", "big.tif"):
         (maps / name).rename(maps / "maps" / name)
@@ -123,11 +123,11 @@ def test_a_map_that_cannot_be_read_stops_nothing(maps, capsys):
     assert "for ordinary images only" in capsys.readouterr().err
 
 
-def test_nothing_is_found_where_a_map_has_no_data(tmp_path):
+def test_nothing_is_found_where_a_geotiff_has_no_data(tmp_path):
     path = write_map(tmp_path / "map.tif", np.zeros((3, 50, 90), np.uint8), nodata=0)
     fitted = colour_segmenter(tile=40).fit(scene()[0], ~scene()[1])
-    answer = segment_geotiff(fitted, path, tmp_path / "map", ["thing"], RasterOptions())
-    assert answer.shares == {"object": 0}
+    summary = segment_geotiff(fitted, path, tmp_path / "map", ["thing"], RasterOptions())
+    assert summary.shares == {"object": 0}
     with rasterio.open(tmp_path / "map_mask.tif") as mask:
         assert (mask.read(1) == 255).all()
 

@@ -15,7 +15,7 @@ NAMES = [f"{place}/{number}.jpg" for place in ("a", "deep/b", "zwölf drei") for
 
 
 def write_photos(folder):
-    """Write a labelled photograph, nine to segment, and a file that is none."""
+    """Write a labelled image, nine to segment, and a broken file."""
     picture, mask = scene()
     picture.save(folder / "support.png")
     Image.fromarray(mask).save(folder / "mask.png")
@@ -39,13 +39,13 @@ def take_colours(monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Photographs, and the model that finds the support's colour."""
+    """Images, and the model that finds the support's colour."""
     take_colours(monkeypatch)
     return write_photos(tmp_path)
 
 
 def files(folder):
-    """Give the content of all files of a folder, by their names."""
+    """Return the content of all files of a folder, by their names."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -111,8 +111,8 @@ def test_shares_in_one_folder_are_what_one_run_gives(photos, capsys):
     failures = [shared[name] for name in shared if name.startswith("failures")]
     assert failures == [whole["failures.jsonl"]]
     found = [json.loads(shared[f"instances_{n}of3.json"]) for n in (1, 2, 3)]
-    photographs = [image["file_name"] for one in found for image in one["images"]]
-    assert sorted(photographs) == sorted(NAMES)
+    file_names = [image["file_name"] for one in found for image in one["images"]]
+    assert sorted(file_names) == sorted(NAMES)
 
 
 def test_a_share_without_images_is_done(photos, capsys):
@@ -128,7 +128,7 @@ def test_a_wrong_share_is_a_users_mistake(photos, capsys):
     support = ["--support", photos / "support.png", photos / "mask.png", photos / "queries"]
     for wrong in (["--shard", "9/8"], ["--shard", ""], ["--shard", "1/2", "--ray", "2"]):
         assert run("segment", *support, "--out", photos / "out", *wrong) == 2
-        told = capsys.readouterr().err
-        assert told.startswith("kshot: --shard")
-        assert told.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith("kshot: --shard")
+        assert printed.count("\n") == 1
     assert not (photos / "out").exists()

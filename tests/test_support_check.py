@@ -19,7 +19,7 @@ def test_a_support_is_compared_with_its_own_mask():
     assert support_iou(fitted, picture, half) == pytest.approx(half.sum() / mask.sum(), abs=0.1)
 
 
-def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
+def test_of_a_large_image_the_window_of_the_support_is_segmented(monkeypatch):
     picture, mask = scene(width=300, left=200)
     fitted, seen = colour_segmenter(tile=64).fit(picture, mask), []
 
@@ -33,7 +33,7 @@ def test_of_a_large_picture_the_supports_own_window_is_looked_at(monkeypatch):
     assert seen == [(64, 64)]
 
 
-def test_only_what_is_hardly_found_is_worth_a_hint():
+def test_only_a_low_iou_gives_a_warning():
     assert low_iou_warning(LOW_IOU, "'cup'") is None
     line = low_iou_warning(0.05, "'cup'")
     assert line.startswith("The model hardly finds 'cup' in its own support image (IoU 0.05")

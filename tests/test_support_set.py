@@ -13,7 +13,7 @@ from kshot.io.overlays import label_image, mask_image
 
 @pytest.fixture
 def queries(tmp_path):
-    """Two photographs to segment, with the masks of their red discs."""
+    """Two images to segment, with the masks of their red discs."""
     ground_truths = {}
     for name, (red, blue) in {"one": (100, 20), "deep/two": (20, 120)}.items():
         picture, labels = two_things(red, blue, seed=red)
@@ -32,10 +32,10 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
     written = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     assert {"instances.json", "one.json", "deep/two.json", "deep/two_probability.npy"} <= written
     coco = read_annotations(out / "instances.json", tmp_path / "queries")
-    assert [photograph.name for photograph in coco.images] == ["deep/two.png", "one.png"]
-    for photograph in coco.images:
-        name = photograph.name.removesuffix(".png")
-        _, masks = photograph.read()
+    assert [one.name for one in coco.images] == ["deep/two.png", "one.png"]
+    for one in coco.images:
+        name = one.name.removesuffix(".png")
+        _, masks = one.read()
         with Image.open(out / f"{name}_labels.png") as picture:
             labels = np.asarray(picture)
         for label, class_name in enumerate(coco.class_names, 1):
@@ -70,7 +70,7 @@ def test_one_class_gives_masks(tmp_path):
 
 
 @pytest.mark.usefixtures("queries")
-def test_more_photographs_of_a_class_than_are_used_is_said(tmp_path, capsys):
+def test_more_images_of_a_class_than_are_used_are_reported(tmp_path, capsys):
     for folder in ("images", "masks"):
         (tmp_path / "labels" / folder).mkdir(parents=True)
     picture, labels = two_things()
@@ -117,7 +117,7 @@ def test_a_users_mistake_is_one_line(tmp_path, monkeypatch, capsys, options, rea
 
 
 @pytest.mark.usefixtures("queries")
-def test_an_object_that_is_too_small_is_named_with_its_photograph(tmp_path, capsys):
+def test_an_object_that_is_too_small_is_named_with_its_image(tmp_path, capsys):
     path = write_annotated(tmp_path / "labels", "coco")
     content = json.loads(path.read_text())
     content["annotations"][0]["segmentation"] = [[12, 12, 13, 12, 13, 13, 12, 13]]
@@ -137,12 +137,12 @@ def test_a_negative_is_an_image_with_an_empty_mask(tmp_path, capsys):
     pair = ["--support", tmp_path / "a.png", tmp_path / "a_mask.png"]
     same = ["--support", tmp_path / "not.png", tmp_path / "nothing.png"]
     common = [tmp_path / "queries" / "one.png", "--image-size", 257, "--also", "probability"]
-    answers = {}
+    results = {}
     for name, more in {"without": [], "negative": ["--negative", tmp_path / "not.png"], "mask": same}.items():
         assert run("segment", *pair, *more, *common, "--out", tmp_path / name) == 0
-        answers[name] = np.load(tmp_path / name / "one_probability.npy")
-    np.testing.assert_array_equal(answers["negative"], answers["mask"])
-    assert answers["mask"].sum() < answers["without"].sum()
+        results[name] = np.load(tmp_path / name / "one_probability.npy")
+    np.testing.assert_array_equal(results["negative"], results["mask"])
+    assert results["mask"].sum() < results["without"].sum()
     assert run("segment", *same, *common, "--out", tmp_path / "none") == 2
     assert "Every mask is empty" in capsys.readouterr().err
     assert run("suggest", *pair, *same, *common[:3]) == 0
