@@ -170,7 +170,7 @@ def test_a_support_that_is_not_found_in_its_own_image_has_a_hint(worker, session
     settle(worker, session)
     assert good.hint is None
     assert bad.problem is None
-    assert "the answer for this agrees little with its mask" in bad.hint
+    assert "hardly finds this in its own support image" in bad.hint
     session.set_labels(bad, MASK.astype(np.uint8))
     assert bad.hint is None
     assert query.problem is None
