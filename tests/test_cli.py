@@ -142,7 +142,7 @@ def test_results_for_other_classes_are_not_mixed(tmp_path, capsys):
         ("labels.png", "disc=1,square=2", "one"),
     ):
         assert segmented(*case) == 2
-        assert "earlier run's results of other settings: classes was" in capsys.readouterr().err
+        assert "earlier run's results with other settings: classes was" in capsys.readouterr().err
     assert json.loads((tmp_path / "several" / "classes.json").read_text()) == {"disc": 1, "square": 2}
     assert not (tmp_path / "several" / "things_mask.png").exists()
     assert not (tmp_path / "one" / "classes.json").exists()
