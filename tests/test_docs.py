@@ -23,6 +23,7 @@ from kshot.cli.describe import describe
 from kshot.evaluation.compare import compare
 from kshot.evaluation.results import read_result
 from kshot.io.overlays import label_image
+from kshot.methods import METHODS
 from kshot.methods.hub import load_model
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import weights_sha256
@@ -35,50 +36,78 @@ RESULTS = ROOT / "benchmarks/results"
 README = (ROOT / "README.md").read_text()
 
 
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+
+
+def shown_commands(text):
+    """Return what follows `kshot` in a page's code blocks and code spans."""
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S))
+    return re.findall(r"^(?:\.venv/bin/)?kshot (.*)$", blocks, flags=re.M), re.findall(
+        r"`kshot ([^`]*)`", text
+    )
+
+
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """The files that the README speaks of."""
+    """The files that the documents name."""
     monkeypatch.chdir(tmp_path)
-    picture, mask = scene()
-    picture.save("cup.jpg")
+    image, mask = scene()
+    image.save("cup.jpg")
     Image.fromarray(mask).save("cup_mask.png")
     Path("photos").mkdir()
     for name in ("photos/one.jpg", "photos/two.jpg"):
         scene(left=50)[0].save(name)
-    picture, labels = two_things()
+    image, labels = two_things()
     for name in ("table.jpg", "other_table.jpg"):
-        picture.save(name)
+        image.save(name)
     label_image(labels).save("table_labels.png")
     save_file(Backbone("resnet50").trunk.state_dict(), "resnet50.safetensors")
 
 
 @pytest.mark.usefixtures("photos")
-def test_the_readmes_python_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) == 3
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/segment.md"])
+def test_the_python_of_the_first_pages_runs(page):
     names = {}
+    blocks = python_blocks(page)
+    assert blocks
     for block in blocks:
         exec(block, names)
-    assert names["mask"].shape == names["probability"].shape == (90, 180)
-    assert names["labels"].shape == (90, 180)
-    assert names["backbone"].name == "resnet50.tv_in1k"
+    found = {"mask", "probability", "labels"} & names.keys()
+    assert found
+    assert {names[name].shape for name in found} == {(90, 180)}
+    assert names["result"].plot().height == 90
 
 
 @pytest.mark.usefixtures("photos")
-def test_the_readmes_commands_run():
-    commands = re.findall(r"^\.venv/bin/kshot (.*)$", README, flags=re.M)
-    commands += re.findall(r"`kshot (info .*?)`", README)
-    assert len(commands) == 3
+def test_the_method_of_the_documents_segments_an_image(monkeypatch):
+    monkeypatch.setattr(METHODS, "_found", dict(METHODS._found))  # nothing stays registered
+    names = {}
+    for block in python_blocks("docs/methods.md"):
+        exec(block, names)
+    assert names["segmenter"].config.method == "nearest"
+    assert names["result"].mask.shape == (90, 180)
+    assert names["result"].mask.any()
+    assert not names["result"].mask.all()
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/segment.md"])
+def test_the_commands_of_the_first_pages_run(page):
+    text = (ROOT / page).read_text()
+    commands, _ = shown_commands(text)
+    commands += re.findall(r"`kshot (info .*?)`", text)
+    assert commands
     for command in commands:
         with pytest.raises(SystemExit) as caught:
-            cli.main(command.split())
+            cli.main(command.partition("#")[0].split())
         assert not caught.value.code, command
     assert Path("masks/one_mask.png").exists()
-    assert Path("labels/one_labels.png").exists()
+    assert Path("labels/one_labels.png").exists() == ("labels/" in text)
 
 
 def verbs(command=None, words=()):
-    """All verbs of the command: (words, options)."""
+    """Yield all verbs of the command: (words, options)."""
     command = command or typer.main.get_command(cli.app)
     for name, verb in command.commands.items():
         if hasattr(verb, "commands"):
@@ -93,9 +122,11 @@ def verbs(command=None, words=()):
         "README.md",
         "docs/annotations.md",
         "docs/benchmarks.md",
-        "docs/rasters.md",
+        "docs/methods.md",
         "docs/mistakes.md",
+        "docs/rasters.md",
         "docs/scale.md",
+        "docs/segment.md",
         "docs/server.md",
         "docs/training.md",
     ],
@@ -103,10 +134,8 @@ def verbs(command=None, words=()):
 def test_every_verb_and_option_that_documents_show_exists(document):
     text = (ROOT / document).read_text()
     existing = dict(verbs())
-    shown = re.findall(r"^(?:\.venv/bin/)?kshot (.*)$", text, flags=re.M) + re.findall(
-        r"`kshot ([^`]*)`", text
-    )
-    assert len(shown) > 2
+    shown = [command for commands in shown_commands(text) for command in commands]
+    assert shown
     for line in shown:
         words = line.partition("#")[0].split()
         verb = next((v for v in existing if tuple(words[: len(v)]) == v), None)
@@ -118,7 +147,7 @@ def test_every_verb_and_option_that_documents_show_exists(document):
 
 @pytest.fixture
 def server():
-    """Serve a small model at a free port; give its address."""
+    """Serve a small model at a free port, and return its address."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
         server = uvicorn.Server(uvicorn.Config(make_app(colour_segmenter()), log_level="warning"))
         thread = threading.Thread(target=server.run, args=([bound],))
@@ -133,7 +162,7 @@ def server():
 def test_the_servers_curl_commands_run(server):
     page = (ROOT / "docs/server.md").read_text()
     blocks = [block for block in re.findall(r"```sh\n(.*?)```", page, flags=re.S) if "curl" in block]
-    assert len(blocks) == 3
+    assert blocks
     script = "set -e\n" + "\n".join(blocks).replace("http://127.0.0.1:8000/", server)
     subprocess.run(["bash", "-c", script], check=True, timeout=60)
     with Image.open("table_mask.png") as mask, Image.open("table.jpg") as photo:
@@ -152,9 +181,48 @@ def test_the_readmes_parameter_counts_are_the_networks():
 
 def test_make_targets_that_documents_name_exist():
     targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), flags=re.M))
-    for document in ("README.md", "CONTRIBUTING.md"):
-        named = re.findall(r"`make (\w[\w-]*)", (ROOT / document).read_text())
-        assert set(named) <= targets
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        assert set(re.findall(r"`make (\w[\w-]*)", path.read_text())) <= targets, path
+
+
+def anchors(text):
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[ -]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_links_between_documents_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if link.startswith(("http", "command.md")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r": ([\w-]+\.md)$", text, flags=re.M))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} | {"command.md"}
+    assert named == pages
+
+
+def test_what_the_architecture_names_exists():
+    page = (ROOT / "docs/architecture.md").read_text()
+    listing = re.search(r"```\nsrc/kshot/\n(.*?)```", page, flags=re.S)[1]
+    files = {path.name for path in (ROOT / "src/kshot").rglob("*.py")}
+    assert set(re.findall(r"\b[\w]+\.py\b", page)) <= files | {"test_layout.py", "test_kernels.py"}
+    folders = re.findall(r"^  (?:  )?(\w+)/ ", listing, flags=re.M)
+    here = {path.name for path in (ROOT / "src/kshot").rglob("*") if path.is_dir()}
+    assert set(folders) <= here
+    top = {path.name for path in (ROOT / "src/kshot").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert top <= set(folders)
 
 
 def test_the_architectures_forward_is_the_codes():
@@ -229,19 +297,17 @@ def test_the_scores_of_what_ships_are_of_the_weights_that_ship():
         assert weights_sha256(load_model(name)[1]) == digest, name
 
 
-def test_how_far_what_ships_is_ahead_is_reckoned_from_its_result_files():
+def test_how_far_what_ships_is_ahead_is_computed_from_its_result_files():
     page = " ".join((ROOT / "docs/training.md").read_text().split())
-    paths = [
-        ROOT / f"benchmarks/results/shipped_{m}_coco-mini-60_1shot.json" for m in ("prototype", "two-pass")
-    ]
+    paths = [RESULTS / f"shipped_{m}_coco-mini-60_1shot.json" for m in ("prototype", "two-pass")]
     miou = compare(*map(read_result, paths))[0]
     assert miou.name == "miou"
     ahead, low, high = (f"{100 * value:.1f}" for value in (miou.difference, *miou.interval))
-    told = f"On coco-mini-60 it is {ahead} points ahead of prototypes of the same frozen backbone"
-    assert f"{told}, each at its own size (95 % interval {low} to {high})" in page
+    assert f"{ahead} points ahead of prototypes" in page
+    assert f"(95 % interval {low} to {high})" in page
 
 
-def test_how_two_pass_plus_compares_is_reckoned_from_its_result_files():
+def test_how_two_pass_plus_compares_is_computed_from_its_result_files():
     page = (ROOT / "docs/training.md").read_text()
     for other, size in (("prototype", 417), ("hsnet", 257), ("two-pass", 385)):
         cells = [f"`{other}`, {size} px"]
