@@ -1,4 +1,4 @@
-"""Methods, data sets and export formats by name: kshot's own, and those of other packages.
+"""Methods by name: kshot's own, and those of other packages.
 
 Another package registers its own when it is imported. To be found by the command too, it names its module as
 an entry point, in pyproject.toml:
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from kshot.errors import KshotError, ModelError
+from kshot.errors import ModelError
 
 T = TypeVar("T")
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Plugins(Generic[T]):
     """Things by name. kind: what they are, for messages. group: of the entry points that add further ones."""
 
-    def __init__(self, kind: str, group: str, error: type[KshotError] = ModelError) -> None:
-        self.kind, self.group, self.error = kind, group, error
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind, self.group = kind, group
         self._found: dict[str, T] = {}
         self._is_loaded = False
 
@@ -29,7 +29,7 @@ class Plugins(Generic[T]):
 
         def add(thing: T) -> T:
             if self._found.get(name, thing) is not thing:
-                raise self.error(f"There is a {self.kind} '{name}' already. Choose another name.")
+                raise ModelError(f"There is a {self.kind} '{name}' already. Choose another name.")
             self._found[name] = thing
             return thing
 
@@ -39,15 +39,12 @@ class Plugins(Generic[T]):
         if name not in self._found:
             self._load_entry_points()
         if name not in self._found:
-            raise self.error(f"There is no {self.kind} '{name}'. Use one of {', '.join(self)}.")
+            raise ModelError(f"There is no {self.kind} '{name}'. Use one of {', '.join(self)}.")
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
         self._load_entry_points()
         return iter(sorted(self._found))
-
-    def __contains__(self, name: str) -> bool:
-        return name in set(self)
 
     def _load_entry_points(self) -> None:
         """Import the modules that other packages name for this group, once."""

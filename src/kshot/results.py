@@ -13,8 +13,7 @@ from kshot.annotations.components import MIN_COMPONENT, connected_components, ou
 from kshot.io.files import save_image
 from kshot.io.images import ImageSource, read_image
 from kshot.io.overlays import label_image, mask_image, overlay
-
-FloatMap = NDArray[np.float32]
+from kshot.types import FloatMap
 
 OBJECT = "object"
 """Name of a class that nobody named."""
@@ -111,13 +110,15 @@ class SegmentationResult:
         return together
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of pixels of each class."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names) + 1)
+        return dict(zip(self.class_names, counts[1:].tolist(), strict=True))
+
+    @property
     def shares(self) -> dict[str, float]:
         """Part of the image that each class covers, 0 to 1."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names) + 1)
-        return {
-            name: int(count) / self.labels.size
-            for name, count in zip(self.class_names, counts[1:], strict=True)
-        }
+        return {name: count / self.labels.size for name, count in self.counts.items()}
 
     @property
     def confidence(self) -> float:

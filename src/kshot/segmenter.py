@@ -18,12 +18,12 @@ from kshot.io.images import ImageSource, MaskSource, list_images, read_image, re
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
 from kshot.methods.engine import Engine, Precision, accelerate
-from kshot.methods.episode import EpisodeRunner, move, pick
+from kshot.methods.episode import EpisodeRunner, move, select
 from kshot.methods.hub import DEFAULT_MODEL, load_model, save_model
 from kshot.methods.tiling import Box, Window, around, blend, check_tile, cut, tile_for
-from kshot.results import OBJECT, FloatMap, SegmentationResult
+from kshot.results import OBJECT, SegmentationResult
 from kshot.transforms import Resize
-from kshot.types import IGNORE_INDEX, Support
+from kshot.types import IGNORE_INDEX, FloatMap, Support
 
 LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
 """Images of one class, each with its mask."""
@@ -75,8 +75,8 @@ class Segmenter:
     @property
     def runner(self) -> EpisodeRunner:
         """What encodes and segments images of the network's size."""
-        transform = Resize(self.config.image_size)
-        return EpisodeRunner(self.accelerated or self.method, transform, self.device)
+        method = self.method if self.accelerated is None else self.accelerated
+        return EpisodeRunner(method, Resize(self.config.image_size), self.device)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -216,8 +216,7 @@ class Segmenter:
         Raises NotFittedError before `fit`, ImageError for a file that cannot be read, TypeError for what is
         not an image.
         """
-        if not self.support_set:
-            raise NotFittedError("fit() has not been called: call segmenter.fit(images, masks) first.")
+        self._check_fitted()
         if _is_one_image(images):
             one: ImageSource = images  # type: ignore[assignment]
             return self._predict_one(one, read_image(one))
@@ -252,8 +251,7 @@ class Segmenter:
 
     def predict_encoded(self, query: Any, size: tuple[int, int]) -> SegmentationResult:
         """Segment an image of `size` = (height, width) whose features are extracted; see `predict`."""
-        if not self.support_set:
-            raise NotFittedError("fit() has not been called: call segmenter.fit(images, masks) first.")
+        self._check_fitted()
         runner = self.runner
         return _merged(
             {
@@ -298,6 +296,10 @@ class Segmenter:
     def tile_for(self, size: tuple[int, int]) -> int | None:
         """Return the side in pixels of the windows of an image of `size`; None if it is segmented whole."""
         return tile_for(size, self.tile, self.long_side)
+
+    def _check_fitted(self) -> None:
+        if not self.support_set:
+            raise NotFittedError("fit() has not been called: call segmenter.fit(images, masks) first.")
 
     def _encode(self, classes: Mapping[str, LabelledImages]) -> dict[str, ClassSupport]:
         if not 1 <= len(classes) <= MAX_CLASSES:
@@ -349,7 +351,9 @@ class Segmenter:
                 continue
             features = self.runner.encode_query(*images)
             for place, (source, size) in enumerate(zip(batch, sizes, strict=True)):
-                yield self.predict_encoded(pick(features, place), size).with_source(source)
+                yield self.predict_encoded(select(features, slice(place, place + 1)), size).with_source(
+                    source
+                )
 
     def _predict_part(self, image: Image.Image, has_data: NDArray[np.bool_] | None) -> SegmentationResult:
         found = self.predict_encoded(self.encode_query(image), (image.height, image.width))

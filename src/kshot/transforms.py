@@ -1,4 +1,4 @@
-"""Resize images and masks to the network's square, and masks back: the only preprocessing there is.
+"""Resize images and masks to the network's square, and masks back, for every use but augmentation.
 
 `squash` (HSNet) ignores the aspect. `pad` (PFENet, BAM) keeps it: the longer side fills the square, and the
 rest below or to the right is ImageNet's mean colour in the image and 255 in the ground truth.

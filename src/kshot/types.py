@@ -18,6 +18,9 @@ GroundTruth = NDArray[np.uint8]
 """A mask (H, W) to compare with: 1 on the object, 0 elsewhere, 255 where nobody knows."""
 
 
+FloatMap = NDArray[np.float32]
+"""Values of pixels, (H, W)."""
+
 LabelMap = NDArray[np.uint8]
 """(H, W): 0 on the background, n on the n-th class."""
 

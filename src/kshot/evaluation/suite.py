@@ -14,9 +14,8 @@ from kshot.errors import DataError
 from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, count_pixels
 from kshot.io.images import read_image
-from kshot.results import FloatMap
 from kshot.segmenter import Segmenter
-from kshot.types import IGNORE_INDEX, GroundTruth, Support
+from kshot.types import IGNORE_INDEX, FloatMap, GroundTruth, Support
 
 Mask = NDArray[np.bool_]
 

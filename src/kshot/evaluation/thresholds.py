@@ -16,10 +16,9 @@ from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader
 from kshot.evaluation.metrics import count_pixels, score
 from kshot.evaluation.selection import selection_manifest
-from kshot.results import FloatMap
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
-from kshot.types import Support
+from kshot.types import FloatMap, Support
 
 THRESHOLDS = tuple(n / 20 for n in range(1, 20))
 

@@ -62,12 +62,12 @@ class ModelConfig(BaseModel):
     first_stride: Literal[8, 16] = 8
     """Stride of the finest features that are matched (paper: 8)."""
     prior: bool = False
-    """Whether decoders also see how alike the query is to the object and to the rest; see `network.prior`."""
+    """Whether decoders also see how alike the query is to the object and to the rest; see `models.prior`."""
     base_stride: Literal[8, 16] = 8
     """Stride at which B_sem and H_cls run (paper: 8). At 16 the features are the same, the base map is
     coarser, and it takes a fraction of the time."""
     fusion: FusionKind = "paper"
-    """What two-pass merges with the base map; see `network.fusion`."""
+    """What two-pass merges with the base map; see `models.fusion`."""
     sharpen_mask: bool = False
     """Whether two-pass sharpens the soft mask of its second pass; see `methods.two_pass.sharpen`."""
     backbone_sha256: str | None = None

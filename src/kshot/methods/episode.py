@@ -1,7 +1,7 @@
-"""Run an episode: encode its images, segment the query. Every caller of a method goes through here.
+"""Run an episode: encode its images, segment the query.
 
-`Segmenter`, evaluation, threshold tuning, validation and figures differ in what they keep between episodes,
-and in nothing else.
+`Segmenter`, evaluation, threshold tuning, validation and figures segment through here: they differ in the
+features that they keep between episodes, and in nothing else.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from kshot.methods.base import Method
-from kshot.results import FloatMap, SegmentationResult
+from kshot.results import SegmentationResult
 from kshot.transforms import Resize
-from kshot.types import GroundTruth, Support
+from kshot.types import FloatMap, GroundTruth, Support
 
 
 class EpisodeRunner(NamedTuple):
@@ -34,7 +34,7 @@ class EpisodeRunner(NamedTuple):
             return extract(images.to(self.device))
 
     def encode_query(self, *images: Image.Image) -> Any:
-        """Extract the features of one or more queries; `pick` takes one image's out of several."""
+        """Extract the features of one or more queries; `select` takes one image's out of several."""
         return self.features(torch.cat([self.transform.image(one) for one in images]), as_query=True)
 
     def encode_support(self, image: Image.Image, mask: GroundTruth | NDArray[np.bool_]) -> Support:
@@ -71,9 +71,9 @@ class EpisodeRunner(NamedTuple):
         )
 
 
-def pick(features: Any, place: int) -> Any:
-    """Return one image's features out of a batch's, whatever nest of tuples they are in."""
-    return tree_map_only(Tensor, lambda tensor: tensor[place : place + 1], features)
+def select(features: Any, indices: Tensor | slice) -> Any:
+    """Return the features of some images of a batch, in any nest of tuples; an index (N,) may repeat."""
+    return tree_map_only(Tensor, lambda tensor: tensor[indices], features)
 
 
 def move(features: Any, device: torch.device) -> Any:

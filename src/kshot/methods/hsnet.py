@@ -36,11 +36,9 @@ class BackboneFeatures(NamedTuple):
     sem: NormalizedFeatures | None
     base_logits: Tensor | None = None
 
-    def pick(self, places: Tensor) -> "BackboneFeatures":
-        """Give the features of some images of the batch, by their places (N,); one may come twice."""
-        cls, sem = (None if one is None else one.select(places) for one in (self.cls, self.sem))
-        logits = None if self.base_logits is None else self.base_logits[places]
-        return BackboneFeatures(cls, sem, logits)
+
+SETTINGS = {"mask_position", "channels", "threshold", "center_features", "first_stride", "prior"}
+"""Settings of a model's config that the network takes as they are; two-pass takes them, too."""
 
 
 @register_method("hsnet")
@@ -57,7 +55,7 @@ class HSNet(Method):
     them. Not in the paper.
     first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
     prior: whether decoders also see how alike the query is to the object and to the rest of the support; see
-    `network.prior`. Not in the paper.
+    `models.prior`. Not in the paper.
     """
 
     matching_modules = ("encoder", "decoder", "joint_decoder")
@@ -74,12 +72,7 @@ class HSNet(Method):
         return cls(
             cls_backbone() if config.backbones != "sem" else None,
             sem,
-            mask_position=config.mask_position,
-            channels=config.channels,
-            threshold=config.threshold,
-            center_features=config.center_features,
-            first_stride=config.first_stride,
-            prior=config.prior,
+            **config.model_dump(include=SETTINGS),
         )
 
     def __init__(

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import ImageError
+from kshot.types import FloatMap
 
 OVERLAP = 0.25
 """Part of a tile's side that it shares with the next, at least."""
 
 MIN_TILE = 33
 """Smallest side of a tile in pixels: that of the smallest image that a network matches well."""
-
-FloatMap = NDArray[np.float32]
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels, as pictures are cropped."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from kshot.errors import ModelError
 from kshot.methods.base import Method, register_method
 from kshot.methods.config import ModelConfig
-from kshot.methods.hsnet import BackboneFeatures, HSNet
+from kshot.methods.hsnet import SETTINGS, BackboneFeatures, HSNet
 from kshot.methods.voting import foreground
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, mask_class_logit
@@ -45,7 +45,7 @@ class TwoPass(Method):
     to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
     threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpen_mask:
     whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`. fusion:
-    "paper" merges the second pass with the base map, "both-passes" the first one too; see `network.fusion`.
+    "paper" merges the second pass with the base map, "both-passes" the first one too; see `models.fusion`.
     """
 
     is_transductive = True
@@ -59,14 +59,7 @@ class TwoPass(Method):
             cls_backbone(),
             base_learner.backbone,
             base_learner.head if config.base_classes else None,
-            mask_position=config.mask_position,
-            channels=config.channels,
-            threshold=config.threshold,
-            center_features=config.center_features,
-            first_stride=config.first_stride,
-            prior=config.prior,
-            sharpen_mask=config.sharpen_mask,
-            fusion=config.fusion,
+            **config.model_dump(include=SETTINGS | {"sharpen_mask", "fusion"}),
         )
 
     def __init__(

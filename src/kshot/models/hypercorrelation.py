@@ -25,14 +25,6 @@ class NormalizedFeatures(NamedTuple):
     unit: tuple[tuple[Tensor, ...], ...]
     norms: tuple[tuple[Tensor, ...], ...]
 
-    def select(self, indices: Tensor) -> "NormalizedFeatures":
-        """Return the features of the images at `indices` (N,) of the batch; an index may repeat."""
-        unit, norms = (
-            tuple(tuple(tap[indices] for tap in stage) for stage in field)
-            for field in (self.unit, self.norms)
-        )
-        return NormalizedFeatures(unit, norms)
-
     def stages(self) -> tuple[tuple[Tensor, ...], ...]:
         """Return the features before normalization, each (B, C, H, W); centered features stay centered."""
         return tuple(

@@ -35,7 +35,7 @@ class PredictionStats:
 
     def add(self, part: SegmentationResult) -> None:
         """Add a part."""
-        counts = {name: round(share * part.labels.size) for name, share in part.shares.items()}
+        counts = part.counts
         self.num_pixels += part.labels.size
         self.found.update(counts)
         self.total_confidence += part.confidence * sum(counts.values())

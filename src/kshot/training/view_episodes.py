@@ -19,6 +19,7 @@ from kshot.data.folds import novel_names
 from kshot.data.loading import read_ahead
 from kshot.data.sampling import needed_images
 from kshot.errors import DataError
+from kshot.methods.episode import select
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import TwoPass
 from kshot.models.base_learner import mask_class_logit
@@ -119,7 +120,7 @@ class ViewEpisodes:
         episode_class = torch.as_tensor(drawn.base_index).to(device)[queries // 2]
         with torch.no_grad():
             features = method.features(images)
-        query, support = features.pick(queries), features.pick(supports)
+        query, support = select(features, queries), select(features, supports)
         if self.config.mask_class_logit and query.base_logits is not None:
             query = query._replace(base_logits=mask_class_logit(query.base_logits, episode_class))
         support_mask = (masks[supports] == 1).float()[:, None]

@@ -12,9 +12,8 @@ from PIL import Image
 from kshot.annotations.writers import CocoInstances, SegmentedImage, labelme_document
 from kshot.io.files import encode_image
 from kshot.io.overlays import draw_overlay, label_image, mask_image
-from kshot.methods.tiling import FloatMap
 from kshot.predict.outputs import CLASSES_FILE, INSTANCES_FILE
-from kshot.types import LabelMap
+from kshot.types import FloatMap, LabelMap
 from kshot.web.images import SessionImage
 from kshot.web.session import Session
 

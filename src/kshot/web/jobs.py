@@ -7,9 +7,9 @@ import numpy as np
 
 from kshot.errors import KshotError, NotFittedError, reason_of
 from kshot.predict.support_check import low_iou_warning, support_iou
-from kshot.results import OBJECT, FloatMap, SegmentationResult
+from kshot.results import OBJECT, SegmentationResult
 from kshot.segmenter import ClassSupport, Segmenter
-from kshot.types import Support
+from kshot.types import FloatMap, Support
 from kshot.web.images import MapName, SessionImage
 from kshot.web.session import Session
 

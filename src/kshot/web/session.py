@@ -18,8 +18,7 @@ from PIL import Image
 
 from kshot.errors import KshotError
 from kshot.io.files import save_image, write_bytes
-from kshot.methods.tiling import FloatMap
-from kshot.types import LabelMap, Support
+from kshot.types import FloatMap, LabelMap, Support
 from kshot.web.images import (
     FIRST_CLASS,
     MapName,
