@@ -17,7 +17,7 @@ def strip(rows):
 @pytest.mark.parametrize("step", [1, 3, 8])
 def test_strips_give_the_thumbnail_and_the_numbers_of_the_whole(step):
     parts = [strip(rows) for rows in (7, 1, 2, 9, 4)]
-    whole, thumbnail, stats = SegmentationResult.stack(parts), Thumbnail(step), PredictionStats()
+    whole, thumbnail, stats = SegmentationResult.stack(parts, 23), Thumbnail(step), PredictionStats()
     for part in parts:
         thumbnail.add(part)
         stats.add(part)

@@ -1,7 +1,8 @@
 """What a segmenter found in an image: mask, labels, probabilities, instances, and pictures of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,11 +84,25 @@ class SegmentationResult:
         return cls(labels, probabilities, tuple(by_class), **steps)
 
     @classmethod
-    def stack(cls, strips: Sequence["SegmentationResult"]) -> Self:
-        """Put strips of an image together, from the top down; steps are not kept."""
-        labels = np.concatenate([one.labels for one in strips])
-        probabilities = np.concatenate([one.class_probabilities for one in strips], axis=1)
-        return cls(labels, probabilities, strips[0].class_names)
+    def stack(cls, strips: Iterable["SegmentationResult"], height: int) -> "SegmentationResult":
+        """Put strips of an image together, from the top down, as they come; several strips lose their steps.
+
+        height: of the image, in pixels.
+        """
+        remaining = iter(strips)
+        first = next(remaining)
+        if len(first.labels) == height:
+            return first
+        classes, _, width = first.class_probabilities.shape
+        # Filled strip by strip: to collect all strips of a large image first would take twice the memory.
+        labels = np.empty((height, width), np.uint8)
+        probabilities = np.empty((classes, height, width), np.float32)
+        top = 0
+        for strip in chain([first], remaining):
+            rows = slice(top, top + len(strip.labels))
+            labels[rows], probabilities[:, rows] = strip.labels, strip.class_probabilities
+            top = rows.stop
+        return cls(labels, probabilities, first.class_names)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -112,8 +127,8 @@ class SegmentationResult:
     @property
     def counts(self) -> dict[str, int]:
         """Number of pixels of each class."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names) + 1)
-        return dict(zip(self.class_names, counts[1:].tolist(), strict=True))
+        # Not by bincount, which takes eight bytes for each pixel.
+        return {n: int(np.count_nonzero(self.labels == label)) for label, n in enumerate(self.class_names, 1)}
 
     @property
     def shares(self) -> dict[str, float]:

@@ -335,9 +335,8 @@ class Segmenter:
 
     def _predict_one(self, source: ImageSource, image: Image.Image) -> SegmentationResult:
         size = image.height, image.width
-        strips = list(self.predict_strips(size, lambda box: (image.crop(box), None)))
-        whole = strips[0] if len(strips) == 1 else SegmentationResult.stack(strips)
-        return whole.with_source(source)
+        strips = self.predict_strips(size, lambda box: (image.crop(box), None))
+        return SegmentationResult.stack(strips, image.height).with_source(source)
 
     def _predict_many(self, sources: Iterable[ImageSource], batch_size: int) -> Iterator[SegmentationResult]:
         if batch_size < 1:
@@ -351,9 +350,8 @@ class Segmenter:
                 continue
             features = self.runner.encode_query(*images)
             for place, (source, size) in enumerate(zip(batch, sizes, strict=True)):
-                yield self.predict_encoded(select(features, slice(place, place + 1)), size).with_source(
-                    source
-                )
+                own = select(features, slice(place, place + 1))
+                yield self.predict_encoded(own, size).with_source(source)
 
     def _predict_part(self, image: Image.Image, has_data: NDArray[np.bool_] | None) -> SegmentationResult:
         found = self.predict_encoded(self.encode_query(image), (image.height, image.width))

@@ -65,4 +65,4 @@ class Thumbnail:
 
     def whole(self) -> SegmentationResult:
         """Return all rows as one result."""
-        return SegmentationResult.stack(self.kept)
+        return SegmentationResult.stack(self.kept, sum(len(strip.labels) for strip in self.kept))
