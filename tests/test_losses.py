@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kshot.models.losses import KAPPA, dice, losses, shannon
+from kshot.models.losses import dice, losses, shannon
+from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
 
 ALL_KNOWN = torch.zeros(1, 4, 4, dtype=torch.long)

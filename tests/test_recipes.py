@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from kshot.models.encoder import CHANNELS
+from kshot.models.settings import CHANNELS
 from kshot.training.recipes import PretrainConfig, SizeStage, TrainConfig, lite, paper_coco, paper_pascal
 
 

@@ -26,7 +26,7 @@ from kshot.io.provenance import record_provenance
 from kshot.methods.hub import read_config
 from kshot.models.hypercorrelation import tap_means
 from kshot.models.imagenet_weights import read_state, state_sha256
-from kshot.models.losses import KAPPA
+from kshot.models.settings import KAPPA
 from kshot.reproduction.curves import save_curves
 from kshot.training.base_learner_files import find_base_learner, load_base_learner, save_base_learner
 from kshot.training.checkpoint import read_checkpoint, save_checkpoint

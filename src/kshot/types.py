@@ -4,11 +4,13 @@ Axis letters: B batch, K shots, C channels, H W height and width in pixels.
 Masks are 1 on the foreground and 0 elsewhere; logits have two channels, background first.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # files and options are checked before torch, which takes seconds to import
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 """Mask value of pixels that are neither foreground nor background (object borders in VOC)."""
@@ -32,7 +34,7 @@ class Support(NamedTuple):
     """
 
     features: Any
-    mask: Tensor
+    mask: "Tensor"
 
 
 class Prediction(NamedTuple):
@@ -43,12 +45,12 @@ class Prediction(NamedTuple):
     (B, 1, h, w) the probability in [0, 1] that a pixel belongs to a base class.
     """
 
-    final: Tensor
-    cls: Tensor | None = None
-    sem: Tensor | None = None
-    combined: Tensor | None = None
-    second: Tensor | None = None
-    base_map: Tensor | None = None
+    final: "Tensor"
+    cls: "Tensor | None" = None
+    sem: "Tensor | None" = None
+    combined: "Tensor | None" = None
+    second: "Tensor | None" = None
+    base_map: "Tensor | None" = None
 
 
 class Segmentation(NamedTuple):
@@ -59,8 +61,8 @@ class Segmentation(NamedTuple):
     first_pass, second_pass, base_map: (B, H, W) in [0, 1], None where the method has no such step.
     """
 
-    mask: Tensor
-    probability: Tensor
-    first_pass: Tensor | None = None
-    second_pass: Tensor | None = None
-    base_map: Tensor | None = None
+    mask: "Tensor"
+    probability: "Tensor"
+    first_pass: "Tensor | None" = None
+    second_pass: "Tensor | None" = None
+    base_map: "Tensor | None" = None

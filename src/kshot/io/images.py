@@ -4,27 +4,30 @@ Sizes are (height, width) in pixels. No input is resized or thresholded silently
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
 
 from kshot.errors import ImageError, MaskError
 from kshot.io.high_bit_depth import select_low_bytes, stretch, to_rgb
 from kshot.io.image_files import open_checked
 from kshot.types import IGNORE_INDEX
 
-ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+if TYPE_CHECKING:  # the command reads images before torch, which takes seconds to import
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
+ImageSource = Union[str, os.PathLike[str], Image.Image, NDArray[Any], "Tensor"]
 """A path, a PIL image, a (H, W, 3) or (H, W) uint8 or uint16 array, or a (3, H, W) uint8 or [0, 1] float
 tensor."""
 
-MaskSource = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+MaskSource = Union[str, os.PathLike[str], Image.Image, NDArray[Any], "Tensor"]
 """A path, a PIL image, or a (H, W) array or tensor of bools or integers."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -38,7 +41,7 @@ def read_image(source: ImageSource) -> Image.Image:
     has more than MAX_PIXELS pixels.
     """
     name = _name(source)
-    if isinstance(source, Tensor):
+    if _is_tensor(source):
         source = _array_from_tensor(source, name)
     if isinstance(source, np.ndarray):
         return _image_from_array(source, name)
@@ -176,15 +179,22 @@ def _read_file(
             return to_rgb(image, low)
 
 
-def _array_from_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
+def _is_tensor(source: object) -> "TypeIs[Tensor]":
+    """Return whether an object is a tensor; there is none before torch is imported."""
+    return "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
+
+
+def _array_from_tensor(tensor: "Tensor", name: str) -> NDArray[Any]:
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ImageError(f"Image {name} has shape {tuple(tensor.shape)}; a tensor must be (3, H, W).")
-    array = tensor.detach().cpu().permute(1, 2, 0)
-    if array.is_floating_point():
-        if not bool(((array >= 0) & (array <= 1)).all()):
+    is_float = tensor.is_floating_point()
+    upright = tensor.detach().cpu().permute(1, 2, 0)
+    array: NDArray[Any] = (upright.float() if is_float else upright).numpy()
+    if is_float:
+        if not ((array >= 0) & (array <= 1)).all():
             raise ImageError(f"Image {name} has values outside [0, 1]. Do not normalize it: kshot does.")
-        array = (array * 255).round().to(torch.uint8)
-    return array.numpy()
+        array = (array * 255).round().astype(np.uint8)
+    return array
 
 
 def _image_from_array(array: NDArray[Any], name: str) -> Image.Image:
@@ -214,7 +224,7 @@ def _sized_values(source: MaskSource, name: str, size: tuple[int, int]) -> NDArr
 
 
 def _mask_values(source: MaskSource, name: str) -> NDArray[Any]:
-    if isinstance(source, Tensor):
+    if _is_tensor(source):
         source = source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or not (source.dtype == np.bool_ or np.issubdtype(source.dtype, np.integer)):

@@ -4,10 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kshot.methods.base import METHODS
-from kshot.models.encoder import CHANNELS
-from kshot.models.fusion import FusionKind
-from kshot.models.hypercorrelation import MaskPosition
+from kshot.models.settings import CHANNELS, FusionKind, MaskPosition
 
 RENAMED = {"matched_by": "backbones", "centred": "center_features", "sharpened": "sharpen_mask"}
 """Settings by the names that they have in older files."""
@@ -34,6 +31,8 @@ class ModelConfig(BaseModel):
     @field_validator("method")
     @classmethod
     def _is_registered(cls, method: str) -> str:
+        from kshot.methods.base import METHODS  # not above: it imports torch, and a config does not
+
         METHODS[method]
         return method
 

@@ -15,14 +15,14 @@ from kshot.methods.base import Method, register_method
 from kshot.methods.config import ModelConfig
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.decoder import Decoder
-from kshot.models.encoder import CHANNELS, Encoder
+from kshot.models.encoder import Encoder
 from kshot.models.hypercorrelation import (
-    MaskPosition,
     NormalizedFeatures,
     hypercorrelation,
     normalize_features,
 )
 from kshot.models.prior import NUM_MAPS, support_prior
+from kshot.models.settings import CHANNELS, MaskPosition
 from kshot.types import Prediction, Support
 
 

@@ -14,9 +14,7 @@ from kshot.models import kernels
 from kshot.models.conv4d import CenterPivotConv4d
 from kshot.models.hypercorrelation import Correlation, resize
 from kshot.models.kernels.norm import norm_relu
-
-CHANNELS = (16, 64, 128)
-"""Channels after each of a stage's three convolutions, as published. The last is the encoder's output."""
+from kshot.models.settings import CHANNELS
 
 # The deepest stage (stride 32) comes first, as everywhere in the encoder.
 KERNEL_SIZES = ((3, 3, 3), (5, 3, 3), (5, 5, 3))

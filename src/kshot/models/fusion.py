@@ -1,13 +1,9 @@
 """Fusion: merge the passes with the base map, against false positives (eqs. 14-15)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from kshot.models.hypercorrelation import resize
-
-FusionKind = Literal["paper", "both-passes"]
 
 HIDDEN = 8
 """Channels between the two layers of BothPasses."""

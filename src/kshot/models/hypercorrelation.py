@@ -1,6 +1,6 @@
 """Hypercorrelation: similarity of every query position to every masked support position (eqs. 1-3, 10)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,11 +8,10 @@ from torch.nn import functional as F
 
 from kshot.errors import ModelError
 from kshot.models.backbones import FeaturePyramid
+from kshot.models.settings import MaskPosition
 
 NORM_EPS = 1e-5
 """Added to every norm (Min et al. 2021), so that an all-zero feature correlates with nothing."""
-
-MaskPosition = Literal["after", "before"]
 
 
 class NormalizedFeatures(NamedTuple):

@@ -4,10 +4,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.models.hypercorrelation import resize
+from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
-
-KAPPA = 0.1
-"""Weight of the Shannon term in the combined loss (paper, below eq. 8)."""
 
 
 def losses(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,9 @@ from kshot.io.overlays import draw_overlay
 from kshot.predict.inputs import list_queries
 from kshot.predict.resume_log import SETTINGS_FILE, ImageRecord, check_settings, fingerprint
 from kshot.predict.shards import WHOLE, Shard
-from kshot.results import SegmentationResult
+
+if TYPE_CHECKING:
+    from kshot.results import SegmentationResult
 
 CLASSES_FILE = "classes.json"
 """The label of each class, in the results folder, if there are several classes."""
@@ -125,7 +127,7 @@ class Outputs:
         ends += [".json"] if "labelme" in self.also else []
         return all((self.folder / f"{name}{end}").exists() for end in ends)
 
-    def write(self, name: Path, image: Image.Image, result: SegmentationResult) -> None:
+    def write(self, name: Path, image: Image.Image, result: "SegmentationResult") -> None:
         """Write a query's mask or labels, overlay and, if requested, probability; draws on `image`."""
         path = self.folder / name
         is_one_class = len(result.class_names) == 1

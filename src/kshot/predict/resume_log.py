@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -19,9 +19,10 @@ from kshot.errors import KshotError
 from kshot.io.files import append_text, encode_image, read_json, write_text
 from kshot.io.overlays import SheetRow
 from kshot.io.raster_options import RasterOptions
-from kshot.models.imagenet_weights import weights_sha256
-from kshot.predict.support_set import SupportSet
-from kshot.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from kshot.predict.support_set import SupportSet
+    from kshot.segmenter import Segmenter
 
 SETTINGS_FILE = "settings.json"
 """The settings that the results in a folder depend on."""
@@ -34,12 +35,14 @@ MAX_SHOWN = 40
 
 
 def settings_of(
-    segmenter: Segmenter, support_set: SupportSet, raster_options: RasterOptions, **others: Any
+    segmenter: "Segmenter", support_set: "SupportSet", raster_options: RasterOptions, **others: Any
 ) -> dict[str, Any]:
     """Return what the results depend on: version, model, support set, and the command's other options.
 
     The device and the list of images are not included, because they must not change a result.
     """
+    from kshot.models.imagenet_weights import weights_sha256  # imports torch
+
     return {
         "kshot": __version__,
         "classes": list(support_set.classes),

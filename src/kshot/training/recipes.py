@@ -7,9 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
 from kshot.methods.config import with_new_names as with_new_model_names
-from kshot.models.encoder import CHANNELS
-from kshot.models.fusion import FusionKind
-from kshot.models.losses import KAPPA
+from kshot.models.settings import CHANNELS, KAPPA, FusionKind
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 """auto: bf16 if the machine multiplies it fast, else none."""
