@@ -1,5 +1,7 @@
-"""The errors that a user can cause and mend. Each says what is wrong, the value, and what to do."""
+"""The errors that a user can cause and correct. Each says what is wrong, the value, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -7,14 +9,25 @@ if TYPE_CHECKING:
 
 
 def reason_of(error: BaseException) -> str:
-    """Give the first line of an error's text, or its kind if it has none, to quote in ours."""
+    """Return the first line of an error's text, or its kind if it has none, to quote in ours."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def fault_of(error: "ValidationError") -> str:
-    """Say where a file's first fault is, and what it is."""
+    """Return where a file's first fault is, and what it is."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+
+
+def setting_fault(error: "ValidationError", names: Iterable[str]) -> str:
+    """Return what is wrong with a setting; for one that does not exist, similar names of `names`, or all."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden" or len(first["loc"]) > 1:
+        return f"A setting cannot be used: {fault_of(error)}."
+    name, known = str(first["loc"][0]), list(names)
+    close = get_close_matches(name, known)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Settings: {', '.join(known)}."
+    return f"There is no setting '{name}'. {hint}"
 
 
 class KshotError(Exception):

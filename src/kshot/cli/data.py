@@ -1,33 +1,34 @@
-"""`kshot data …`: look into a benchmark's files, and build those that cannot be downloaded."""
+"""`kshot data`: check a benchmark's files, and build those that cannot be downloaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kshot.cli.options import DATA_HELP, Root, examples
+
 if TYPE_CHECKING:
     from kshot.data.check import ClassCount
 
 app = typer.Typer(help="Check or prepare a benchmark's files.", no_args_is_help=True)
 
-Data = Annotated[
-    str,
-    typer.Argument(help="pascal, coco, fss1000, coco-mini-60, or a folder of your own.", metavar="NAME"),
-]
-Root = Annotated[Path | None, typer.Option(help="Where the benchmark's files are.", metavar="DIR")]
 
-
-@app.command()
+@app.command(
+    epilog=examples(
+        "kshot data check pascal --root VOC2012",
+        "kshot data check my-folder --shots 5",
+    )
+)
 def check(
-    data: Data,
+    data: Annotated[str, typer.Argument(help=DATA_HELP, metavar="NAME_OR_DIR")],
     root: Root = None,
-    fold: Annotated[int | None, typer.Option(help="Only this fold; default all.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only train, val or test; default all.")] = None,
-    shots: Annotated[int, typer.Option(help="Name classes with too few images for so many shots.")] = 1,
+    fold: Annotated[int | None, typer.Option(help="Only this fold; default: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only train, val or test; default: all.")] = None,
+    shots: Annotated[int, typer.Option(help="List classes with too few images for these shots.")] = 1,
 ) -> None:
-    """Name everything that is wrong or missing, and count what can be used of each fold and class.
+    """List everything that is wrong or missing, and count the usable images of each fold and class.
 
-    Exit status: 0 nothing is wrong, 1 something is (one line each), 2 there is nothing to look into.
+    Exit status: 0 no problems, 1 problems (one line each), 2 there is nothing to check.
     """
     from kshot.data.check import check_data
     from kshot.io.progress import progress
@@ -43,14 +44,19 @@ def check(
     for (part, number), (listed, usable) in _sums(report.counts).items():
         typer.echo(f"{part} fold {number}: {usable} of {listed} (image, class) pairs can be used")
     number = len(report.problems)
-    typer.echo(f"{number} problem{'s' * (number > 1)}" if number else "Nothing is wrong.")
+    typer.echo(f"{number} problem{'s' * (number > 1)}" if number else "No problems.")
     raise typer.Exit(1 if report.problems else 0)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "kshot data prepare pascal --root data",
+        "kshot data prepare pascal --root data --archives downloads",
+    )
+)
 def prepare(
-    data: Annotated[str, typer.Argument(help="pascal.", metavar="NAME")],
-    root: Annotated[Path, typer.Option(help="Folder in which VOC2012/ is made.", metavar="DIR")],
+    data: Annotated[str, typer.Argument(help="pascal, the only one that has to be built.", metavar="NAME")],
+    root: Annotated[Path, typer.Option(help="Folder for VOC2012/.", metavar="DIR")],
     archives: Annotated[
         Path | None,
         typer.Option(
@@ -59,15 +65,15 @@ def prepare(
         ),
     ] = None,
 ) -> None:
-    """Build PASCAL-5i's photographs and SegmentationClassAug from the official VOC 2012 and SBD archives."""
+    """Build PASCAL-5i's images and SegmentationClassAug from the official VOC 2012 and SBD archives."""
     from kshot.data.prepare import prepare_pascal
     from kshot.errors import DataError
 
     if data != "pascal":
-        raise DataError(f"'{data}' cannot be prepared, only pascal: the others come as they are used.")
+        raise DataError(f"'{data}' cannot be prepared, only pascal: the others are used as downloaded.")
     made = prepare_pascal(root, archives, report=typer.echo)
     masks = made.num_voc_masks + made.num_sbd_masks
-    typer.echo(f"{made.num_images} photographs and {masks} masks are in {made.folder}.")
+    typer.echo(f"{made.num_images} images and {masks} masks are in {made.folder}.")
 
 
 def _sums(counts: "list[ClassCount]") -> dict[tuple[str, int], tuple[int, int]]:

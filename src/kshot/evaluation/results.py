@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -257,18 +256,6 @@ def summary(result: Result) -> list[str]:
 def _percent(value: float, interval: Interval) -> str:
     low, high = (100 * bound for bound in interval)
     return f"{100 * value:5.1f} % [{low:.1f}, {high:.1f}]"
-
-
-def check_place(path: Path) -> None:
-    """Raise DataError now, and not after hours of work, if a file cannot be written there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
-    if path.is_dir():
-        raise DataError(f"{path} is a folder. Give the name of a file.")
 
 
 def write_result(result: BaseModel, path: Path) -> None:

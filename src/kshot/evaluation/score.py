@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kshot.data.base import Dataset
 from kshot.data.benchmarks import read_fold
 from kshot.data.manifest import Manifest, draw_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
 from kshot.errors import DataError
-from kshot.evaluation.evaluator import evaluate
 from kshot.evaluation.feature_store import CACHE_GB
-from kshot.evaluation.results import Result, make_result, make_run, record_model
 from kshot.io.provenance import record_provenance
-from kshot.segmenter import Segmenter
-from kshot.transforms import Resize
+
+if TYPE_CHECKING:
+    from kshot.evaluation.results import Result
+    from kshot.segmenter import Segmenter
 
 
 def draw_manifests(data: str, fold: int, split: str | None, protocol: Protocol, shots: int) -> list[Manifest]:
@@ -65,11 +66,12 @@ def check_asked(manifest: Manifest, **asked: str | int | None) -> None:
     for what, value in asked.items():
         fixed = getattr(manifest, what)
         if value not in (None, fixed):
-            raise DataError(f"--{what} is {value}, but the manifest's is {fixed}. Leave it out.")
+            option = "--set split" if what == "split" else f"--{what}"
+            raise DataError(f"{option} is {value}, but the manifest's is {fixed}. Leave it out.")
 
 
 def score_model(
-    segmenter: Segmenter,
+    segmenter: "Segmenter",
     name: str,
     dataset: Dataset,
     manifests: Sequence[Manifest],
@@ -79,8 +81,13 @@ def score_model(
     cache_gb: float = CACHE_GB,
     arguments: Iterable[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Result:
+) -> "Result":
     """Run manifests and score them. `protocol` says at which size, and where it is scored."""
+    # Imported here, since a command checks its options with the functions above before torch is imported.
+    from kshot.evaluation.evaluator import evaluate
+    from kshot.evaluation.results import make_result, make_run, record_model
+    from kshot.transforms import Resize
+
     start, provenance = time.monotonic(), record_provenance(tuple(arguments))
     size = protocol.image_size or segmenter.config.image_size
     counted = evaluate(

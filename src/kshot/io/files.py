@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -119,3 +120,15 @@ def validate(model: type[Document], content: Any, problem: str) -> Document:
         return model.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{problem}: {fault_of(error)}.") from error
+
+
+def check_place(path: Path) -> None:
+    """Raise DataError now, and not after hours of work, if a file cannot be written there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+    if path.is_dir():
+        raise DataError(f"{path} is a folder. Give the name of a file.")

@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
-from kshot.data.benchmarks import benchmark_of
+from kshot.data.benchmarks import benchmark_of, open_dataset
 from kshot.data.folder import Folder
 from kshot.errors import ModelError
 from kshot.evaluation.selection import check_holdout_classes
@@ -44,9 +44,9 @@ from kshot.training.base_learner_files import (
 from kshot.training.cards import model_card
 from kshot.training.episodes import Batch, CachedEncoder, TrainingEpisodes
 from kshot.training.feature_cache import Budget
-from kshot.training.recipes import TrainConfig
+from kshot.training.recipes import RuntimeArgs, TrainConfig
 from kshot.training.start_from import FROZEN, find_start, load_start
-from kshot.training.trainer import Phase, RuntimeArgs, Trainer, fit, set_up
+from kshot.training.trainer import Phase, Trainer, fit, set_up
 from kshot.training.validation import Validation
 from kshot.training.view_episodes import ViewEpisodes
 
@@ -66,12 +66,8 @@ def train(
     out: Path,
     runtime: RuntimeArgs,
     *,
-    cache: Path,
-    cache_gb: float,
-    workers: int = 0,
     base_learners: Sequence[str | Path] = (),
     extra: Mapping[str, Folder] | None = None,
-    validate_on: Dataset | None = None,
     start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
     arguments: tuple[str, ...] = (),
@@ -80,8 +76,7 @@ def train(
 
     base_learners: a base learner's folder, or a model with one, for two-pass and for hsnet with backbones
     "sem" or "both"; default: that of start_from. Further ones are for cross-fitting, see `TrainingEpisodes`.
-    extra: extra data sets by name, for a config with a `mix`. workers: DataLoader workers for such episodes.
-    validate_on: the images for validation, if not those of `dataset`.
+    extra: extra data sets by name, for a config with a `mix`.
     start_from: a model, as `load_model` takes it, with the weights to start from instead of random ones; an
     hsnet can also become the first part of a two-pass.
     """
@@ -118,7 +113,7 @@ def train(
     method.to(accelerator.device)
     matcher = method.matcher
     networks = [learner.network.to(accelerator.device) for learner in learners]
-    budget = Budget(cache, int(cache_gb * 2**30))
+    budget = Budget(runtime.cache, int(runtime.cache_gb * 2**30))
 
     def encoder_for(images: Dataset, size: int) -> CachedEncoder:
         return CachedEncoder(images, matcher, networks, size, budget, accelerator.device)
@@ -134,7 +129,7 @@ def train(
         measure_means(matcher, encoders[model.image_size], episodes.image_names)
     if matcher.sem_means is not None:
         measure_other_means(encoders, model.image_size, episodes.image_names)
-    images = dataset if validate_on is None else validate_on
+    images = dataset if runtime.dev_root is None else open_dataset(config.data, runtime.dev_root)
     validation = Validation(config, images, encoder_for(images, model.image_size), accelerator)
     if checkpoint is not None:
         run.truncate_after(checkpoint.phase, checkpoint.step)
@@ -174,7 +169,7 @@ def train(
             if isinstance(episodes, TrainingEpisodes):
                 loaded = map(partial(episodes.load, encoder=encoders[size]), parts)
             else:
-                loaded = episodes.batches(parts, size, method, workers)
+                loaded = episodes.batches(parts, size, method, runtime.workers)
             yield from chunked(loaded, config.accumulate)
 
     def validate(learner: MetaLearner) -> dict[str, float]:

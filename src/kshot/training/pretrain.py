@@ -25,8 +25,8 @@ from kshot.training.base_learner_files import (
     transfer_weights,
 )
 from kshot.training.cards import base_learner_card
-from kshot.training.recipes import PretrainConfig
-from kshot.training.trainer import Phase, RuntimeArgs, Trainer, fit, set_up
+from kshot.training.recipes import PretrainConfig, RuntimeArgs
+from kshot.training.trainer import Phase, Trainer, fit, set_up
 from kshot.types import IGNORE_INDEX
 
 POLY_POWER = 0.9
@@ -42,7 +42,6 @@ def pretrain(
     *,
     start_from: str | Path | None = None,
     backbone_weights: Path | None = None,
-    workers: int = 0,
     arguments: tuple[str, ...] = (),
 ) -> None:
     """Train a base learner, and write it to the run's folder `out`, for `train`.
@@ -102,7 +101,7 @@ def pretrain(
             accelerator,
             checkpoint=checkpoint if checkpoint is not None and checkpoint.phase == number else None,
         )
-        batches = partial(crops.batches, accelerator=accelerator, workers=workers)
+        batches = partial(crops.batches, accelerator=accelerator, workers=runtime.workers)
         fit(trainer, batches, run, validate)
 
     # Write the card and the metrics.

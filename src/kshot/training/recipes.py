@@ -1,16 +1,22 @@
-"""Recipes: complete settings of both trainings, by name. Options of a command change single ones."""
+"""Recipes: complete settings of both trainings, by name or from a file."""
 
-from typing import Any, Literal, NamedTuple
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
+from kshot.errors import DataError, reason_of, setting_fault
 from kshot.methods.config import with_new_names as with_new_model_names
 from kshot.models.settings import CHANNELS, KAPPA, FusionKind
+from kshot.training.watchdog import PATIENCE
 
-Precision = Literal["auto", "no", "bf16", "fp16"]
-"""auto: bf16 if the machine multiplies it fast, else none."""
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""auto: bf16 if the machine multiplies it fast, else fp32."""
 
 RENAMED = {
     "hold_out": "exclude_holdout",
@@ -26,7 +32,36 @@ def with_new_names(settings: Any) -> Any:
     settings = with_new_model_names(settings)
     if not isinstance(settings, dict):
         return settings
-    return {RENAMED.get(name, name): value for name, value in settings.items()}
+    settings = {RENAMED.get(name, name): value for name, value in settings.items()}
+    if settings.get("precision") == "no":
+        settings["precision"] = "fp32"
+    return settings
+
+
+class RuntimeArgs(BaseModel):
+    """Arguments of a run that are not part of its recipe: they differ between machines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"
+    """auto, cpu, or cuda; auto is a GPU if there is one."""
+    resume: bool = False
+    workers: int = Field(default=0, ge=0)
+    """Processes that load data in parallel. They do not change the result."""
+    cache: Path = Path("runs/features")
+    """Folder for frozen features, which runs can share."""
+    cache_gb: float = Field(default=20.0, ge=0)
+    """Largest size of the cache in GiB. Features beyond it are computed at every use."""
+    dev_root: Path | None = None
+    """Folder of the images for validation; None: validate on the dataset's own."""
+    checkpoint_seconds: float = Field(default=300.0, ge=0)
+    """Time between checkpoints."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files too."""
+    patience: float = Field(default=PATIENCE, gt=0)
+    """Seconds without a step after which one of several processes ends, since another one must have died."""
+    draw_curves: Callable[[list[dict[str, Any]], Path], None] | None = None
+    """Draws a run's log into its folder; None draws nothing."""
 
 
 class PretrainPhase(BaseModel):
@@ -76,7 +111,7 @@ class PretrainConfig(BaseModel):
     weight_decay: float = 1e-4
     clip: float | None = None
     """Largest norm of the gradient; None: no clipping."""
-    precision: Precision = "no"
+    precision: Precision = "fp32"
     accumulate: int = Field(default=1, ge=1)
     """Number of parts in which a batch passes through the network, to save memory."""
     start_from_sha256: str | None = None
@@ -181,7 +216,7 @@ class TrainConfig(BaseModel):
     """Largest norm of the gradient; None: no clipping."""
     ema: float | None = None
     """Decay of the weights' moving average, which is then saved; None: save the last weights."""
-    precision: Precision = "no"
+    precision: Precision = "fp32"
     accumulate: int = Field(default=1, ge=1)
     """Number of parts in which a batch passes through the network, to save memory."""
     select_on: Literal["base", "novel"] | None = "base"
@@ -333,3 +368,84 @@ def lite_general(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
     pretrain, train = lite_two_pass(backbone, fold)
     mix = EpisodeMix(classes=0.34, extra=0.2, regions=0.18, parts=0.06, items=0.09, mosaics=0.06, thin=0.07)
     return Recipe(pretrain, train.model_copy(update={"mix": mix, "dice": 8.0}))
+
+
+RECIPES: Mapping[str, Callable[..., Recipe]] = {
+    "lite": lite,
+    "lite-two-pass": lite_two_pass,
+    "lite-general": lite_general,
+    "paper-pascal": paper_pascal,
+    "paper-coco": paper_coco,
+}
+
+Config = TypeVar("Config", PretrainConfig, TrainConfig)
+
+
+def make_config(kind: type[Config], recipe: str, settings: Mapping[str, Any]) -> Config:
+    """Return the settings of a training: those of a recipe, with changes.
+
+    kind: PretrainConfig or TrainConfig. recipe: a name of RECIPES, or a TOML or JSON file with a training's
+    settings, such as the recipe.json that a run writes. A file can start from a named recipe
+    (`recipe = "lite"`) and list changes only. settings: changes by name; "mix.parts" is a setting inside
+    another one, "sizes.0.steps" one of the first entry.
+    Raises DataError for an unknown recipe or setting, or a value that is not allowed.
+    """
+    content: dict[str, Any] = {}
+    name: str | None = recipe
+    if recipe not in RECIPES:
+        content = with_new_names(_read_file(Path(recipe)))
+        name = content.pop("recipe", None)
+        if name is not None and name not in RECIPES:
+            raise DataError(f"{recipe} starts from recipe '{name}'. Use one of {', '.join(RECIPES)}.")
+    try:
+        base = {} if name is None else _of_recipe(kind, name, {**content, **settings})
+        values = base | content
+        for key, value in settings.items():
+            _set(values, key, value)
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise DataError(setting_fault(error, kind.model_fields)) from error
+
+
+def _of_recipe(kind: type[Config], name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = RECIPES[name](fold=_fold(settings))
+    return (found.pretrain if kind is PretrainConfig else found.train).model_dump()
+
+
+def _fold(settings: Mapping[str, Any]) -> int:
+    """Return the fold, which some recipes' number of steps depends on; 0 for one that is not allowed."""
+    fold = settings.get("fold", 0)
+    return fold if fold in range(NUM_FOLDS) else 0
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"There is no recipe or file '{path}'. Recipes: {', '.join(RECIPES)}.")
+    try:
+        read: Callable[[str], Any] = json.loads if path.suffix == ".json" else tomllib.loads
+        content = read(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"Recipe {path} is not a TOML or JSON file: {reason_of(error)}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"Recipe {path} holds no settings.")
+    return content
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value; a dotted key leads into nested settings, a number into a list."""
+    name, _, rest = key.partition(".")
+    if not rest:
+        values[name] = value
+        return
+    inner = values.get(name)
+    if isinstance(inner, (list, tuple)) and all(isinstance(item, dict) for item in inner):
+        inner = {str(index): item for index, item in enumerate(inner)}
+        if rest.partition(".")[0] not in inner:
+            raise DataError(f"Setting {key}: {name} has {len(inner)} entries, counted from 0.")
+        _set(inner, rest, value)
+        values[name] = list(inner.values())
+        return
+    if not isinstance(inner, dict):
+        raise DataError(f"Setting {key}: {name} is {inner!r}, which has no settings of its own.")
+    values[name] = dict(inner)
+    _set(values[name], rest, value)

@@ -8,7 +8,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +23,9 @@ from kshot.errors import DataError
 from kshot.io.progress import progress
 from kshot.methods.engine import multiplies_bf16
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from kshot.training.recipes import Precision, PretrainConfig, TrainConfig
-from kshot.training.run_folder import SKIPPED_STEPS, DrawCurves, RunFolder
-from kshot.training.watchdog import PATIENCE, watch
+from kshot.training.recipes import Precision, PretrainConfig, RuntimeArgs, TrainConfig
+from kshot.training.run_folder import SKIPPED_STEPS, RunFolder
+from kshot.training.watchdog import watch
 
 LOG_EVERY = 10
 """Steps between two lines of the log; checkpoints are written at such steps only."""
@@ -43,49 +42,38 @@ Batches = Callable[[int], Iterator[list[Any]]]
 Validate = Callable[[Any], dict[str, float]]
 
 
-@dataclass(frozen=True)
-class RuntimeArgs:
-    """Arguments of a run that cannot change its result.
+def make_accelerator(runtime: RuntimeArgs, precision: Precision, accumulate: int, batch: int) -> Accelerator:
+    """Return the accelerator for the device and, under a launcher, all processes.
 
-    device: auto or cpu. checkpoint_seconds: time between checkpoints. patience: seconds without a step after
-    which one of several processes ends itself, as another one must have died. draw_curves: draws a run's log
-    into its folder; None draws nothing.
+    Raises DataError for a device that is not here, or if a batch cannot be divided evenly.
     """
-
-    device: str = "auto"
-    resume: bool = False
-    tensorboard: bool = False
-    checkpoint_seconds: float = 300.0
-    patience: float = PATIENCE
-    draw_curves: DrawCurves | None = None
-
-    def accelerator(self, precision: Precision, accumulate: int, batch: int) -> Accelerator:
-        """Return the accelerator for the device and, under a launcher, all processes.
-
-        Raises DataError if a batch cannot be divided evenly.
-        """
-        accelerator = Accelerator(
-            cpu=self.device == "cpu",
-            mixed_precision=resolve_precision(precision, self.device),
-            gradient_accumulation_steps=accumulate,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=GROUP_TIMEOUT)],
+    if runtime.device not in ("auto", "cpu", "cuda"):
+        raise DataError(f"Training cannot use device '{runtime.device}'. Use auto, cpu or cuda.")
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise DataError("There is no CUDA device here. Use --device auto or cpu.")
+    used = resolve_precision(precision, runtime.device)
+    accelerator = Accelerator(
+        cpu=runtime.device == "cpu",
+        mixed_precision="no" if used == "fp32" else used,
+        gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=GROUP_TIMEOUT)],
+    )
+    parts = accelerator.num_processes * accumulate
+    if batch % parts:
+        raise DataError(
+            f"A batch of {batch} cannot be divided evenly among {accelerator.num_processes} processes "
+            f"with {accumulate} parts each. Make the setting `batch` a multiple of {parts}."
         )
-        parts = accelerator.num_processes * accumulate
-        if batch % parts:
-            raise DataError(
-                f"A batch of {batch} cannot be divided evenly among {accelerator.num_processes} processes "
-                f"with {accumulate} parts each. Make --batch a multiple of {parts}."
-            )
-        return accelerator
+    return accelerator
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:
-    """Return the precision that "auto" stands for: bf16 on GPUs and CPUs that multiply it, else "no"."""
+    """Return the precision that "auto" stands for: bf16 on GPUs and CPUs that multiply it, else fp32."""
     if precision != "auto":
         return precision
     if device == "cpu" or not torch.cuda.is_available():
-        return "bf16" if multiplies_bf16() else "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if multiplies_bf16() else "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
 
 
 def set_up(
@@ -95,7 +83,7 @@ def set_up(
 
     Raises DataError or WeightsError if the folder holds another run, or none to resume.
     """
-    accelerator = runtime.accelerator(config.precision, config.accumulate, config.batch)
+    accelerator = make_accelerator(runtime, config.precision, config.accumulate, config.batch)
     run = RunFolder(
         out,
         config.model_dump_json(indent=2),

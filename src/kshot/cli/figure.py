@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kshot.cli.evaluation import BackboneWeights, Data, Device, Root
+from kshot.cli.options import (
+    BackboneName,
+    BackboneWeights,
+    Data,
+    Device,
+    Json,
+    Model,
+    Root,
+    examples,
+    load_segmenter,
+    prints_json,
+)
 from kshot.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,6 +45,9 @@ ImageSize = Annotated[
 ]
 FIRST_EPISODES = (0, 1, 2, 3)
 
+EPISODES = "--data pascal --root VOC2012 --manifest pascal-0.json"
+"""Options of the examples."""
+
 
 @app.callback()
 def _check_matplotlib() -> None:
@@ -41,7 +55,13 @@ def _check_matplotlib() -> None:
         raise DataError("Figures need matplotlib: pip install matplotlib.")
 
 
-@app.command("discriminability")
+@app.command(
+    "discriminability",
+    epilog=examples(
+        f"kshot figure discriminability {EPISODES} --json resnet.json",
+        "kshot figure discriminability resnet.json --out rho.png",
+    ),
+)
 def draw_discriminability(
     context: typer.Context,
     results: Annotated[
@@ -58,16 +78,14 @@ def draw_discriminability(
         Path | None,
         typer.Option(help="Measure a backbone on these episodes (from kshot episodes).", metavar="FILE"),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the measurement here.", metavar="FILE")
-    ] = None,
+    json_file: Json = None,
     root: Root = None,
-    model: Annotated[str, typer.Option(help="Model whose backbone is measured.")] = "prototype",
+    model: Model = None,
     which: Annotated[
         Literal["cls", "sem"], typer.Option(help="Measure its ImageNet backbone or its base learner's.")
     ] = "cls",
     label: Annotated[str | None, typer.Option(help="Name of the backbone in the figure.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Another backbone, for prototype.")] = None,
+    backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
     image_size: ImageSize = None,
     device: Device = "auto",
@@ -89,7 +107,7 @@ def draw_discriminability(
     if manifest is not None:
         if data is None:
             raise DataError("--manifest needs --data: the benchmark or folder of its episodes.")
-        segmenter = _load(model, backbone, backbone_weights, device)
+        segmenter = load_segmenter(model, backbone=backbone, backbone_weights=backbone_weights, device=device)
         found.append(
             _measure(segmenter, which, label, data, root, manifest, image_size, json_file, context.obj)
         )
@@ -114,7 +132,8 @@ def _measure(
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
     from kshot.evaluation.evaluator import EpisodeReader, check_files
-    from kshot.evaluation.results import check_place, printed_name, write_result
+    from kshot.evaluation.results import printed_name, write_result
+    from kshot.io.files import check_place
     from kshot.io.progress import progress
     from kshot.io.provenance import record_provenance
     from kshot.reproduction.discriminability import (
@@ -123,7 +142,7 @@ def _measure(
         measure_similarities,
     )
 
-    if json_file is not None:
+    if json_file is not None and not prints_json(json_file):
         check_place(json_file)
     start, provenance = time.monotonic(), record_provenance(arguments)
     dataset, drawn = open_dataset(data, root), read_manifest(manifest)
@@ -145,6 +164,9 @@ def _measure(
         transform.size,
         provenance.with_duration(time.monotonic() - start),
     )
+    if prints_json(json_file):
+        typer.echo(result.model_dump_json(indent=2))
+        return result
     if json_file is not None:
         write_result(result, json_file)
     for (stride, tap), rho in zip(result.taps, result.rho, strict=True):
@@ -152,7 +174,13 @@ def _measure(
     return result
 
 
-@app.command("classes")
+@app.command(
+    "classes",
+    epilog=examples(
+        "kshot figure classes two-pass_0.json --out classes.png",
+        "kshot figure classes hsnet_0.json two-pass_0.json --out classes.pdf",
+    ),
+)
 def draw_classes(
     results: Annotated[list[Path], typer.Argument(help="Results of kshot evaluate.", metavar="RESULT.json…")],
     out: Out,
@@ -165,7 +193,13 @@ def draw_classes(
     save_figure(class_bars_figure([read_result(path) for path in results]), out)
 
 
-@app.command("correlations")
+@app.command(
+    "correlations",
+    epilog=examples(
+        f"kshot figure correlations {EPISODES} --out correlations.png",
+        f"kshot figure correlations {EPISODES} --model two-pass --episode 3 --out correlations.png",
+    ),
+)
 def draw_correlations(
     data: Data,
     manifest: ManifestFile,
@@ -198,7 +232,13 @@ def draw_correlations(
     )
 
 
-@app.command("passes")
+@app.command(
+    "passes",
+    epilog=examples(
+        f"kshot figure passes {EPISODES} --model two-pass --out passes.png",
+        f"kshot figure passes {EPISODES} --model two-pass --episode 5 --episode 8 --out passes.pdf",
+    ),
+)
 def draw_passes(
     data: Data,
     manifest: ManifestFile,
@@ -222,7 +262,13 @@ def draw_passes(
     save_figure(passes_figure(rows), out)
 
 
-@app.command("comparison")
+@app.command(
+    "comparison",
+    epilog=examples(
+        f"kshot figure comparison {EPISODES} --model hsnet --model two-pass --out comparison.png",
+        f"kshot figure comparison {EPISODES} --episode 5 --out comparison.png",
+    ),
+)
 def draw_comparison(
     data: Data,
     manifest: ManifestFile,
@@ -272,20 +318,14 @@ def _segmenters(
     for model in models or ["prototype"]:
         given = backbones if backbones and model == "prototype" else [None]
         for backbone in given:
-            segmenter = _load(model, backbone, backbone_weights, device)
+            segmenter = load_segmenter(
+                model, backbone=backbone, backbone_weights=backbone_weights, device=device
+            )
             name = f"{Path(model).name}, {printed_name(segmenter.config.backbone)}"
             if name in segmenters:
                 raise DataError(f"Two models would be called '{name}' in the figure. Rename a folder.")
             segmenters[name] = segmenter
     return segmenters
-
-
-def _load(model: str, backbone: str | None, backbone_weights: Path | None, device: str) -> "Segmenter":
-    from kshot.segmenter import Segmenter
-
-    return Segmenter.from_pretrained(
-        model, backbone=backbone, backbone_weights=backbone_weights, device=device
-    )
 
 
 def _resize(segmenter: "Segmenter", manifest: "Manifest", image_size: int | None) -> "Resize":

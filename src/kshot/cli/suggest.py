@@ -1,0 +1,69 @@
+"""`kshot suggest`: find the images to label next."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kshot.cli.options import (
+    BackboneName,
+    BackboneWeights,
+    Classes,
+    Device,
+    ImageSize,
+    Json,
+    Model,
+    SupportFile,
+    SupportImages,
+    SupportPairs,
+    load_segmenter,
+    prints_json,
+)
+from kshot.cli.segment import Queries, check_support_options, read_support_set
+
+EXAMPLES = (
+    "kshot suggest images/ --support cup.jpg cup_mask.png",
+    "kshot suggest images/ --support-set labels.json --classes cup --count 10 --json next.json",
+)
+
+
+def suggest(
+    unlabelled: Queries,
+    support_pairs: SupportPairs = None,
+    support_set: SupportFile = None,
+    support_images: SupportImages = None,
+    classes: Classes = "",
+    count: Annotated[int, typer.Option(help="Number of images to suggest.", min=1)] = 5,
+    json_file: Json = None,
+    model: Model = None,
+    image_size: ImageSize = None,
+    backbone: BackboneName = None,
+    backbone_weights: BackboneWeights = None,
+    device: Device = "auto",
+) -> None:
+    """Suggest the images whose labels would help most, beside those that are labelled already.
+
+    Exit status: 0 all images were used, 1 some could not be read, 2 nothing could be done.
+    """
+    from kshot.io.files import write_text
+    from kshot.io.images import list_images
+
+    check_support_options(support_pairs, support_set, support_images, classes)
+    labelled = {Path(image).resolve() for image, _ in support_pairs or ()}
+    images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
+    supports = read_support_set(support_pairs, support_set, support_images, classes)
+    segmenter = load_segmenter(
+        model, image_size=image_size, backbone=backbone, backbone_weights=backbone_weights, device=device
+    )
+    from kshot.predict.suggest import suggest as find
+
+    found = find(segmenter, supports.classes, images, count)
+    if prints_json(json_file):
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        typer.echo("\n".join(map(str, found.label_next)))
+        for path, reason in found.failures.items():
+            typer.echo(f"{path}: failed: {reason}", err=True)
+        if json_file is not None:
+            write_text(found.model_dump_json(indent=2) + "\n", json_file)
+    raise typer.Exit(1 if found.failures else 0)
