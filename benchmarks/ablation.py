@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import MANIFESTS, coco_mini_manifest, draw_manifest, evaluate, make_parser, train
+from harness import MANIFESTS, coco_mini_manifest, draw_manifest, evaluate, make_parser, settings, train
 
 from kshot.methods.hub import CONFIG_FILE
 from kshot.segmenter import Segmenter
@@ -48,12 +48,12 @@ def main() -> None:
     given = parser.parse_args()
     recipe = ("--recipe", "lite", "--root", given.voc)
     # All rows share this base learner, trained on the base classes without the held-out ones.
-    train("pretrain", RUNS / "base_learner", *recipe, "--exclude-holdout")
+    train("pretrain", RUNS / "base_learner", *recipe, *settings("exclude_holdout=true"))
     for name, row in ROWS.items():
         if given.only in (None, name):
-            options = ("--base-learner", RUNS / "base_learner", "--cache", "runs/features")
-            settings = ("--method", row.method, "--backbones", row.backbones, "--seed", row.seed)
-            train("train", RUNS / name, *recipe, *options, *settings)
+            options = ("--base-learner", RUNS / "base_learner", *settings("cache=runs/features"))
+            changed = settings(f"method={row.method}", f"backbones={row.backbones}", f"seed={row.seed}")
+            train("train", RUNS / name, *recipe, *options, *changed)
             score(name, given)
     if given.only in (None, "prototype"):
         write_prototype()
@@ -81,7 +81,7 @@ def held_out(shots: int, count: int, voc: Path) -> Path:
     """Draw episodes of cats, horses and sofas, with another seed than those that select checkpoints."""
     path = MANIFESTS / f"held-out_fold0_{shots}shot.json"
     options = ("--holdout", "--shots", shots, "--protocol", "balanced", "--seed", 1)
-    return draw_manifest(path, "pascal", *options, "--count", count, "--root", voc)
+    return draw_manifest(path, "pascal", *options, "--episodes", count, "--root", voc)
 
 
 def coco_mini(shots: int, count: int) -> Path:
@@ -89,7 +89,7 @@ def coco_mini(shots: int, count: int) -> Path:
     if count == 1000:
         return coco_mini_manifest(shots, 0)
     path = MANIFESTS / f"coco-mini-60_{shots}shot_seed0_{count}.json"
-    return draw_manifest(path, "coco-mini-60", "--shots", shots, "--seed", 0, "--count", count)
+    return draw_manifest(path, "coco-mini-60", "--shots", shots, "--seed", 0, "--episodes", count)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ stopped run can be resumed. Missing manifests are drawn into `benchmarks/manifes
 from itertools import product
 from pathlib import Path
 
-from harness import RESULTS, ROOT, coco_mini_manifest, evaluate, kshot, make_parser, voc_manifest
+from harness import RESULTS, ROOT, coco_mini_manifest, evaluate, kshot, make_parser, settings, voc_manifest
 
 BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")
 SHOTS = (1, 5)
@@ -20,16 +20,15 @@ def main() -> None:
     """Run what is missing."""
     folders = make_parser(__doc__, "coco-mini", "voc", required=True).parse_args()
     for backbone, shots in product(BACKBONES, SHOTS):
-        name, options = f"prototype_{backbone}_coco-mini-60_{shots}shot.json", ("--backbone", backbone)
+        options = settings(f"backbone={backbone}")
+        name = f"prototype_{backbone}_coco-mini-60_{shots}shot.json"
         manifests = [coco_mini_manifest(shots, seed) for seed in SEEDS]
         evaluate(name, "coco-mini-60", folders.coco_mini, manifests, "prototype", *options)
     for backbone in BACKBONES:
         measure_discriminability(backbone, folders.coco_mini)
     for backbone, shots, fold in product(BACKBONES, SHOTS, range(4)):
-        name, options = (
-            f"prototype_{backbone}_voc-train_fold{fold}_{shots}shot.json",
-            ("--backbone", backbone),
-        )
+        options = settings(f"backbone={backbone}")
+        name = f"prototype_{backbone}_voc-train_fold{fold}_{shots}shot.json"
         manifests = [voc_manifest(fold, shots, folders.voc)]
         evaluate(name, "pascal", folders.voc, manifests, "prototype", *options)
 

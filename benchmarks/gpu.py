@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness import kshot
+from harness import kshot, settings
 from PIL import Image
 
 from kshot.io.images import read_image
@@ -74,20 +74,23 @@ def shrink(image: Image.Image, how: Image.Resampling) -> Image.Image:
 
 def run(data: Path, out: Path, minutes: float, workers: int) -> None:
     """Train both parts, each for its share of the time."""
-    common = ["--root", str(data / "voc"), "--precision", "auto", "--workers", str(workers), "--batch", BATCH]
+    machine = settings("precision=auto", f"workers={workers}", f"batch={BATCH}")
+    common = ["--root", str(data / "voc"), *machine]
     learner = [*common, "--recipe", "lite-two-pass", "--start-from", "two-pass"]
     images = len(list((data / "voc" / "JPEGImages").iterdir()))
 
     def base(steps: int, folder: Path) -> list[str]:
-        return ["pretrain", *learner, "--epochs", str(steps * int(BATCH) / images), "--out", str(folder)]
+        epochs = settings(f"phases.0.epochs={steps * int(BATCH) / images}")
+        return ["pretrain", *learner, *epochs, "--out", str(folder)]
 
     general = [*common, "--recipe", "lite-general", "--base-learner", str(out / "base")]
     general += ["--extra-data", f"coco-mini-60={data / 'coco_mini'}", "--extra-data", str(data / "clothing")]
-    general += ["--select-on", "nothing", "--validate-episodes", "50", "--start-from", "two-pass-plus"]
+    general += [*settings("select_on=null", "validate_episodes=50"), "--start-from", "two-pass-plus"]
 
     def meta(steps: int, folder: Path) -> list[str]:
-        stages = ["--stage", f"{steps * 4 // 5}@257", "--stage", f"{steps - steps * 4 // 5}@321"]
-        return ["train", *general, *stages, "--validate-every", str(max(steps // 3, 1)), "--out", str(folder)]
+        stages = settings(f"sizes={steps * 4 // 5}@257,{steps - steps * 4 // 5}@321")
+        often = settings(f"validate_every={max(steps // 3, 1)}")
+        return ["train", *general, *stages, *often, "--out", str(folder)]
 
     for name, command in (("base", base), ("general", meta)):
         kshot(*command(count_steps(command, 60 * minutes * SHARES[name]), out / name))

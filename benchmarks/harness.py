@@ -38,6 +38,11 @@ def kshot(*arguments: object) -> None:
             raise
 
 
+def settings(*pairs: str) -> list[str]:
+    """Return the options of a command that change settings, given as NAME=VALUE."""
+    return [option for pair in pairs for option in ("--set", pair)]
+
+
 def train(verb: str, out: Path, *options: object) -> None:
     """Run `kshot train` or `kshot pretrain` unless it is done; resume it if it was stopped."""
     if not (out / "metrics.json").exists():
@@ -48,7 +53,7 @@ def train(verb: str, out: Path, *options: object) -> None:
 def draw_manifest(path: Path, data: str, *options: object) -> Path:
     """Draw a manifest unless it exists; return its path."""
     if not path.exists():
-        kshot("episodes", data, *options, "--out", path)
+        kshot("episodes", "--data", data, *options, "--out", path)
     return path
 
 
@@ -63,7 +68,7 @@ def voc_manifest(fold: int, shots: int, voc: Path) -> Path:
     """Draw 500 episodes from the images of VOC's train list that are available: real images, but no test."""
     path = MANIFESTS / f"voc-train_fold{fold}_{shots}shot.json"
     options = ("--split", "train", "--fold", fold, "--shots", shots)
-    options += ("--protocol", "balanced", "--count", 500, "--seed", 0, "--root", voc)
+    options += ("--protocol", "balanced", "--episodes", 500, "--seed", 0, "--root", voc)
     return draw_manifest(path, "pascal", *options)
 
 

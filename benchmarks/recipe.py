@@ -24,8 +24,7 @@ from kshot.evaluation.suite_scores import SIZES
 from kshot.io.files import write_text
 from kshot.reproduction.table_writers import insert_between
 from kshot.training.meta_train import train
-from kshot.training.recipes import EpisodeMix, SizeStage, TrainConfig, lite_general
-from kshot.training.trainer import RuntimeArgs
+from kshot.training.recipes import EpisodeMix, RuntimeArgs, SizeStage, TrainConfig, lite_general
 
 RUNS = Path("runs/recipe")
 RESULTS = Path("benchmarks/results/recipe")
@@ -139,9 +138,7 @@ def learn(row: str, voc: Path, extra: list[str]) -> None:
         config,
         open_dataset("pascal", voc),
         out,
-        RuntimeArgs("cpu", resume=(out / "checkpoint.pt").exists()),
-        cache=Path("runs/features"),
-        cache_gb=20,
+        RuntimeArgs(device="cpu", resume=(out / "checkpoint.pt").exists()),
         extra=dict(extra_data_set(text) for text in extra) if config.mix == GENERAL else {},
         start_from=None if row in SCRATCH else "two-pass-plus" if row in TWO_PASS else "hsnet",
         arguments=("recipe.py", row),

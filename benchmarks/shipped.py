@@ -28,7 +28,7 @@ import shutil
 from pathlib import Path
 
 from ablation import RUNS
-from harness import ROOT, coco_mini_manifest, evaluate, make_parser, train, voc_manifest
+from harness import ROOT, coco_mini_manifest, evaluate, make_parser, settings, train, voc_manifest
 
 from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, base_learner_names, load_model, save_model
 from kshot.models.imagenet_weights import read_state, state_sha256
@@ -54,32 +54,32 @@ ALL_LEARNERS = (
     *LEARNER,
     *(option for learner in OTHER_LEARNERS for option in ("--base-learner", str(learner))),
 )
-BY_CLS = ("--method", "hsnet", "--backbones", "cls", "--validate-episodes", "100")
+BY_CLS = settings("method=hsnet", "backbones=cls", "validate_episodes=100")
 STAGES = {
-    COARSE: (*LEARNER, "--stage", "1500@257", "--seed", "2", "--start-from", str(RUNS / "two-pass_seed0")),
+    COARSE: (*LEARNER, *settings("sizes=1500@257", "seed=2"), "--start-from", str(RUNS / "two-pass_seed0")),
     FINAL: (
         *LEARNER,
-        *("--stage", "300@385", "--batch", "4", "--lr", "5e-4", "--validate-every", "150"),
-        *("--validate-episodes", "100", "--seed", "3", "--start-from", str(COARSE)),
+        *settings("sizes=300@385", "batch=4", "lr=5e-4", "validate_every=150"),
+        *(*settings("validate_episodes=100", "seed=3"), "--start-from", str(COARSE)),
     ),
     BEGUN: (
         *BY_CLS,
-        *("--stage", "3400@257", "--validate-every", "1700", "--seed", "2"),
+        *settings("sizes=3400@257", "validate_every=1700", "seed=2"),
         *("--start-from", str(RUNS / "hsnet-cls_seed0")),
     ),
     HSNET: (
         *BY_CLS,
-        *("--stage", "3000@257", "--validate-every", "3000", "--seed", "4", "--start-from", str(BEGUN)),
+        *(*settings("sizes=3000@257", "validate_every=3000", "seed=4"), "--start-from", str(BEGUN)),
     ),
     CROSS_FITTED: (
         *ALL_LEARNERS,
-        *("--stage", "2000@257", "--validate-every", "500", "--validate-episodes", "60", "--seed", "5"),
+        *settings("sizes=2000@257", "validate_every=500", "validate_episodes=60", "seed=5"),
         *("--start-from", str(HSNET)),
     ),
     PLUS: (
         *ALL_LEARNERS,
-        *("--sharpen-mask", "--stage", "2400@257", "--validate-every", "800", "--validate-episodes", "60"),
-        *("--seed", "6", "--start-from", str(CROSS_FITTED)),
+        *settings("sharpen_mask=true", "sizes=2400@257", "validate_every=800", "validate_episodes=60"),
+        *(*settings("seed=6"), "--start-from", str(CROSS_FITTED)),
     ),
 }
 ROWS = {
@@ -95,7 +95,7 @@ SCORED = {
     "two-pass": (),
     "hsnet": (),
     "two-pass-plus": (),
-    "prototype": ("--backbone", "efficientnet_lite2"),
+    "prototype": settings("backbone=efficientnet_lite2"),
 }
 """Models that are evaluated, with their options."""
 
@@ -123,11 +123,12 @@ def train_all(voc: Path) -> None:
     """Train the models that the ablation lacks, and the base learners that are used for training only."""
     recipe = ("--recipe", "lite", "--root", voc)
     for out, (epochs, excluded) in OTHER_LEARNERS.items():
-        options = [option for name in excluded for option in ("--exclude-class", name)]
-        train("pretrain", out, *recipe, "--no-exclude-holdout", *options, "--epochs", epochs, "--epochs", 1)
+        phases = settings(f"phases.0.epochs={epochs}", "phases.1.epochs=1")
+        classes = settings("exclude_holdout=false", f"excluded_classes={','.join(excluded)}")
+        train("pretrain", out, *recipe, *classes, *phases)
     for out, options in STAGES.items():
-        cache = ("--cache", f"runs/features/{out.name}")
-        train("train", out, *recipe, "--select-on", "nothing", *options, *cache)
+        cache = settings(f"cache=runs/features/{out.name}")
+        train("train", out, *recipe, *settings("select_on=null"), *options, *cache)
 
 
 def write_model(run: Path, folder: Path, learner: Path) -> None:

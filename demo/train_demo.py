@@ -35,7 +35,12 @@ CLUTTER = ("camera", "moon", "clock", "colorwheel")
 NOVEL = ("grass", "chelsea", "astronaut", "hubble_deep_field", "motorcycle")
 NUM_IMAGES = {"base": 200, "novel": 100}
 SIDE, OBJECTS, CLUTTERING = 192, 2, 2
-SMALL = ("--backbone", "efficientnet_lite0", "--device", "cpu")
+SMALL = ("--set", "backbone=efficientnet_lite0", "--device", "cpu")
+
+
+def settings(*pairs: str) -> list[str]:
+    """Return the options of a command that change settings, given as NAME=VALUE."""
+    return [option for pair in pairs for option in ("--set", pair)]
 
 
 def main(out: Path, voc: Path | None) -> None:
@@ -44,22 +49,23 @@ def main(out: Path, voc: Path | None) -> None:
     if voc is None:
         trained_on, tested_on = write_pasted(out)
         chosen, phases = (
-            ["--no-exclude-holdout", "--num-val-images", "20"],
-            ["--epochs", "3", "--epochs", "1"],
+            settings("exclude_holdout=false", "num_val_images=20"),
+            settings("phases.0.epochs=3", "phases.1.epochs=1"),
         )
-        selected = ["--select-on", "nothing"]
+        selected = settings("select_on=null")
     else:
         trained_on, tested_on = read_voc(out, voc)
-        chosen, phases = ["--exclude-holdout"], ["--epochs", "1.5", "--epochs", "0.25"]
-        selected = ["--select-on", "base"]
+        chosen = settings("exclude_holdout=true")
+        phases = settings("phases.0.epochs=1.5", "phases.1.epochs=0.25")
+        selected = settings("select_on=base")
     learner, model = out / "base_learner", out / "two-pass"
-    run("pretrain", "--out", learner, "--crop", "129", *phases, *chosen, *trained_on, *SMALL)
-    options = ["--base-learner", learner, "--sharpen-mask", "--stage", "600@129", *selected]
-    options += ["--cache", out / "features", "--validate-episodes", "60"]
+    run("pretrain", "--out", learner, *settings("crop=129"), *phases, *chosen, *trained_on, *SMALL)
+    options = ["--base-learner", learner, *settings("sharpen_mask=true", "sizes=600@129"), *selected]
+    options += settings(f"cache={out / 'features'}", "validate_episodes=60")
     run("train", "--out", model, *options, *trained_on, *SMALL)
     for name, more in (("prototype", ()), (model, ())):
         result = out / f"{Path(name).name}.json"
-        run("evaluate", "--model", name, *tested_on, *more, "--image-size", "129", "--json", result)
+        run("evaluate", "--model", name, *tested_on, *more, *settings("image_size=129"), "--json", result)
     run("compare", out / "prototype.json", out / "two-pass.json")
     print(f"The curves are in {model / 'curves.png'}")
 
@@ -68,8 +74,8 @@ def read_voc(out: Path, voc: Path) -> tuple[list[str], list[str]]:
     """Draw episodes of the held-out classes; return the options to train and to evaluate."""
     manifest = str(out / "held_out.json")
     places = ["--data", "pascal", "--root", str(voc)]
-    drawn = ["--holdout", "--protocol", "balanced", "--count", "300", "--root", str(voc)]
-    run("episodes", "pascal", *drawn, "--seed", "1", "--out", manifest)
+    drawn = ["--holdout", "--protocol", "balanced", "--episodes", "300", "--root", str(voc)]
+    run("episodes", "--data", "pascal", *drawn, "--seed", "1", "--out", manifest)
     return places, [*places, "--manifest", manifest]
 
 
@@ -86,7 +92,7 @@ def write_pasted(out: Path) -> tuple[list[str], list[str]]:
             image, labels = paste(random, classes, clutter)
             image.save(out / part / "images" / f"{number:03}.png")
             labels.save(out / part / "masks" / f"{number:03}.png")
-    episodes = ["--protocol", "balanced", "--episodes", "300", "--seed", "0"]
+    episodes = ["--protocol", "balanced", "--episodes", "300", *settings("seeds=0")]
     return ["--data", str(out / "base")], ["--data", str(out / "novel"), *episodes]
 
 

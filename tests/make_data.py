@@ -346,3 +346,8 @@ def write_tiny_backbone(path):
 
     save_file(tiny_backbone().trunk.state_dict(), path)
     return path
+
+
+def settings(*pairs):
+    """Return options that change settings, given as NAME=VALUE."""
+    return [option for pair in pairs for option in ("--set", pair)]

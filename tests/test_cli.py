@@ -182,11 +182,11 @@ def test_a_users_mistake_is_one_line_and_status_2(photos, monkeypatch, capsys, a
 def test_a_support_without_a_mask_is_a_mistake(photos, capsys):
     options = ["--out", photos / "out", photos / "queries"]
     assert run("segment", *options, "--support", photos / "support 0.png") == 2
-    assert "takes two files" in capsys.readouterr().err
+    assert "requires 2 arguments" in capsys.readouterr().err
 
 
 def test_info_prints_json(capsys):
-    assert run("info", "two-pass", "--backbone", "resnet50", "--json") == 0
+    assert run("info", "two-pass", "--backbone", "resnet50", "--json", "-") == 0
     description = json.loads(capsys.readouterr().out)
     assert description["trainable_parameters"] == 2_980_711
     assert {"frozen_parameters", "taps"} <= description.keys()

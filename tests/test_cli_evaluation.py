@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from make_data import result_of, tiny_method, write_folder, write_fss, write_pascal
+from make_data import result_of, settings, tiny_method, write_folder, write_fss, write_pascal
 from PIL import Image
 from safetensors.torch import save_file
 from test_cli import run
@@ -22,25 +22,27 @@ def folder(tmp_path):
     return write_folder(tmp_path / "data", PAIRS, class_names=("ant", "bee"))
 
 
-QUICK = ["--image-size", "65"]
+QUICK = settings("image_size=65")
 
 
 def test_episodes_need_no_images(tmp_path, capsys):
     out = tmp_path / "m.json"
-    assert run("episodes", "coco", "--fold", 2, "--shots", 5, "--protocol", "hsnet", "--out", out) == 0
+    assert (
+        run("episodes", "--data", "coco", "--fold", 2, "--shots", 5, "--protocol", "hsnet", "--out", out) == 0
+    )
     content = json.loads(out.read_text())
     assert (len(content["episodes"]), content["shots"], content["seed"]) == (1000, 5, 0)
     assert {e["class_id"] % 4 for e in content["episodes"]} == {2}
     assert content["sha256"] in capsys.readouterr().out
-    options = ["--protocol", "bam", "--count", 7, "--seed", 9, "--out", out]
-    assert run("episodes", "pascal", *options) == 0
+    options = ["--protocol", "bam", "--episodes", 7, "--seed", 9, "--out", out]
+    assert run("episodes", "--data", "pascal", *options) == 0
     content = json.loads(out.read_text())
     assert (len(content["episodes"]), content["seed"], content["protocol"]) == (7, 9, "bam")
 
 
 def test_evaluate_scores_a_folder_and_compare_compares(folder, tmp_path, capsys):
     first, second = tmp_path / "a.json", tmp_path / "b.json"
-    options = ["--data", folder, "--episodes", 6, "--seed", 0, "--seed", 4]
+    options = ["--data", folder, "--episodes", 6, *settings("seeds=0,4")]
     assert run("evaluate", *options, *QUICK, "--json", first) == 0
     printed = capsys.readouterr().out
     assert "mIoU" in printed
@@ -50,7 +52,7 @@ def test_evaluate_scores_a_folder_and_compare_compares(folder, tmp_path, capsys)
     assert str(tmp_path / "a.json") not in first.read_text()
     assert [r["seed"] for r in content["runs"]] == [0, 4]
     assert content["runs"][0]["num_images"] <= 8
-    assert run("evaluate", *options, "--image-size", 97, "--json", second) == 0
+    assert run("evaluate", *options, *settings("image_size=97"), "--json", second) == 0
     assert run("compare", first, second, "--json", tmp_path / "c.json") == 0
     assert "B - A" in capsys.readouterr().out
     assert [d["name"] for d in json.loads((tmp_path / "c.json").read_text())][:2] == ["miou", "fb_iou"]
@@ -87,8 +89,8 @@ def test_tables_are_made_from_results(tmp_path, capsys, form, start):
 
 def test_a_manifest_fixes_the_episodes(folder, tmp_path, capsys):
     manifest, result = tmp_path / "m.json", tmp_path / "r.json"
-    options = ["--protocol", "hsnet", "--count", 5, "--shots", 2, "--out", manifest]
-    assert run("episodes", folder, *options) == 0
+    options = ["--protocol", "hsnet", "--episodes", 5, "--shots", 2, "--out", manifest]
+    assert run("episodes", "--data", folder, *options) == 0
     options = ["--data", folder, "--manifest", manifest, *QUICK, "--json", result]
     assert run("evaluate", *options) == 0
     content = json.loads(result.read_text())
@@ -96,15 +98,15 @@ def test_a_manifest_fixes_the_episodes(folder, tmp_path, capsys):
     assert content["shots"] == 2
     assert (content["protocol"]["name"], content["scored_at"]) == ("hsnet", "network")
     for wrong, reason in (
-        (["--seed", 3], "leave these options out"),
+        (settings("seeds=3"), "leave these options out"),
         (["--protocol", "balanced"], "leave these options out"),
         (["--fold", 1], "--fold is 1, but the manifest's is 0"),
         (["--shots", 5], "--shots is 5, but the manifest's is 2"),
-        (["--split", "val"], "--split is val, but the manifest's is all"),
+        (settings("split=val"), "--set split is val, but the manifest's is all"),
     ):
         assert run("evaluate", *options, *wrong) == 2
         assert reason in capsys.readouterr().err
-    assert run("evaluate", "--data", folder, "--seed", 3, "--seed", 3) == 2
+    assert run("evaluate", "--data", folder, *settings("seeds=3,3")) == 2
     assert "given twice" in capsys.readouterr().err
 
 
@@ -114,7 +116,7 @@ def test_pascals_own_lists_are_scored(tmp_path, scored_at):
     root = write_pascal(tmp_path / "voc", pairs)
     result = tmp_path / "r.json"
     options = ["--data", "pascal", "--root", root, "--fold", 0, "--protocol", "hsnet", "--episodes", 10]
-    assert run("evaluate", *options, *QUICK, "--scored-at", scored_at, "--json", result) == 0
+    assert run("evaluate", *options, *QUICK, *settings(f"scored_at={scored_at}"), "--json", result) == 0
     content = json.loads(result.read_text())
     assert len(content["class_iou"]) == 5
     total = 65 * 65 if scored_at == "network" else 48 * 36
@@ -138,7 +140,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(folder, tmp
     for place, reason in ((tmp_path / "file" / "r.json", "cannot be written"), (tmp_path, "is a folder")):
         assert run("evaluate", "--data", folder, "--model", "gone", "--json", place) == 2
         assert reason in capsys.readouterr().err
-    assert run("episodes", "pascal", "--out", tmp_path / "file" / "m.json") == 2
+    assert run("episodes", "--data", "pascal", "--out", tmp_path / "file" / "m.json") == 2
     assert "file" in capsys.readouterr().err
 
 
@@ -154,7 +156,7 @@ def test_data_check_lists_and_counts(folder, capsys):
     assert run("data", "check", folder) == 0
     printed = capsys.readouterr().out
     assert "8 of 8 (image, class) pairs can be used" in printed
-    assert "Nothing is wrong." in printed
+    assert "No problems." in printed
     Image.fromarray(np.full((36, 48), 9, dtype=np.uint8)).save(folder / "masks" / "im0.png")
     (folder / "masks" / "im1.png").unlink()
     assert run("data", "check", folder, "--shots", 5) == 1

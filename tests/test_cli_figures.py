@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_cli import run
 
-from kshot.cli import figures as figure_commands
+from kshot.cli import figure as figure_commands
 from kshot.data.folder import Folder
 from kshot.data.manifest import read_manifest
 from kshot.errors import DataError
@@ -26,7 +26,7 @@ def episodes(tmp_path):
     pairs = [(f"im{n}", n % 2) for n in range(8)]
     folder = write_folder(tmp_path / "data", pairs, class_names=("ant", "bee"))
     manifest = tmp_path / "m.json"
-    assert run("episodes", folder, "--count", 5, "--shots", 2, "--out", manifest) == 0
+    assert run("episodes", "--data", folder, "--episodes", 5, "--shots", 2, "--out", manifest) == 0
     return ["--data", folder, "--manifest", manifest]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from kshot.cli.describe import describe, to_text
+from kshot.cli.info import describe, to_text
 from kshot.errors import ModelError
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from kshot.cli import main as cli
-from kshot.cli.describe import describe
+from kshot.cli.info import describe
 from kshot.evaluation.compare import compare
 from kshot.evaluation.results import read_result
 from kshot.io.overlays import label_image

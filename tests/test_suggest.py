@@ -113,7 +113,7 @@ def test_the_command_names_what_to_label_next(image_folder, capsys):
 
 
 def test_the_command_prints_json_with_the_least_sure_first(image_folder, capsys):
-    run_suggest(image_folder, "--json")
+    run_suggest(image_folder, "--json", "-")
     found = json.loads(capsys.readouterr().out)
     assert len(found["label_next"]) == 3
     sure = list(found["confidence"].values())

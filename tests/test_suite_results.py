@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from make_data import colour_segmenter, write_folder
+from make_data import colour_segmenter, settings, write_folder
 from test_cli import run
 
 from kshot.data.tasks import TaskSet, draw_episodes, folder_set
@@ -138,14 +138,14 @@ def suite(tmp_path):
 
 def test_the_command_scores_a_suite_and_compares(suite, tmp_path, capsys):
     first, second = tmp_path / "a.json", tmp_path / "b.json"
-    options = ["evaluate", "--data", suite, "--draws", 2, "--episodes", 2]
-    assert run(*options, "--image-size", 65, "--json", first) == 0
+    options = ["evaluate", "--data", suite, *settings("draws=2"), "--episodes", 2]
+    assert run(*options, *settings("image_size=65"), "--json", first) == 0
     printed = capsys.readouterr()
     assert "2 tasks of 2 sets, 1-shot, 2 draws of up to 2 queries (seed 0)" in printed.out
     assert "8 episodes; model prototype (prototype, efficientnet_lite0, 65 px)" in printed.out
     assert "fewer than the 4 images of a task: one: bee (1), two: bee (1)." in printed.err
     assert json.loads(first.read_text())["provenance"]["command"].startswith("kshot evaluate --data tasks:")
-    assert run(*options, "--image-size", 97, "--json", second) == 0
+    assert run(*options, *settings("image_size=97"), "--json", second) == 0
     assert run("compare", first, second, "--json", tmp_path / "c.json") == 0
     printed = capsys.readouterr().out
     assert "A: prototype, efficientnet_lite0\nB: prototype, efficientnet_lite0\n" in printed
@@ -156,7 +156,7 @@ def test_a_suite_is_compared_with_a_suite_only(tmp_path, capsys):
     write_result(made_up(name="logistic"), tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{}")
     assert run("compare", tmp_path / "a.json", tmp_path / "b.json") == 2
-    assert "a.json is of a suite of tasks. Compare two of one kind." in " ".join(
+    assert "a.json is of a suite of tasks. Compare two results of one kind." in " ".join(
         capsys.readouterr().err.split()
     )
     assert run("compare", tmp_path / "a.json", tmp_path / "a.json") == 0
@@ -166,14 +166,14 @@ def test_a_suite_is_compared_with_a_suite_only(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--fold", 1], "--fold is 1, but tasks:DIR has no use for it. Leave it out."),
+        (["--fold", 1], "--fold is 1, but tasks:DIR does not use it. Leave it out."),
         (["--fold", 0], "--fold is 0, but"),
         (["--protocol", "hsnet"], "--protocol is hsnet, but"),
         (["--manifest", "m.json"], "--manifest is m.json, but"),
-        (["--split", "val"], "--split is val, but"),
-        (["--scored-at", "network"], "--scored-at is network, but"),
-        (["--workers", 2], "--workers is 2, but"),
-        (["--seed", 1, "--seed", 2], "takes one --seed, but 2 were given"),
+        (settings("split=val"), "--set split is val, but"),
+        (settings("scored_at=network"), "--set scored_at is network, but"),
+        (settings("workers=2"), "--set workers is 2, but"),
+        (settings("seeds=1,2"), "takes one seed, but 2 were given"),
         (["--shots", 9], "the largest class has 6"),
     ],
 )
@@ -183,5 +183,5 @@ def test_options_without_sense_are_refused(suite, capsys, options, reason):
 
 
 def test_draws_need_a_suite(suite, capsys):
-    assert run("evaluate", "--data", suite.removeprefix("tasks:") + "/one", "--draws", 2) != 0
-    assert "--draws is 2, but only tasks:DIR has draws" in capsys.readouterr().err
+    assert run("evaluate", "--data", suite.removeprefix("tasks:") + "/one", *settings("draws=2")) != 0
+    assert "--set draws is 2, but only tasks:DIR has draws" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
     path = write_annotated(tmp_path / "labels", "cvat")
     out = tmp_path / "out"
     options = [tmp_path / "queries", "--image-size", 257, "--also", "coco, labelme,probability"]
-    assert run("segment", "--supports", path, *options, "--out", out) == 0
+    assert run("segment", "--support-set", path, *options, "--out", out) == 0
     assert json.loads((out / "classes.json").read_text()) == {"square": 1, "disc": 2}
     written = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     assert {"instances.json", "one.json", "deep/two.json", "deep/two_probability.npy"} <= written
@@ -44,7 +44,7 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
         source, found = read_annotations(out / f"{name}.json").images[0].read()
         assert source.resolve() == (tmp_path / "queries" / f"{name}.png").resolve()
         assert iou(found["disc"], masks["disc"]) > 0.95
-    again = ["--supports", out / "instances.json", "--support-images", tmp_path / "queries"]
+    again = ["--support-set", out / "instances.json", "--support-images", tmp_path / "queries"]
     assert run("segment", *again, *options[:3], "--out", tmp_path / "again") == 0
     assert "2 of 2 images segmented" in capsys.readouterr().out
 
@@ -53,7 +53,7 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
 def test_one_class_gives_masks(tmp_path):
     path = write_annotated(tmp_path / "labels", "labelme")
     common = [tmp_path / "queries", "--image-size", 257, "--also", "coco"]
-    assert run("segment", "--supports", path, "--classes", "disc", *common, "--out", tmp_path / "out") == 0
+    assert run("segment", "--support-set", path, "--classes", "disc", *common, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / "one_mask.png").exists()
     assert not (tmp_path / "out" / "classes.json").exists()
     assert json.loads((tmp_path / "out" / "instances.json").read_text())["categories"] == [
@@ -80,7 +80,7 @@ def test_more_images_of_a_class_than_are_used_are_reported(tmp_path, capsys):
             tmp_path / "labels" / "masks" / f"{number}.png"
         )
     options = [tmp_path / "queries" / "one.png", "--image-size", 65, "--out", tmp_path / "out"]
-    assert run("segment", "--supports", tmp_path / "labels", *options) == 0
+    assert run("segment", "--support-set", tmp_path / "labels", *options) == 0
     printed = capsys.readouterr().out
     assert "Class 'class 1' has 21 images; the first 20 are used." in printed
     assert "'class 2' has" not in printed
@@ -89,18 +89,18 @@ def test_more_images_of_a_class_than_are_used_are_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ([], "Give labelled examples: --support IMAGE MASK, or else --supports"),
-        (["--supports", "labels", "--support", "a.png", "b.png"], "exclude each other"),
+        ([], "Give labelled examples: --support IMAGE MASK, or --support-set"),
+        (["--support-set", "labels", "--support", "a.png", "b.png"], "exclude each other"),
         (["--support", "a.png", "b.png", "--support-images", "."], "--support-images says where"),
-        (["--supports", "gone"], "no file or folder gone"),
-        (["--supports", "labels", "--classes", "disc=1"], "with --supports it must be names alone"),
+        (["--support-set", "gone"], "no file or folder gone"),
+        (["--support-set", "labels", "--classes", "disc=1"], "with --support-set it must be names alone"),
         (
-            ["--supports", "labels", "--classes", "disk"],
+            ["--support-set", "labels", "--classes", "disk"],
             "'disk' is not annotated. Annotated are: disc, square",
         ),
-        (["--supports", "labels", "--also", "yolo"], "--also is 'yolo'; it must be one or more of"),
+        (["--support-set", "labels", "--also", "yolo"], "--also is 'yolo'; it must be one or more of"),
         (
-            ["--supports", "labels", "queries/classes.png", "--also", "labelme"],
+            ["--support-set", "labels", "queries/classes.png", "--also", "labelme"],
             "has a name that the results need",
         ),
     ],
@@ -123,7 +123,7 @@ def test_an_object_that_is_too_small_is_named_with_its_image(tmp_path, capsys):
     content["annotations"][0]["segmentation"] = [[12, 12, 13, 12, 13, 13, 12, 13]]
     path.write_text(json.dumps(content))
     options = [tmp_path / "queries", "--image-size", 33, "--out", tmp_path / "out"]
-    assert run("segment", "--supports", path, *options) == 2
+    assert run("segment", "--support-set", path, *options) == 2
     assert "table.png' is too small: its 1 pixels of 180 x 90" in capsys.readouterr().err
 
 

@@ -75,7 +75,7 @@ def test_the_best_threshold_is_written_into_the_model(voc, tmp_path, capsys):
     config = ModelConfig(method="prototype", backbone=TINY, image_size=65, threshold=0.3)
     save_model(config, method, folder)
     options = ["--data", "pascal", "--root", voc, "--episodes", 6, "--backbone-weights", weights]
-    assert run("calibrate", folder, *options) == 0
+    assert run("tune-threshold", folder, *options) == 0
     scores = score_thresholds(
         Segmenter.from_pretrained(folder, backbone_weights=weights), Pascal(voc), "pascal", 0, 6
     )

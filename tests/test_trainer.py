@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from kshot import DataError
+from kshot.training.recipes import RuntimeArgs
 from kshot.training.run_folder import RunFolder
-from kshot.training.trainer import Phase, RuntimeArgs, Trainer, fit
+from kshot.training.trainer import Phase, Trainer, fit
 
 
 class Line(nn.Module):
@@ -32,7 +33,14 @@ def training(steps, clip=None, ema=None):
     torch.manual_seed(0)
     learner = Line()
     phase = Phase(
-        0, steps, lambda step: 1.0, 0, RuntimeArgs("cpu"), clip=clip, ema=ema, describe=lambda s: f"step {s}"
+        0,
+        steps,
+        lambda step: 1.0,
+        0,
+        RuntimeArgs(device="cpu"),
+        clip=clip,
+        ema=ema,
+        describe=lambda s: f"step {s}",
     )
     optimiser = torch.optim.Adam(learner.parameters(), 0.1)
     return Trainer(learner, optimiser, phase, Accelerator(cpu=True))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_data import HOLDOUT, TINY, TRAINED, write_tiny_backbone, write_training_photographs
+from make_data import HOLDOUT, TINY, TRAINED, settings, write_tiny_backbone, write_training_photographs
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -41,9 +41,16 @@ from kshot.training.meta_train import (
     train,
 )
 from kshot.training.pretrain import poly_schedule, pretrain
-from kshot.training.recipes import EpisodeMix, PretrainConfig, PretrainPhase, SizeStage, TrainConfig
+from kshot.training.recipes import (
+    EpisodeMix,
+    PretrainConfig,
+    PretrainPhase,
+    RuntimeArgs,
+    SizeStage,
+    TrainConfig,
+)
 from kshot.training.run_folder import RunFolder
-from kshot.training.trainer import RuntimeArgs
+from kshot.training.trainer import make_accelerator
 from kshot.transforms import Resize
 
 CPU = RuntimeArgs(device="cpu")
@@ -119,9 +126,7 @@ def train_tiny(
         config,
         Pascal(files[0]),
         out,
-        runtime,
-        cache=cache or files[0] / "features",
-        cache_gb=cache_gb,
+        runtime.model_copy(update={"cache": cache or files[0] / "features", "cache_gb": cache_gb}),
         base_learners=(*(() if base_learner is None else (base_learner,)), *others),
         start_from=start_from,
         backbone_weights=files[1],
@@ -230,7 +235,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_so_are_other_settings(fi
     config = TRAIN.model_copy(update=ONE_STEP | {"center_features": True, "ema": None})
     with pytest.raises(DataError, match="holds a run already"):
         train_tiny(files, two_pass, config, base_learner)
-    resume = RuntimeArgs("cpu", resume=True)
+    resume = RuntimeArgs(device="cpu", resume=True)
     with pytest.raises(WeightsError, match="was started with other settings"):
         train_tiny(files, two_pass, config.model_copy(update={"lr": 0.1}), base_learner, resume)
 
@@ -465,7 +470,7 @@ def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
     with pytest.raises(DataError, match=r"trained on cat, horse, sofa"):
         read_base_learner(TRAIN, tmp_path / "seen")
     with pytest.raises(DataError, match="batch of 3 cannot be divided"):
-        CPU.accelerator("no", 2, 3)
+        make_accelerator(CPU, "fp32", 2, 3)
 
 
 def test_a_run_that_diverges_gives_up_and_says_on_what(files, tmp_path):
@@ -491,10 +496,11 @@ def command(files, out, *more, processes=1):
         "--master-port",
         "29611",
     ]
-    options = f"--root {files[0]} --out {out} --cache {files[0] / 'features'} --method hsnet --device cpu"
-    options += f" --backbone {TINY} --backbone-weights {files[1]} --stage 30@65 --batch 4 --precision no"
-    options += f" --validate-episodes 2 --validate-every 20 --checkpoint-seconds 0 --lr {SMALL_STEPS}"
-    return [*(launcher if processes == 2 else []), kshot, "train", *options.split(), *more]
+    options = f"--root {files[0]} --out {out} --backbone-weights {files[1]} --device cpu"
+    changed = f"cache={files[0] / 'features'} method=hsnet backbone={TINY} sizes=30@65 batch=4 precision=fp32"
+    changed += f" validate_episodes=2 validate_every=20 checkpoint_seconds=0 lr={SMALL_STEPS}"
+    given = [*options.split(), *settings(*changed.split())]
+    return [*(launcher if processes == 2 else []), kshot, "train", *given, *more]
 
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}

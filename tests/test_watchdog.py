@@ -75,10 +75,11 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_trainer import points, training
-from kshot.training.trainer import RuntimeArgs, fit
+from kshot.training.recipes import RuntimeArgs
+from kshot.training.trainer import fit
 from kshot.training.run_folder import RunFolder
 one = training(100)
-one.phase = one.phase._replace(runtime=RuntimeArgs("cpu", patience=2.0))
+one.phase = one.phase._replace(runtime=RuntimeArgs(device="cpu", patience=2.0))
 rank = one.accelerator.process_index
 
 def batches(first):

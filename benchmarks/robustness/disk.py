@@ -20,6 +20,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
+from benchmarks.harness import settings
 from benchmarks.robustness.isolated import run_isolated
 from benchmarks.robustness.rows import CannotRun, Outcome, Row
 from benchmarks.robustness.samples import scene
@@ -341,15 +342,15 @@ def _commands(inputs: TrainingInputs, place: Path) -> dict[str, list[str | Path]
     support = ["--support", folder / "support.png", folder / "mask.png", folder / "support.png"]
     small = ["--image-size", "65"]
     data = ["--data", inputs.data]
-    scored = [*data, "--episodes", "2", *small]
+    scored = [*data, "--episodes", "2", *settings("image_size=65")]
     weights = ["--backbone", TINY, "--backbone-weights", inputs.weights]
     return {
         "segment": ["segment", *support, *small, "--out", there],
         "segment into a new folder": ["segment", *support, *small, "--out", new],
         "pretrain": [*inputs.pretrain(there)],
-        "train": [*inputs.train(there), "--method", "hsnet", "--cache", folder / "features"],
-        "train --cache": [*inputs.train(folder / "run"), "--method", "hsnet", "--cache", there],
-        "episodes": ["episodes", inputs.data, "--count", "2", "--out", there / "list.json"],
+        "train": [*inputs.train(there), *settings("method=hsnet", f"cache={folder / 'features'}")],
+        "train into the cache": [*inputs.train(folder / "run"), *settings("method=hsnet", f"cache={there}")],
+        "episodes": ["episodes", "--data", inputs.data, "--episodes", "2", "--out", there / "list.json"],
         "evaluate --json": ["evaluate", *scored, "--json", there / "result.json"],
         "compare --json": ["compare", RESULT, RESULT, "--json", there / "difference.json"],
         "table": ["table", "list", RESULT, "--out", there / "table.md"],

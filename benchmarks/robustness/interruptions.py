@@ -34,9 +34,8 @@ from kshot.io.files import TEMPORARY_PREFIX
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.meta_train import train
 from kshot.training.pretrain import pretrain
-from kshot.training.recipes import PretrainPhase, SizeStage, lite
+from kshot.training.recipes import PretrainPhase, RuntimeArgs, SizeStage, lite
 from kshot.training.run_folder import CHECKPOINT, LOG
-from kshot.training.trainer import RuntimeArgs
 
 WHILE_WRITING = 5
 """One of this many kills happens while a file is written."""
@@ -165,11 +164,11 @@ def _pretrain(inputs: TrainingInputs, out: Path, resume: bool) -> None:
             "crop": 33,
             "num_val_images": 1,
             "batch": 2,
-            "precision": "no",
+            "precision": "fp32",
             "phases": (PretrainPhase(epochs=4, output_stride=16), PretrainPhase(epochs=2, learns="head")),
         }
     )
-    machine = RuntimeArgs("cpu", resume, checkpoint_seconds=0)
+    machine = RuntimeArgs(device="cpu", resume=resume, checkpoint_seconds=0)
     pretrain(config, Folder(inputs.data), out, machine, backbone_weights=inputs.weights)
 
 
@@ -182,7 +181,7 @@ def _train(inputs: TrainingInputs, base_learner: Path, out: Path, resume: bool) 
             "sizes": (SizeStage(steps=20, image_size=33),),
             "batch": 2,
             "lr": LEARNING_RATE,
-            "precision": "no",
+            "precision": "fp32",
             "select_on": None,
             "validate_every": 10,
             "validate_episodes": 1,
@@ -192,9 +191,9 @@ def _train(inputs: TrainingInputs, base_learner: Path, out: Path, resume: bool) 
         config,
         Folder(inputs.data),
         out,
-        RuntimeArgs("cpu", resume, checkpoint_seconds=0),
-        cache=out.with_name("features"),
-        cache_gb=1.0,
+        RuntimeArgs(
+            device="cpu", resume=resume, checkpoint_seconds=0, cache=out.with_name("features"), cache_gb=1.0
+        ),
         base_learners=[base_learner],
         backbone_weights=inputs.weights,
     )

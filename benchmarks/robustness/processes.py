@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.harness import settings
 from benchmarks.robustness.rows import CannotRun, Outcome, Row
 from benchmarks.robustness.training_runs import (
     TIMEOUT,
@@ -56,10 +57,10 @@ def dead_workers(folder: Path) -> Outcome:
     """Kill a DataLoader worker."""
     inputs = write_training_inputs(folder)
     commands = {
-        "pretrain": inputs.pretrain(folder / "base", "--workers", "1", epochs=(MANY, 1)),
+        "pretrain": inputs.pretrain(folder / "base", *settings("workers=1"), epochs=(MANY, 1)),
         "evaluate": [
             *("evaluate", "--data", str(inputs.data), "--episodes", str(MANY)),
-            *("--image-size", "65", "--workers", "2"),
+            *settings("image_size=65", "workers=2"),
         ],
     }
     results = {verb: _kill_worker(command, inputs, folder) for verb, command in commands.items()}
@@ -205,7 +206,7 @@ def _disrupt(case: Case, inputs: TrainingInputs, folder: Path, stack: ExitStack)
     """Start training and disrupt one process; return all processes."""
     shutil.copytree(inputs.data, folder / "data")  # read by the process with its own launcher
     all_inputs, port, out = (inputs, inputs._replace(data=folder / "data")), _free_port(), folder / "run"
-    options = ("--method", "hsnet", "--cache-gb", "0")
+    options = settings("method=hsnet", "cache_gb=0")
     launchers = []
     for rank in range(case.launchers):
         training = all_inputs[rank].train(out, *options, steps=MANY)
@@ -255,7 +256,7 @@ def nan_losses(folder: Path) -> Outcome:
     """Train with NaN features: first those of one image that few steps use, then all."""
     inputs = write_training_inputs(folder, count=40)
     whole, one, two, all_broken = (folder / name for name in ("whole", "one", "two", "all"))
-    options = ("--method", "hsnet", "--no-center-features", "--batch", "2")
+    options = settings("method=hsnet", "center_features=false", "batch=2")
     commands = {out: inputs.train(out, *options, steps=12) for out in (whole, one, two, all_broken)}
     _finish([*KSHOT, *commands[whole]], folder)
     shown = _shown(whole)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.harness import settings
 from benchmarks.robustness.samples import scene
 from kshot.errors import KshotError
 from kshot.models.backbones import Backbone
@@ -39,35 +40,20 @@ class TrainingInputs(NamedTuple):
 
     def options(self, out: Path) -> list[str]:
         """Return the options that both training commands share."""
-        inputs = ["--data", str(self.data), "--out", str(out), "--batch", "4", "--device", "cpu"]
-        network = ["--backbone", TINY, "--backbone-weights", str(self.weights), "--precision", "no"]
-        return [*inputs, *network, "--checkpoint-seconds", "0"]
+        inputs = ["--data", str(self.data), "--backbone-weights", str(self.weights)]
+        small = settings(f"backbone={TINY}", "batch=4", "precision=fp32", "checkpoint_seconds=0")
+        return [*inputs, *small, "--out", str(out), "--device", "cpu"]
 
     def pretrain(self, out: Path, *more: str, epochs: tuple[float, float] = (9, 3)) -> list[str]:
         """Return the arguments of `kshot pretrain`."""
-        short = [
-            "--epochs",
-            str(epochs[0]),
-            "--epochs",
-            str(epochs[1]),
-            "--crop",
-            "33",
-            "--num-val-images",
-            "1",
-        ]
-        return ["pretrain", *self.options(out), "--no-exclude-holdout", *short, *more]
+        phases = settings(f"phases.0.epochs={epochs[0]}", f"phases.1.epochs={epochs[1]}")
+        short = [*phases, *settings("crop=33", "num_val_images=1")]
+        return ["pretrain", *self.options(out), *settings("exclude_holdout=false"), *short, *more]
 
     def train(self, out: Path, *more: str, steps: int = 20) -> list[str]:
         """Return the arguments of `kshot train`; its feature cache lies beside the run."""
-        short = ["--stage", f"{steps}@33", "--validate-every", str(steps), "--validate-episodes", "1"]
-        other = [
-            "--cache",
-            str(out.parent / "features"),
-            "--lr",
-            str(LEARNING_RATE),
-            "--select-on",
-            "nothing",
-        ]
+        short = settings(f"sizes={steps}@33", f"validate_every={steps}", "validate_episodes=1")
+        other = settings(f"cache={out.parent / 'features'}", f"lr={LEARNING_RATE}", "select_on=null")
         return ["train", *self.options(out), *short, *other, *more]
 
 

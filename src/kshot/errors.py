@@ -1,7 +1,5 @@
 """The errors that a user can cause and correct. Each says what is wrong, the value, and what to do."""
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,17 +15,6 @@ def fault_of(error: "ValidationError") -> str:
     """Return where a file's first fault is, and what it is."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
-
-
-def setting_fault(error: "ValidationError", names: Iterable[str]) -> str:
-    """Return what is wrong with a setting; for one that does not exist, similar names of `names`, or all."""
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden" or len(first["loc"]) > 1:
-        return f"A setting cannot be used: {fault_of(error)}."
-    name, known = str(first["loc"][0]), list(names)
-    close = get_close_matches(name, known)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Settings: {', '.join(known)}."
-    return f"There is no setting '{name}'. {hint}"
 
 
 class KshotError(Exception):

@@ -18,9 +18,9 @@ from kshot.cli.options import (
     Root,
     load_segmenter,
     prints_json,
-    read_settings,
 )
-from kshot.errors import DataError, setting_fault
+from kshot.errors import DataError
+from kshot.io.settings import read_settings, setting_fault
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -145,8 +145,6 @@ def _read_evaluation_settings(pairs: list[str] | None) -> "EvaluationSettings":
     from kshot.evaluation.settings import EvaluationSettings
 
     values = read_settings(pairs)
-    if isinstance(values.get("seeds"), int):
-        values["seeds"] = (values["seeds"],)
     try:
         return EvaluationSettings(**values)
     except ValidationError as error:

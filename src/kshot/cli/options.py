@@ -1,15 +1,10 @@
 """Options that several verbs share, so that one meaning has one name, one set of values and one help text."""
 
-import tomllib
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
-
-from kshot.errors import DataError
 
 if TYPE_CHECKING:
     from kshot.segmenter import Segmenter
@@ -120,26 +115,6 @@ class WithSupportPairs(TyperCommand):
 def examples(*commands: str) -> str:
     """Return the end of a verb's help: commands that can be pasted."""
     return "\n\n".join(["Examples:", *(command.replace("[", r"\[") for command in commands)])
-
-
-def read_settings(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Return the values of --set by name, written as in TOML; null is None, and text needs no quotes.
-
-    Raises DataError for one without "=" or given twice.
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not (name and equals):
-            raise DataError(f"--set is '{pair}'. Give a setting's name and value, such as lr=5e-4.")
-        if name in found:
-            raise DataError(f"--set {name} was given twice.")
-        value: Any = None if text.strip() == "null" else text.strip()
-        with suppress(tomllib.TOMLDecodeError):
-            value = tomllib.loads(f"value = {text}")["value"]
-        found[name] = value
-    return found
 
 
 def prints_json(json_file: Path | None) -> bool:

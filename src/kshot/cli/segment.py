@@ -19,6 +19,7 @@ from kshot.cli.options import (
     load_segmenter,
 )
 from kshot.errors import KshotError
+from kshot.io.settings import split_commas
 
 if TYPE_CHECKING:
     from kshot.io.raster_options import RasterOptions
@@ -147,7 +148,7 @@ def segment(
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
     raster_options = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
     check_support_options(support_pairs, support_set, support_images, classes)
-    outputs = Outputs.from_paths(queries, out, frozenset(_words(also)), share)
+    outputs = Outputs.from_paths(queries, out, frozenset(split_commas(also)), share)
     supports = read_support_set(support_pairs, support_set, support_images, classes, raster_options)
     supports = supports.with_negatives(negatives or [])
     segmenter = load_segmenter(
@@ -210,17 +211,13 @@ def read_support_set(
     return read_masks(files, values, raster_options or RasterOptions())
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _class_values(text: str, *, has_masks: bool) -> dict[str, int | None]:
     """Read `cat=1,dog=2`, the values in masks, or `cat,dog`, the names of annotated classes.
 
     A single class of masks can be a name alone.
     """
     values: dict[str, int | None] = {}
-    for part in _words(text):
+    for part in split_commas(text):
         name, equals, value = part.rpartition("=")
         name = name.strip() if equals else part
         if not name or (equals and not value.strip().isdecimal()) or name in values:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from kshot.cli.options import DATA_HELP, read_settings
-from kshot.errors import DataError, setting_fault
+from kshot.cli.options import DATA_HELP
+from kshot.errors import DataError
+from kshot.io.settings import read_settings, setting_fault
 
 if TYPE_CHECKING:
     from kshot.training.recipes import PretrainConfig, RuntimeArgs, TrainConfig

@@ -42,7 +42,7 @@ def holdout_classes(data: str, fold: int) -> tuple[int, ...]:
     if len(class_ids) < MIN_CLASSES:
         raise DataError(
             f"{data} has {len(class_ids)} classes; at least {MIN_CLASSES} are needed to hold some out. "
-            "Train with --select-on nothing, pretrain with --no-exclude-holdout."
+            "Train with --set select_on=null, pretrain with --set exclude_holdout=false."
         )
     return class_ids[2::5]
 

@@ -48,7 +48,7 @@ def _check_same(a: Result, b: Result) -> None:
     if a.scored_at == "network" and a.image_size != b.image_size:
         raise DataError(
             f"The two results cannot be compared: they were scored at {a.image_size} and at {b.image_size} "
-            "pixels. Run both with the same --image-size, or --scored-at original."
+            "pixels. Run both with the same --set image_size, or with --set scored_at=original."
         )
 
 

@@ -48,6 +48,6 @@ def check_holdout_classes(benchmark: str, fold: int, base_classes: tuple[str, ..
     if seen:
         raise DataError(
             f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
-            "Pretrain without these classes (--exclude-holdout), train with --select-on nothing, or, if "
-            "there are folds, with --select-on novel, which every number then says."
+            "Pretrain without these classes (--set exclude_holdout=true), train with --set select_on=null, "
+            "or, if there are folds, with --set select_on=novel, which every number then says."
         )

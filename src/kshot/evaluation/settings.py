@@ -1,10 +1,11 @@
 """Settings of an evaluation beside its protocol. Imports no torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kshot.evaluation.feature_store import CACHE_GB
+from kshot.io.settings import split_commas
 
 
 class EvaluationSettings(BaseModel):
@@ -28,3 +29,8 @@ class EvaluationSettings(BaseModel):
     """Processes that load data in parallel. They do not change the result."""
     cache_gb: float = Field(default=CACHE_GB, ge=0)
     """Memory for features in GiB."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else split_commas(value)

@@ -207,8 +207,8 @@ def compare_suites(a: SuiteResult, b: SuiteResult) -> list[Difference]:
             difference = "" if what == "tasks" else f" ({of_a} and {of_b})"
             raise DataError(
                 f"The two results cannot be compared: their {what} differ{'s' * (what != 'tasks')}"
-                f"{difference}. Run `kshot evaluate` on the same data with the same --shots, --draws, "
-                "--episodes and --seed."
+                f"{difference}. Run `kshot evaluate` on the same data with the same --shots, "
+                "--episodes and --set draws and seeds."
             )
     samples, set_samples = a.suite_counts(b).resample()
     found = [Difference("mean", a.iou, b.iou, b.iou - a.iou, interval(samples[1] - samples[0]))]

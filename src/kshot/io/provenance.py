@@ -15,7 +15,8 @@ import kshot
 
 PACKAGES = ("kshot", "torch", "timm", "numpy", "pillow")
 HIDDEN_OPTIONS = ("--root", "--json", "--backbone-weights")
-"""Options whose values are paths on the user's machine."""
+HIDDEN_SETTINGS = ("cache", "dev_root")
+"""Options and settings whose values are paths on the user's machine."""
 
 
 class Provenance(BaseModel):
@@ -50,10 +51,8 @@ def record_provenance(arguments: Sequence[str]) -> Provenance:
 def _hide_paths(arguments: Sequence[str]) -> list[str]:
     hidden = {index + 1 for index, argument in enumerate(arguments) if argument in HIDDEN_OPTIONS}
     shown = ["PLACE" if index in hidden else argument for index, argument in enumerate(arguments)]
-    return [
-        f"{a.split('=')[0]}=PLACE" if a.startswith(tuple(f"{o}=" for o in HIDDEN_OPTIONS)) else a
-        for a in shown
-    ]
+    starts = tuple(f"{name}=" for name in (*HIDDEN_OPTIONS, *HIDDEN_SETTINGS))
+    return [f"{one.split('=')[0]}=PLACE" if one.startswith(starts) else one for one in shown]
 
 
 def _commit() -> str | None:

@@ -237,7 +237,7 @@ def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> 
             return number
     raise DataError(
         f"All {len(base_classes)} base learners were trained on {class_name}. At least one of several must "
-        f"exclude it: kshot pretrain --exclude-class {class_name}."
+        f"exclude it: kshot pretrain --set excluded_classes={class_name}."
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
-from kshot.errors import DataError, reason_of, setting_fault
+from kshot.errors import DataError, reason_of
+from kshot.io.settings import setting_fault, split_commas
 from kshot.methods.config import with_new_names as with_new_model_names
 from kshot.models.settings import CHANNELS, KAPPA, FusionKind
 from kshot.training.watchdog import PATIENCE
@@ -90,7 +91,8 @@ class PretrainConfig(BaseModel):
     exclude_holdout: bool = False
     """Exclude the fold's holdout classes, so that checkpoints can be chosen on them."""
     excluded_classes: tuple[str, ...] = ()
-    """Further classes to exclude. The features then treat them as they will treat novel classes."""
+    """Further classes to exclude, also as text: "bus,car". The features then treat them as they will treat
+    novel classes."""
     novel_pixels: NovelPixels = "drop"
     unknown_pixels: UnknownPixels = "ignore"
     crop: int = Field(default=417, ge=33)
@@ -119,6 +121,8 @@ class PretrainConfig(BaseModel):
     num_val_images: int = Field(default=0, ge=0)
     """Number of training images used for validation; 0: validate on the base classes' val lists."""
     seed: int = 0
+
+    _split_classes = field_validator("excluded_classes", mode="before")(split_commas)
 
 
 class SizeStage(BaseModel):
@@ -189,8 +193,9 @@ class TrainConfig(BaseModel):
     """These four are settings of the model: see `methods.config.ModelConfig`."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the Dice term in each loss, beside cross-entropy; not in the paper."""
-    sizes: tuple[SizeStage, ...]
-    """The last stage's size becomes the model's."""
+    sizes: tuple[SizeStage, ...] = Field(min_length=1)
+    """Stages of the training, also as text: "1500@257,300@401" is 1500 steps at 257 px, then 300 at 401. The
+    last stage's size becomes the model's."""
     batch: int = Field(default=24, ge=1)
     """Episodes per step."""
     lr: float = 1e-3
@@ -234,6 +239,19 @@ class TrainConfig(BaseModel):
     """Steps between validations."""
     validate_episodes: int = Field(default=200, ge=1)
     seed: int = 0
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _read_sizes(cls, value: Any) -> Any:
+        if not isinstance(value, (str, int)):
+            return value
+        stages = []
+        for part in split_commas(str(value)):
+            steps, _, size = part.partition("@")
+            if not (steps.isdigit() and size.isdigit()):
+                raise ValueError(f"'{part}' is not a number of steps and an image size, such as 1500@257")
+            stages.append({"steps": int(steps), "image_size": int(size)})
+        return stages
 
     @property
     def needs_base_learner(self) -> bool:

@@ -139,5 +139,5 @@ def _event_writer(path: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise DataError("--tensorboard needs tensorboard: pip install tensorboard.") from error
+        raise DataError("The setting tensorboard needs its package: pip install tensorboard.") from error
     return SummaryWriter(path)

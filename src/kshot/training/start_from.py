@@ -38,7 +38,7 @@ def find_start(config: TrainConfig, name_or_dir: str | Path) -> Path:
     if differences:
         raise ModelError(
             f"The training cannot start from model '{name_or_dir}': it has {'; '.join(differences)}. Give "
-            "the --method, --backbone and --recipe that it was trained with."
+            "the recipe that it was trained with, or --set method=… and backbone=…."
         )
     return folder
 

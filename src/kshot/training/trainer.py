@@ -321,7 +321,7 @@ class _Losses:
         if broken:
             raise DataError(
                 f"The loss '{broken[0]}' is {losses[broken[0]]} at step {trainer.step}. Lower the learning "
-                "rate (--lr), or train at full precision (--precision no)."
+                "rate (--set lr), or train at full precision (--set precision=fp32)."
             )
         return {
             "phase": trainer.phase.number,
@@ -349,8 +349,9 @@ def _gave_up(trainer: Trainer, run: RunFolder) -> str:
     """Return the message of a run that skipped too many steps in a row."""
     return (
         f"The gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step "
-        f"{trainer.step}. Lower the learning rate (--lr), or train at full precision (--precision no); "
-        f"--resume continues from the last checkpoint. The steps' images are in {run.path / SKIPPED_STEPS}."
+        f"{trainer.step}. Lower the learning rate (--set lr), or train at full precision "
+        "(--set precision=fp32); --resume continues from the last checkpoint. The steps' images are in "
+        f"{run.path / SKIPPED_STEPS}."
     )
 
 
