@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from dev_suite import Run, score
 
-from kshot.cli.training import extra_data_set
+from kshot.cli.train import extra_data_set
 from kshot.data.benchmarks import open_dataset
 from kshot.data.tasks import pascal_set, read_task_sets
 from kshot.evaluation.suite_results import compare_suites, read_suite_result

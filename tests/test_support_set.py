@@ -91,7 +91,7 @@ def test_more_images_of_a_class_than_are_used_are_reported(tmp_path, capsys):
     [
         ([], "Give labelled examples: --support IMAGE MASK, or --support-set"),
         (["--support-set", "labels", "--support", "a.png", "b.png"], "exclude each other"),
-        (["--support", "a.png", "b.png", "--support-images", "."], "--support-images says where"),
+        (["--support", "a.png", "b.png", "--support-images", "."], "--support-images is the folder of"),
         (["--support-set", "gone"], "no file or folder gone"),
         (["--support-set", "labels", "--classes", "disc=1"], "with --support-set it must be names alone"),
         (

@@ -14,10 +14,13 @@ from kshot.annotations.components import MIN_COMPONENT, connected_components, ou
 from kshot.io.files import save_image
 from kshot.io.images import ImageSource, read_image
 from kshot.io.overlays import label_image, mask_image, overlay
-from kshot.types import FloatMap
+from kshot.types import IGNORE_INDEX, FloatMap
 
 OBJECT = "object"
-"""Name of a class that nobody named."""
+"""Name of a class that was given without a name."""
+
+MAX_CLASSES = IGNORE_INDEX - 1
+"""Largest number of classes in a label map, where 0 is the background and 255 means "ignore"."""
 
 
 @dataclass(frozen=True, eq=False)

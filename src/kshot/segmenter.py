@@ -21,9 +21,9 @@ from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.episode import EpisodeRunner, move, select
 from kshot.methods.hub import DEFAULT_MODEL, load_model, save_model
 from kshot.methods.tiling import Box, Window, around, blend, check_tile, cut, tile_for
-from kshot.results import OBJECT, SegmentationResult
+from kshot.results import MAX_CLASSES, OBJECT, SegmentationResult
 from kshot.transforms import Resize
-from kshot.types import IGNORE_INDEX, FloatMap, Support
+from kshot.types import FloatMap, Support
 
 LabelledImages = Iterable[tuple[ImageSource, MaskSource]]
 """Images of one class, each with its mask."""
@@ -32,9 +32,6 @@ ManyImages = Iterable[ImageSource]
 
 ReadPart = Callable[[Box], tuple[Image.Image, NDArray[np.bool_] | None]]
 """Reads a part of an image: the image, and where it has data, (height, width); None: everywhere."""
-
-MAX_CLASSES = IGNORE_INDEX - 1
-"""Most classes of a label map, where 0 is the background and 255 means "ignore"."""
 
 
 class ClassSupport(NamedTuple):

@@ -72,7 +72,8 @@ def draw_discriminability(
         Path | None, typer.Option(help="Image to write: .png, .pdf or .svg.", metavar="FILE")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data of --manifest: a benchmark's name, or a folder.", metavar="NAME")
+        str | None,
+        typer.Option(help="Data of --manifest: a benchmark, or a folder.", metavar="NAME_OR_DIR"),
     ] = None,
     manifest: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
 from kshot.io.overlays import add_caption, label_colour, montage, overlay
 from kshot.io.raster_options import RasterOptions
 from kshot.predict.class_masks import ClassMasks, ClassValues, read_class_masks
-from kshot.predict.support_check import low_iou_warning, support_iou
-from kshot.results import OBJECT
-from kshot.segmenter import MAX_CLASSES, ClassSupport, LabelledImages, Segmenter
+from kshot.results import MAX_CLASSES, OBJECT
+
+if TYPE_CHECKING:  # files are read before torch, which takes seconds to import
+    from kshot.segmenter import LabelledImages, Segmenter
 
 CELL = 240
 """Width and height in pixels of a cell of the contact sheet, which the support images share."""
@@ -53,7 +55,7 @@ class SupportSet:
                 digest.update(np.packbits(foreground).tobytes())
         return digest.hexdigest()
 
-    def fit(self, segmenter: Segmenter) -> None:
+    def fit(self, segmenter: "Segmenter") -> None:
         """Fit a segmenter; print a warning to stderr for each class it misses in its own support images."""
         segmenter.fit(self.classes)
         for name, pairs in self.classes.items():
@@ -135,8 +137,11 @@ def _read_pair(source: ImageSource, mask: MaskSource) -> tuple[Image.Image, NDAr
     return image, read_mask(mask, (image.height, image.width), may_be_empty=True)
 
 
-def _check_class(fitted: Segmenter, pairs: LabelledImages, name: str) -> str | None:
+def _check_class(fitted: "Segmenter", pairs: "LabelledImages", name: str) -> str | None:
     """Return a warning if the first support images of a class have a low mean support IoU."""
+    from kshot.predict.support_check import low_iou_warning, support_iou
+    from kshot.segmenter import ClassSupport
+
     found = list[float]()
     for source, mask in pairs:
         image, foreground = _read_pair(source, mask)

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kshot.io.overlays import OVERLAY_COLOUR
-from kshot.segmenter import MAX_CLASSES
+from kshot.results import MAX_CLASSES
 
 Role = Literal["support", "query"]
 MapName = Literal["probability", "first_pass", "second_pass"]
