@@ -65,11 +65,8 @@ def test_options_of_one_name_take_the_same_values():
         for one in options(verb):
             kind = (one.multiple, one.nargs, one.metavar, one.is_flag)
             kinds.setdefault(one.opts[0], {}).setdefault(kind, []).append(name)
-    kinds.pop("--out")  # a file or a folder
-    kinds.pop("--model")  # one, or several to compare
-    kinds.pop("--backbone")
-    kinds.pop("--episode")
-    kinds.pop("--support-set", None)
+    for name in ("--out", "--model", "--backbone", "--manifest", "--episode"):
+        kinds.pop(name)  # a file or a folder; one or several
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
 

@@ -6,7 +6,6 @@ mask = segmenter.predict("table.jpg").mask
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from kshot.errors import (
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from kshot.results import Instance, SegmentationResult
     from kshot.segmenter import Segmenter
 
-__version__ = version("kshot")
+    __version__: str
+
 __all__ = [
     "DataError",
     "ImageError",
@@ -52,7 +52,11 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch takes seconds; help and version do not need it.
+    # Importing torch takes seconds, which help and errors of options do not need.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kshot")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'kshot' has no attribute '{name}'")

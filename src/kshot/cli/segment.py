@@ -139,15 +139,16 @@ def segment(
     Exit status: 0 all images are done, 1 some failed (see failures.jsonl), 2 nothing could be done, or the
     disk is full.
     """
+    if shard is not None and ray is not None:
+        raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
+    check_support_options(support_pairs, support_set, support_images, classes)
+
     from kshot.io.raster_options import GEOTIFF_TILE, RasterOptions, parse_bands
     from kshot.predict.outputs import Outputs
     from kshot.predict.shards import Shard, parse_shard
 
-    if shard is not None and ray is not None:
-        raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
     raster_options = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
-    check_support_options(support_pairs, support_set, support_images, classes)
     outputs = Outputs.from_paths(queries, out, frozenset(split_commas(also)), share)
     supports = read_support_set(support_pairs, support_set, support_images, classes, raster_options)
     supports = supports.with_negatives(negatives or [])
