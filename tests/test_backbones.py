@@ -77,6 +77,10 @@ def test_tf_padding_keeps_the_grid_only_at_sizes_of_32n_plus_1(size, exact):
         ("resnet18", (96, 70), True),
         ("efficientnet_lite0", (129, 97), True),
         ("efficientnet_lite0", (128, 97), False),
+        ("test_resnet", (96, 70), False),  # ResNet-D: average pooling in the shortcuts
+        ("resnetblur18", (96, 70), False),
+        ("seresnet18", (96, 70), False),
+        ("test_efficientnet", (129, 97), False),  # squeeze and excitation
     ],
 )
 def test_supports_are_read_undilated_where_that_is_the_same(name, size, runs_undilated):
@@ -96,7 +100,7 @@ def test_supports_are_read_undilated_where_that_is_the_same(name, size, runs_und
 
 
 def test_a_twin_is_no_part_of_the_weights():
-    dilated, plain = Backbone("test_resnet", output_stride=8), Backbone("test_resnet")
+    dilated, plain = Backbone("resnet18", output_stride=8), Backbone("resnet18")
     dilated.support_pyramid(torch.rand(1, 3, 64, 64))
     assert dilated.state_dict().keys() == plain.state_dict().keys()
     assert sum(p.numel() for p in dilated.parameters()) == sum(p.numel() for p in plain.parameters())

@@ -10,8 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.efficientnet import EfficientNet
-from timm.models.resnet import ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
@@ -31,6 +33,15 @@ SHORT_NAMES = {
     "efficientnet_lite1": "tf_efficientnet_lite1.in1k",
     "efficientnet_lite2": "tf_efficientnet_lite2.in1k",
 }
+
+# Modules with which a dilated network computes, at every second and fourth position, what the undilated one
+# computes: a dilated convolution skips the positions between, and norms and activations see one position.
+# Average and blur pooling (ResNet-D, anti-aliasing) average with the positions between, which the undilated
+# network does not have, and attention averages all positions. Max pooling is the stem's, at stride 4.
+STRIDE_SAFE = (
+    *(ResNet, BasicBlock, Bottleneck, EfficientNet, DepthwiseSeparableConv, InvertedResidual),
+    *(nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity, nn.Sequential, nn.MaxPool2d),
+)
 
 # The TF Lite networks were trained on (255 x - 127) / 128; timm's configuration has (x - 0.5) / 0.5.
 TF_LITE_MEAN, TF_LITE_STD = 127 / 255, 128 / 255
@@ -75,9 +86,10 @@ class Backbone(nn.Module):
 
     Frozen unless `trainable`: no gradients, and BatchNorm stays in eval even after `.train()`.
     With `output_stride=8` the network runs dilated and its features are taken at every second and fourth
-    position, so the pyramid has the same shape; `last` then has stride 8. For ResNets these features equal
-    the undilated ones, because the first block of a dilated layer keeps the previous dilation. Networks with
-    asymmetric padding (TensorFlow's) sample a grid that is shifted by about a pixel.
+    position, so the pyramid has the same shape; `last` then has stride 8. These features equal the undilated
+    ones if the network has only modules of STRIDE_SAFE, because the first block of a dilated layer keeps the
+    previous dilation. Networks with asymmetric padding (TensorFlow's) sample a grid that is shifted by about
+    a pixel.
 
     The weights are random and nothing is downloaded; see `imagenet_weights.load_backbone`.
     """
@@ -129,14 +141,18 @@ class Backbone(nn.Module):
     def support_pyramid(self, images: Tensor) -> FeaturePyramid:
         """Compute the pyramid alone: `last` may have any stride.
 
-        With kernels, a dilated network runs undilated if that is known to compute the same features.
+        With kernels, a dilated network runs undilated if that computes the same features.
         """
-        is_aligned = all(side % STRIDES[-1] == 1 for side in images.shape[-2:])
-        is_same = isinstance(self.trunk, ResNet) or (isinstance(self.trunk, EfficientNet) and is_aligned)
         is_dilated = self.output_stride < STRIDES[-1]
-        if kernels.enabled() and is_same and is_dilated and not self.trainable:
+        if kernels.enabled() and is_dilated and not self.trainable and self._is_same_undilated(images.shape):
             return self._pyramid(self._undilated, images, STRIDES[-1])
         return self._pyramid(self.trunk, images, self.output_stride)
+
+    def _is_same_undilated(self, shape: torch.Size) -> bool:
+        used = [module for name, module in self.trunk.named_modules() if not name.startswith("global_pool")]
+        is_aligned = all(side % STRIDES[-1] == 1 for side in shape[-2:])
+        is_symmetric = is_aligned or not any(isinstance(module, Conv2dSame) for module in used)
+        return is_symmetric and all(isinstance(module, STRIDE_SAFE) for module in used)
 
     @cached_property
     def _undilated(self) -> Any:
