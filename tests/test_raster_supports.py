@@ -55,7 +55,8 @@ def test_slices_lie_apart_and_show_much():
     assert choose_slices(np.array([0, 0, 1])) == [2]
 
 
-def test_a_volume_gives_slices_of_its_object(tmp_path, capsys):
+def test_a_volume_gives_slices_of_its_object(tmp_path, caplog):
+    caplog.set_level("INFO", "kshot")
     thing = ball()
     image = write_nifti(tmp_path / "scan.nii.gz", (100 + 800 * thing).astype(np.int16))
     mask = write_nifti(tmp_path / "mask.nii.gz", 2 * thing.astype(np.uint8))
@@ -64,8 +65,8 @@ def test_a_volume_gives_slices_of_its_object(tmp_path, capsys):
     for picture, masks in found:
         np.testing.assert_array_equal(np.asarray(picture)[..., 0] > 128, masks["lump"])
         assert masks["lump"].sum() > 9
-    assert "slices " in (printed := capsys.readouterr().out)
-    assert "of 20 are support images of 'lump'" in printed
+    assert "slices " in caplog.text
+    assert "of 20 are support images of 'lump'" in caplog.text
     with pytest.raises(MaskError, match=r"mask\.nii\.gz.*no class has"):
         read_volume_supports(image, mask, {"lump": 1}, RasterOptions())
 

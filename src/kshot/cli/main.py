@@ -23,6 +23,7 @@ from kshot.cli import (
     train,
     tune_threshold,
 )
+from kshot.cli.log_lines import show_messages
 from kshot.cli.options import WithSupportPairs, examples
 from kshot.errors import KshotError
 
@@ -66,6 +67,7 @@ def _version(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command. A user's mistake is one line and exit status 2, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    show_messages()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name can have bytes that are not text
     try:

@@ -1,5 +1,6 @@
 """Make support images of labelled GeoTIFFs (windows around the object) and volumes (slices)."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from kshot.io.nifti import (
 from kshot.io.raster_options import RasterOptions
 from kshot.methods.tiling import around, tile_for
 from kshot.predict.class_masks import ClassMasks, ClassValues, read_class_masks
+
+logger = logging.getLogger(__name__)
 
 MAX_SLICES = 5
 """Slices of a volume that become support images of a class, at most."""
@@ -59,7 +62,7 @@ def read_geotiff_supports(
 def read_volume_supports(
     path: Path, mask: Path, values: ClassValues, raster_options: RasterOptions
 ) -> list[tuple[Image.Image, ClassMasks]]:
-    """Return up to MAX_SLICES slices of a volume for each class, and print which.
+    """Return up to MAX_SLICES slices of a volume for each class, and log which.
 
     Raises ImageError or MaskError for a file that cannot be used.
     """
@@ -68,7 +71,7 @@ def read_volume_supports(
         in_plane = tuple(axis for axis in range(3) if axis != volume.axis)
         chosen = choose_slices(np.count_nonzero(whole, axis=in_plane))
         numbers = ", ".join(str(number + 1) for number in chosen)
-        print(f"{path}: slices {numbers} of {volume.num_slices} are support images of '{name}'.")
+        logger.info(f"{path}: slices {numbers} of {volume.num_slices} are support images of '{name}'.")
         for number in chosen:
             slice_mask = np.ascontiguousarray(to_display(whole[volume.slice_index(number)]))
             found.append((volume.slice_image(number), {name: slice_mask}))

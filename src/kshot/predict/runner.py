@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from kshot.predict.support_set import CELL, SupportSet
 from kshot.results import SegmentationResult
 from kshot.segmenter import Segmenter
 
+logger = logging.getLogger(__name__)
+
 SHEET_ROWS = 12
 """Queries on the contact sheet: the first ones, to keep it small for thousands of images."""
 
@@ -49,7 +52,7 @@ CONFIDENCE_FILE = "confidence.csv"
 """The confidence of each image, lowest first, in the results folder."""
 
 MAX_SHARES = 6
-"""Classes whose shares of an image are printed."""
+"""Classes whose shares of an image are logged."""
 
 MAX_HEATMAPS = 4
 """Classes up to which the contact sheet shows each one's probability."""
@@ -84,7 +87,7 @@ def segment_all(
     done = outputs.find_done(resume_log.read(), "labels" if len(class_names) > 1 else "mask")
     num_left = len(outputs.queries) - len(done)
     if done:
-        print(f"{len(done)} of {len(outputs.queries)} images were already done", flush=True)
+        logger.info(f"{len(done)} of {len(outputs.queries)} images were already done")
     steps = _segment_rest(segmenter, support_set, outputs, raster_options, done, resume_log, report)
     start = time.monotonic()
     with make_bar(console) as progress:
@@ -93,13 +96,13 @@ def segment_all(
             progress.advance(task)
             if not console.is_terminal:
                 seconds_left = (time.monotonic() - start) / index * (num_left - index)
-                print(f"{index}/{num_left} {line} ({seconds_left:.0f} s left)", flush=True)
+                logger.info(f"{index}/{num_left} {line} ({seconds_left:.0f} s left)")
             elif has_failed:
-                progress.console.print(line, markup=False, highlight=False)
+                logger.info(line)  # above the bar, which takes over stdout
     _write_report(report, outputs, class_names)
-    print(f"{len(report.records)} of {len(outputs.queries)} images segmented into {outputs.folder}")
+    logger.info(f"{len(report.records)} of {len(outputs.queries)} images segmented into {outputs.folder}")
     if report.num_rows:
-        print(f"Contact sheet: {outputs.shard_path(SHEET_FILE)}")
+        logger.info(f"Contact sheet: {outputs.shard_path(SHEET_FILE)}")
     return len(report.failures)
 
 
@@ -112,7 +115,7 @@ def _segment_rest(
     resume_log: ResumeLog,
     report: Report,
 ) -> Iterator[tuple[bool, str]]:
-    """Segment the queries that are not done; yield for each whether it failed, and a line to print."""
+    """Segment the queries that are not done; yield for each whether it failed, and a line to log."""
     for path, name in outputs.queries:
         if name in done:
             report.add(done[name])

@@ -1,7 +1,7 @@
 """Read the support set of the command from masks or from an annotation file."""
 
 import hashlib
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from kshot.results import MAX_CLASSES, OBJECT
 
 if TYPE_CHECKING:  # files are read before torch, which takes seconds to import
     from kshot.segmenter import LabelledImages, Segmenter
+
+logger = logging.getLogger(__name__)
 
 CELL = 240
 """Width and height in pixels of a cell of the contact sheet, which the support images share."""
@@ -56,11 +58,11 @@ class SupportSet:
         return digest.hexdigest()
 
     def fit(self, segmenter: "Segmenter") -> None:
-        """Fit a segmenter; print a warning to stderr for each class it misses in its own support images."""
+        """Fit a segmenter; log a warning for each class it misses in its own support images."""
         segmenter.fit(self.classes)
         for name, pairs in self.classes.items():
             if warning := _check_class(segmenter, pairs, name):
-                print(warning, file=sys.stderr)
+                logger.warning(warning)
 
     def with_negatives(self, paths: Sequence[Path]) -> "SupportSet":
         """Return the support set with negative images, which show none of the classes."""
@@ -94,7 +96,7 @@ def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] |
     """Return the support set of an annotation file or folder: the first MAX_SUPPORTS images of each class.
 
     folder: where the images are. class_names: the classes to use, in this order; None: all.
-    Prints which classes have more images. Raises DataError, ImageError or MaskError for a file that cannot be
+    Logs which classes have more images. Raises DataError, ImageError or MaskError for a file that cannot be
     used.
     """
     annotations = read_annotations(path, folder)
@@ -107,7 +109,7 @@ def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] |
         )
     for name in chosen.class_names:
         if counts[name] > MAX_SUPPORTS:
-            print(f"Class '{name}' has {counts[name]} images; the first {MAX_SUPPORTS} are used.")
+            logger.info(f"Class '{name}' has {counts[name]} images; the first {MAX_SUPPORTS} are used.")
     thumbnails = []
     for annotated in chosen.images[:MAX_THUMBNAILS]:
         source, masks = annotated.read()

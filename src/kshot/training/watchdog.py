@@ -4,12 +4,14 @@ Each process watches only itself: if one stops, all others stop within a step. A
 group would not do: it never ends the process that hangs, and has to be longer than a validation.
 """
 
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 120.0
 """Seconds without a step after which a process ends itself."""
@@ -61,11 +63,10 @@ class Watchdog:
         """Check the clock until `end` is called; runs in its own thread."""
         while not self._ended.wait(min(1.0, self.patience / 4)):
             if not self._is_paused and time.monotonic() - self._last > self.limit:
-                print(
-                    f"No step was taken for {self.limit:.0f} seconds: another process died or hangs, or this "
-                    "one hangs. This process ends now; --resume continues from the last checkpoint.",
-                    file=sys.stderr,
-                    flush=True,
+                logger.error(
+                    "No step was taken for %.0f seconds: another process died or hangs, or this one hangs. "
+                    "This process ends now; --resume continues from the last checkpoint.",
+                    self.limit,
                 )
                 os._exit(1)  # the main thread waits in a collective operation, which no exception can end
 
