@@ -17,7 +17,6 @@ from kshot.training.augment import (
     draw_augmentation,
     draw_kind,
     draw_view,
-    squash,
     to_tensor,
 )
 
@@ -74,13 +73,6 @@ def test_changes_depend_on_their_key_alone_and_keep_their_ranges():
     assert all(0.5 <= c.scale <= 2 and abs(c.degrees) <= 10 and 0 <= c.left < 1 for c in drawn)
     assert 150 < sum(c.flip for c in drawn) < 250
     assert 150 < sum(c.blur > 0 for c in drawn) < 250
-
-
-def test_squash_keeps_everything():
-    pil_image, labels = coloured_scene([0, 1], 80, 40)
-    image, squashed = squash(pil_image, labels, 32)
-    assert image.shape == (3, 32, 32)
-    assert set(squashed.unique().tolist()) == {0, 1, 2}
 
 
 def test_a_view_without_changes_is_the_squashed_image():

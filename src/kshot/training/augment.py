@@ -200,13 +200,7 @@ def apply_augmentation(
     warped, mask = _warp(image, labels, sides, augmentation, crop)
     if augmentation.blur > 0:
         warped = warped.filter(ImageFilter.GaussianBlur(augmentation.blur))
-    return to_tensor(warped), _to_labels(mask)
-
-
-def squash(image: Image.Image, labels: GroundTruth, size: int) -> tuple[Tensor, Tensor]:
-    """Squash an image and its label map to a square; types as `apply_augmentation`."""
-    squashed, mask = _warp(image, labels, (size, size), View(), size)
-    return to_tensor(squashed), _to_labels(mask)
+    return to_tensor(warped), torch.from_numpy(np.array(mask)).long()
 
 
 def _warp(
@@ -237,7 +231,3 @@ def _warp(
 def to_tensor(image: Image.Image) -> Tensor:
     """Return an RGB image as a tensor (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-def _to_labels(mask: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(mask)).long()

@@ -29,8 +29,9 @@ from kshot.errors import DataError
 from kshot.io.images import read_image
 from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import resize
-from kshot.training.augment import apply_augmentation, draw_augmentation, squash
+from kshot.training.augment import apply_augmentation, draw_augmentation
 from kshot.training.recipes import PretrainConfig
+from kshot.transforms import Resize
 from kshot.types import IGNORE_INDEX, GroundTruth
 
 
@@ -148,17 +149,16 @@ class BaseValidation:
         Images are squashed to the crop's size, as for the meta-learner, and scored there. Without images the
         result is empty.
         """
-        data = self.data
+        data, transform = self.data, Resize(self.data.config.crop)
         network.eval()
         counts = np.zeros((2, len(data.class_ids) + 1), dtype=np.int64)
         for name in data.val_images[:limit]:
-            image, labels = squash(
-                read_image(data.dataset.image_path(name)), data.labels(name), data.config.crop
-            )
+            image = transform.image(read_image(data.dataset.image_path(name)))
+            labels = transform.mask(data.labels(name))
             with torch.inference_mode(), self.accelerator.autocast():
-                logits = network(image.unsqueeze(0).to(self.accelerator.device))
+                logits = network(image.to(self.accelerator.device))
             predicted = resize(logits.float(), labels.shape).argmax(dim=1)[0].cpu().numpy()
-            counts += _intersections_and_unions(predicted, labels.numpy(), counts.shape[1])
+            counts += _intersections_and_unions(predicted, labels, counts.shape[1])
         occurs = counts[1, 1:] > 0
         iou = counts[0] / np.maximum(counts[1], 1)
         if not occurs.any():
