@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from kshot.errors import KshotError, reason_of
+from kshot.io.extras import import_extra
 
 RETRIES = 3
 """Times that a share is restarted if its worker dies."""
@@ -26,11 +27,7 @@ def segment_on_ray(
     Raises KshotError if Ray is not installed, or if a share failed RETRIES + 1 times.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # off unless the user turns it on
-    try:
-        import ray
-    except ImportError as error:
-        raise KshotError("--ray needs Ray. Install it: pip install 'kshot[ray]'.") from error
-
+    ray = import_extra("ray", "--ray needs Ray", "ray")
     ray.init()
     num_gpus = int(device.type == "cuda")
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=num_gpus)(run_in)
