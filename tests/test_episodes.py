@@ -21,7 +21,7 @@ from kshot.io.images import read_image
 from kshot.methods.hsnet import HSNet
 from kshot.models.base_learner import PSPNet, base_map
 from kshot.training.episodes import CachedEncoder, TrainingEpisodes
-from kshot.training.feature_cache import Budget
+from kshot.training.feature_files import DiskBudget
 from kshot.training.recipes import SizeStage, TrainConfig
 from kshot.transforms import Resize
 
@@ -48,7 +48,7 @@ def networks():
 def encoder(voc, networks, tmp_path):
     cls, base_learner = networks
     matcher = HSNet(cls, base_learner.backbone)
-    return CachedEncoder(voc, matcher, [base_learner], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+    return CachedEncoder(voc, matcher, [base_learner], SIZE, DiskBudget(tmp_path, 2**30), torch.device("cpu"))
 
 
 def episodes_of(voc, **changes):
@@ -128,7 +128,7 @@ def test_unknown_and_novel_pixels_are_what_the_recipe_says(voc, encoder):
 
 
 def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
-    budget = Budget(tmp_path, 2**30)
+    budget = DiskBudget(tmp_path, 2**30)
     cpu = torch.device("cpu")
     name = next(iter(episodes_of(voc).fold.images[8]))
     only_cls = CachedEncoder(voc, HSNet(networks[0]), [], SIZE, budget, cpu).encode_one(name)
@@ -167,7 +167,9 @@ def test_an_episode_is_read_by_a_base_learner_that_does_not_know_its_class(voc, 
     randomise_norms(second)
     matcher = HSNet(cls, first.backbone, center_features=True)
     matcher.sem_means.fill_(0.25)
-    encoder = CachedEncoder(voc, matcher, [first, second], SIZE, Budget(tmp_path, 2**30), torch.device("cpu"))
+    encoder = CachedEncoder(
+        voc, matcher, [first, second], SIZE, DiskBudget(tmp_path, 2**30), torch.device("cpu")
+    )
     encoder.other_means[1] = torch.full_like(matcher.sem_means, 0.5)
     episodes = TrainingEpisodes(CONFIG, voc, [("bus", "chair", "dog"), ("cow", "sheep")])
     batch = episodes.load(list(range(16)), encoder)
@@ -201,7 +203,7 @@ def test_the_same_weights_at_another_stride_have_features_of_their_own(voc, netw
     name = next(iter(episodes_of(voc).fold.images[8]))
     sizes = []
     for learner in (networks[1], coarse):
-        matcher, budget = HSNet(None, learner.backbone), Budget(tmp_path, 2**30)
+        matcher, budget = HSNet(None, learner.backbone), DiskBudget(tmp_path, 2**30)
         encoder = CachedEncoder(voc, matcher, [learner], SIZE, budget, torch.device("cpu"))
         sizes.append(encoder.encode_one(name).base_logits.shape[-1])
     assert sizes == [9, 5]

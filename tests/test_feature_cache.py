@@ -1,117 +1,41 @@
-import os
-import time
-
-import pytest
 import torch
-from make_data import random_pyramid
 
-from kshot.training.feature_cache import (
-    STALE_SECONDS,
-    Budget,
-    FeatureCache,
-    features_to_pyramid,
-    pyramid_to_features,
-)
-
-GB = 2**30
+from kshot.models.feature_cache import Budget, FeatureCache, MemoryStorage, num_bytes
 
 
-@pytest.fixture
-def photograph(tmp_path):
-    path = tmp_path / "photograph.jpg"
-    path.write_bytes(b"a photograph")
-    return path
+def cache_of(uses, limit):
+    computed = []
+
+    def compute(name):
+        computed.append(name)
+        return (torch.zeros(10),)  # 40 bytes
+
+    storage = MemoryStorage(uses, Budget(limit))
+    return FeatureCache(compute, storage), storage, computed
 
 
-def image():
-    return torch.arange(12.0).view(1, 3, 2, 2)
+def test_each_image_is_computed_once_and_dropped_after_its_last_use():
+    uses = ["a", "b", "a", "c", "b", "a"]
+    cache, storage, computed = cache_of(uses, 1000)
+    for name in uses:
+        assert cache.get(name)[0].shape == (10,)
+    assert computed == ["a", "b", "c"]
+    assert cache.num_computed == 3
+    assert len(storage) == 0
 
 
-def compute(picture):
-    return {"double": 2 * picture, "mean": picture.mean(dim=1, keepdim=True)}
+def test_what_does_not_fit_is_computed_again():
+    uses = ["a", "b", "a", "b", "a", "b"]
+    cache, _, computed = cache_of(uses, 40)
+    for name in uses:
+        cache.get(name)
+    assert computed == ["a", "b", "b", "b"]
+    cache, _, computed = cache_of(uses, 0)
+    for name in uses:
+        cache.get(name)
+    assert computed == uses
 
 
-def cache_in(folder, limit=GB, key="weights", compute=compute):
-    return FeatureCache(compute, key, Budget(folder, limit))
-
-
-def test_what_a_killed_run_left_is_no_part_of_a_cache_and_goes_away(tmp_path):
-    old, young = tmp_path / "one" / ".kshot-1.safetensors", tmp_path / "one" / ".kshot-2.safetensors"
-    old.parent.mkdir()
-    for path, age in ((old, 2 * STALE_SECONDS), (young, 0)):
-        path.write_bytes(bytes(100))
-        os.utime(path, (time.time() - age,) * 2)
-    assert Budget(tmp_path, 50).left == 50
-    assert list(old.parent.iterdir()) == [young]  # another run's, perhaps
-
-
-def refuse(picture=None):
-    raise AssertionError("this was to come from the cache")
-
-
-def test_features_are_computed_once_even_by_another_run(tmp_path, photograph):
-    cache = cache_in(tmp_path / "cache")
-    first = cache.read(photograph, False, image)
-    torch.testing.assert_close(first["double"], 2 * image().half())
-    for again in (cache, cache_in(tmp_path / "cache", compute=refuse)):
-        found = again.read(photograph, False, refuse)
-        assert found.keys() == first.keys()
-        assert all(torch.equal(found[name], first[name]) for name in first)
-    assert cache.num_computed == 1
-
-
-def test_features_outlive_a_moved_dataset(tmp_path, photograph):
-    cache_in(tmp_path / "cache").read(photograph, False, image)
-    moved = tmp_path / "elsewhere.jpg"
-    moved.write_bytes(photograph.read_bytes())
-    os.utime(moved, (0, 0))
-    cache_in(tmp_path / "cache", compute=refuse).read(moved, False, refuse)
-
-
-def test_mirrored_features_are_those_of_the_mirrored_image(tmp_path, photograph):
-    cache = cache_in(tmp_path / "cache")
-    cache.read(photograph, False, image)
-    mirrored = cache.read(photograph, True, image)
-    torch.testing.assert_close(mirrored["double"], 2 * image().flip(-1).half())
-    assert torch.equal(cache.read(photograph, True, refuse)["double"], mirrored["double"])
-
-
-def test_other_weights_and_changed_photographs_are_computed_anew(tmp_path, photograph):
-    cache_in(tmp_path / "cache").read(photograph, False, image)
-    other = cache_in(tmp_path / "cache", key="other weights")
-    other.read(photograph, False, image)
-    assert other.num_computed == 1
-    photograph.write_bytes(b"another photograph")
-    same = cache_in(tmp_path / "cache")
-    same.read(photograph, False, image)
-    assert same.num_computed == 1
-
-
-def test_a_full_cache_is_correct_and_grows_no_more(tmp_path, photograph):
-    small = cache_in(tmp_path / "cache", limit=40)  # one image's features take 32 bytes
-    small.read(photograph, False, image)
-    for _ in range(2):
-        mirrored = small.read(photograph, True, image)
-        torch.testing.assert_close(mirrored["double"], 2 * image().flip(-1).half())
-    assert small.num_computed == 3
-    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
-    # What an earlier run has left counts too; files are larger than their tensors.
-    assert Budget(tmp_path / "cache", 100).left < 100 - 32
-
-
-def test_a_damaged_file_is_made_anew(tmp_path, photograph):
-    cache = cache_in(tmp_path / "cache")
-    first = cache.read(photograph, False, image)
-    (file,) = (tmp_path / "cache").rglob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:50])
-    again = cache.read(photograph, False, image)
-    assert torch.equal(again["double"], first["double"])
-    assert torch.equal(cache.read(photograph, False, refuse)["double"], first["double"])
-
-
-def test_a_pyramid_survives_being_taken_apart():
-    pyramid = random_pyramid(taps=(2, 12, 1))
-    found = features_to_pyramid(pyramid_to_features(pyramid))
-    assert found.last is None
-    for stage, expected in zip(found.stages, pyramid.stages, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(stage, expected, strict=True))
+def test_bytes_are_counted_once_a_tensor():
+    tensor = torch.zeros(3, 4)
+    assert num_bytes(((tensor, tensor), tensor, None, torch.zeros(2))) == 48 + 8

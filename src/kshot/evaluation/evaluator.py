@@ -13,10 +13,10 @@ from kshot.data.loading import read_ahead as read_in_order
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
 from kshot.errors import DataError
-from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, IntArray, count_pixels
 from kshot.io.images import read_image
 from kshot.methods.episode import EpisodeRunner
+from kshot.models.feature_cache import CACHE_GB, Budget, FeatureCache, MemoryStorage
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import GroundTruth, Support
@@ -141,21 +141,21 @@ def evaluate(
         return Reading(name, name in queries[owner[episode]])
 
     uses = (reading(name, index) for index, episode in enumerate(episodes) for name in names_of(episode))
-    store = FeatureStore(compute, uses, int(cache_gb * 2**30))
+    cache = FeatureCache(compute, MemoryStorage(uses, Budget(int(cache_gb * 2**30))))
     counts = np.zeros((len(episodes), len(Counts._fields)), dtype=np.int64)
     num_computed, num_empty = np.zeros((2, len(manifests)), dtype=np.int64)
     for done, files in enumerate(read_ahead(reader, num_workers)):
         fresh.update(files.images)
-        episode, computed_before = episodes[files.episode], store.num_computed
-        query = store.use(reading(episode.query, files.episode))
+        episode, computed_before = episodes[files.episode], cache.num_computed
+        query = cache.get(reading(episode.query, files.episode))
         supports = [
-            Support(store.use(reading(name, files.episode)), mask.to(segmenter.device))
+            Support(cache.get(reading(name, files.episode)), mask.to(segmenter.device))
             for name, mask in zip(episode.supports, files.support_masks, strict=True)
         ]
         counts[files.episode] = _segment_and_count(
             runner, query, supports, files.ground_truth, at_original_size
         )
-        num_computed[owner[files.episode]] += store.num_computed - computed_before
+        num_computed[owner[files.episode]] += cache.num_computed - computed_before
         num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
         on_progress(done + 1, len(episodes))
     return [

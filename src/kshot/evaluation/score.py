@@ -9,8 +9,8 @@ from kshot.data.benchmarks import read_fold
 from kshot.data.manifest import Manifest, draw_manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
 from kshot.errors import DataError
-from kshot.evaluation.feature_store import CACHE_GB
 from kshot.io.provenance import record_provenance
+from kshot.models.feature_cache import CACHE_GB
 
 if TYPE_CHECKING:
     from kshot.evaluation.results import Result

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kshot.evaluation.feature_store import CACHE_GB
 from kshot.io.settings import split_commas
+from kshot.models.feature_cache import CACHE_GB
 
 
 class EvaluationSettings(BaseModel):

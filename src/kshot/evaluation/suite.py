@@ -11,9 +11,9 @@ from PIL import Image
 
 from kshot.data.tasks import SuiteEpisodes, TaskEpisode, TaskSet
 from kshot.errors import DataError
-from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.metrics import Counts, count_pixels
 from kshot.io.images import read_image
+from kshot.models.feature_cache import CACHE_GB, Budget, FeatureCache, MemoryStorage
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE_INDEX, FloatMap, GroundTruth, Support
 
@@ -113,7 +113,7 @@ def check_files(by_name: dict[str, TaskSet], episodes: SuiteEpisodes) -> None:
 
 
 def _run_set(
-    runner: Runner, one: TaskSet, episodes: list[TaskEpisode], budget: int
+    runner: Runner, one: TaskSet, episodes: list[TaskEpisode], num_bytes: int
 ) -> Iterator[EpisodeScore]:
     queries = {row.episode.query for row in episodes}
     draws = [(key, list(rows)) for key, rows in groupby(episodes, key=_draw_of)]
@@ -128,13 +128,13 @@ def _run_set(
         return encoded, time.process_time() - start
 
     uses = (encoding(n) for (_, _, supports), rows in draws for n in (*supports, *map(_query_of, rows)))
-    store = FeatureStore(compute, uses, budget)
+    cache = FeatureCache(compute, MemoryStorage(uses, Budget(num_bytes)))
     for (class_id, _, supports), rows in draws:
-        encoded = [store.use(encoding(name))[0] for name in supports]
+        encoded = [cache.get(encoding(name))[0] for name in supports]
         fitted = runner.fit(encoded, [one.dataset.ground_truth(name, class_id) for name in supports])
         for row in rows:
             ground_truth = one.dataset.ground_truth(row.episode.query, class_id)
-            yield _score(runner, fitted, store.use(encoding(row.episode.query)), row, ground_truth)
+            yield _score(runner, fitted, cache.get(encoding(row.episode.query)), row, ground_truth)
 
 
 def _score(

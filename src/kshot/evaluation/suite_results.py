@@ -12,12 +12,12 @@ from kshot.data.protocols import SELECTION_NOTES
 from kshot.data.tasks import SuiteEpisodes, TaskSet
 from kshot.errors import DataError
 from kshot.evaluation.compare import Difference
-from kshot.evaluation.feature_store import CACHE_GB
 from kshot.evaluation.metrics import IntArray, Interval, interval
 from kshot.evaluation.results import ModelRecord, read_record
 from kshot.evaluation.suite import EpisodeScore, Runner, evaluate_suite
 from kshot.evaluation.suite_scores import SizeScore, SuiteCounts, iou_by_size
 from kshot.io.provenance import Provenance
+from kshot.models.feature_cache import CACHE_GB
 
 
 class _Frozen(BaseModel):

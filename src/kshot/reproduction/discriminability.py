@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from kshot.data.manifest import Manifest
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import EpisodeReader, names_of
-from kshot.evaluation.feature_store import CACHE_GB, FeatureStore
 from kshot.evaluation.results import read_record
 from kshot.io.provenance import Provenance
 from kshot.methods.base import Method
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
+from kshot.models.feature_cache import CACHE_GB, Budget, FeatureCache, MemoryStorage
 from kshot.models.hypercorrelation import NORM_EPS
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.types import GroundTruth
@@ -98,12 +98,12 @@ def measure_similarities(
     NaN. Raises ImageError or MaskError for an unreadable file; `evaluator.check_files` finds missing ones.
     """
     classes_of = _classes_by_image(reader)
-    store = _region_store(backbone, reader, device, classes_of)
+    cache = _region_cache(backbone, reader, device, classes_of)
     similarities: dict[int, FloatArray] = {}
     for done, index in enumerate(reader.order):
         episode = reader.episodes[index]
         query, *supports = (
-            store.use(name)[classes_of[name].index(episode.class_id)] for name in names_of(episode)
+            cache.get(name)[classes_of[name].index(episode.class_id)] for name in names_of(episode)
         )
         similarities[index] = _compare(query, supports)
         on_progress(done + 1)
@@ -120,13 +120,13 @@ def _classes_by_image(reader: EpisodeReader) -> dict[str, list[int]]:
     return classes
 
 
-def _region_store(
+def _region_cache(
     backbone: Callable[[Tensor], FeaturePyramid],
     reader: EpisodeReader,
     device: torch.device,
     classes_of: dict[str, list[int]],
-) -> FeatureStore[str]:
-    """Make a store of each image's region means, one entry per class in `classes_of`.
+) -> FeatureCache[str]:
+    """Return a cache of each image's region means, one entry per class in `classes_of`.
 
     Means are enough: the mean cosine similarity to a prototype is the dot product of the unit prototype and
     the mean unit feature. The features themselves are not kept.
@@ -140,7 +140,7 @@ def _region_store(
         return tuple(average_regions(pyramid, ground_truth) for ground_truth in ground_truths)
 
     uses = (name for episode in reader.episodes for name in names_of(episode))
-    return FeatureStore(compute, uses, int(CACHE_GB * 2**30))
+    return FeatureCache(compute, MemoryStorage(uses, Budget(int(CACHE_GB * 2**30))))
 
 
 def average_regions(pyramid: FeaturePyramid, ground_truth: GroundTruth) -> RegionMeans:

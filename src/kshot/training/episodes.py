@@ -3,9 +3,8 @@
 Images are unchanged; `view_episodes` augments them, and has other kinds of episodes too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +19,14 @@ from kshot.io.images import read_image
 from kshot.methods.hsnet import BackboneFeatures, HSNet
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet, mask_class_logit, merge_base_logits
+from kshot.models.feature_cache import FeatureCache
 from kshot.models.hypercorrelation import normalize_features
 from kshot.models.imagenet_weights import weights_sha256
-from kshot.training.feature_cache import (
-    Budget,
-    FeatureCache,
+from kshot.training.feature_files import (
+    DiskBudget,
+    DiskStorage,
     Features,
+    ImageKey,
     features_to_pyramid,
     pyramid_to_features,
 )
@@ -77,26 +78,27 @@ class CachedEncoder:
         matcher: HSNet,
         base_learners: Sequence[PSPNet],
         size: int,
-        budget: Budget,
+        budget: DiskBudget,
         device: torch.device,
     ) -> None:
         self.dataset, self.transform, self.device = dataset, Resize(size), device
         self.matcher = matcher
         self.cls = None
         if matcher.cls_backbone is not None:
-            key = _key(matcher.cls_backbone, matcher.cls_backbone, size)
-            self.cls = FeatureCache(partial(_cls_features, matcher.cls_backbone), key, budget)
+            settings = _settings(matcher.cls_backbone, matcher.cls_backbone, size)
+            compute = partial(_cls_features, matcher.cls_backbone)
+            self.cls = self._cache(compute, DiskStorage(settings, budget))
         self.sem = [
-            FeatureCache(partial(_sem_features, one), _key(one, one.backbone, size), budget)
+            self._cache(partial(_sem_features, one), DiskStorage(_settings(one, one.backbone, size), budget))
             for one in base_learners
         ]
         self.other_means: dict[int, Tensor] = {}
 
     def encode(self, name: str, flipped: bool = False, learner: int = 0) -> CachedFeatures:
         """Return an image's features, those of B_sem from one of the base learners."""
-        path = self.dataset.image_path(name)
+        key = ImageKey(self.dataset.image_path(name), flipped)
         cls, sem = (
-            None if cache is None else cache.read(path, flipped, lambda: self._load(path))
+            None if cache is None else cache.get(key)
             for cache in (self.cls, self.sem[learner] if self.sem else None)
         )
         return CachedFeatures(
@@ -143,8 +145,13 @@ class CachedEncoder:
     def _cat(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([tensor.to(self.device).float() for tensor in tensors])
 
-    def _load(self, path: Path) -> Tensor:
-        return self.transform.image(read_image(path)).to(self.device)
+    def _cache(self, extract: Callable[[Tensor], Features], storage: DiskStorage) -> FeatureCache[ImageKey]:
+        def compute(key: ImageKey) -> Features:
+            image = self.transform.image(read_image(key.path)).to(self.device)
+            with torch.no_grad():
+                return extract(image.flip(-1) if key.flipped else image)
+
+        return FeatureCache(compute, storage)
 
 
 class TrainingEpisodes:
@@ -241,7 +248,7 @@ def _first_without(class_name: str, base_classes: Sequence[tuple[str, ...]]) -> 
     )
 
 
-def _key(weights: nn.Module, backbone: Backbone, size: int) -> str:
+def _settings(weights: nn.Module, backbone: Backbone, size: int) -> str:
     """Return a text with everything that features depend on except the image."""
     return f"{weights_sha256(weights)} stride {backbone.output_stride} {size} squash"
 

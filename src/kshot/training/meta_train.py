@@ -43,7 +43,7 @@ from kshot.training.base_learner_files import (
 )
 from kshot.training.cards import model_card
 from kshot.training.episodes import Batch, CachedEncoder, TrainingEpisodes
-from kshot.training.feature_cache import Budget
+from kshot.training.feature_files import DiskBudget
 from kshot.training.recipes import RuntimeArgs, TrainConfig
 from kshot.training.start_from import FROZEN, find_start, load_start
 from kshot.training.trainer import Phase, Trainer, fit, set_up
@@ -113,7 +113,7 @@ def train(
     method.to(accelerator.device)
     matcher = method.matcher
     networks = [learner.network.to(accelerator.device) for learner in learners]
-    budget = Budget(runtime.cache, int(runtime.cache_gb * 2**30))
+    budget = DiskBudget(runtime.cache, int(runtime.cache_gb * 2**30))
 
     def encoder_for(images: Dataset, size: int) -> CachedEncoder:
         return CachedEncoder(images, matcher, networks, size, budget, accelerator.device)
