@@ -14,13 +14,13 @@ import typer
 import uvicorn
 import yaml
 from conftest import load_module
+from kshot.evaluation.compare import compare
 from make_data import colour_segmenter, scene, two_things
 from PIL import Image
 from safetensors.torch import save_file
 
 from kshot.cli import main as cli
 from kshot.cli.info import describe
-from kshot.evaluation.compare import compare
 from kshot.evaluation.results import read_result
 from kshot.io.overlays import label_image
 from kshot.methods import METHODS

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.coco import draw_segmentation
-from kshot.data.folds import COCO_CLASSES, novel_classes
+from kshot.data.base import register_dataset
+from kshot.data.folds import COCO_CLASSES, NUM_FOLDS, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
 from kshot.errors import DataError, MaskError, reason_of
@@ -27,19 +28,7 @@ LAYOUTS = {
 """COCO 2017 has the images of 2014 under the same ids in other splits; both layouts are supported."""
 
 
-def coco_fold(number: int, split: str) -> Fold:
-    """Return a fold's own pairs, class by class in the field's order; `val` is the test split."""
-    class_ids = novel_classes("coco", number)
-    if split not in ("train", "val"):
-        raise DataError(f"COCO-20i has no split '{split}'; it has train and val.")
-    listed = class_images(f"coco20i/{split}")
-    images = {c: tuple(listed[c]) for c in class_ids}
-    by_image = sorted(
-        ((name, c) for c, names in images.items() for name in names), key=lambda pair: int(pair[0])
-    )
-    return Fold("coco", split, number, COCO_CLASSES, images, tuple(by_image), class_first=True)
-
-
+@register_dataset("coco")
 class Coco:
     """COCO on disk: `root` contains `annotations/` and the image folders of 2014 or of 2017.
 
@@ -48,6 +37,18 @@ class Coco:
     """
 
     class_names = COCO_CLASSES
+    splits = ("train", "val")
+    num_folds = NUM_FOLDS
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return a fold's own pairs, class by class in the field's order; `val` is the test split."""
+        listed = class_images(f"coco20i/{split}")
+        images = {c: tuple(listed[c]) for c in novel_classes("coco", number)}
+        by_image = sorted(
+            ((name, c) for c, names in images.items() for name in names), key=lambda pair: int(pair[0])
+        )
+        return Fold("coco", split, number, COCO_CLASSES, images, tuple(by_image), class_first=True)
 
     def __init__(self, root: Path) -> None:
         self.root = root
