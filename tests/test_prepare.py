@@ -301,7 +301,7 @@ def test_one_error_names_every_bad_file_and_the_good_ones_are_written(tmp_path):
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", mat(values(SBD_ONLY, 1) / 2), r"type float64; it must be \(H, W\)"),
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", mat(values(SBD_ONLY, 1))[:-20], "not a MATLAB file that can be read"),
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", b"", "not a MATLAB file that can be read"),
-        (f"{VOC_MASKS}/{BOTH}.png", png(values(BOTH, 1))[:-30], "not a PNG that can be read whole"),
+        (f"{VOC_MASKS}/{BOTH}.png", png(values(BOTH, 1))[:-30], "not a complete PNG"),
         (f"{VOC_MASKS}/{BOTH}.png", png(np.zeros((30, 40, 3), np.uint8)), "mode RGB"),
         (f"{VOC_IMAGES}/{BOTH}.jpg", b"not an image", "not a JPEG"),
         (f"{VOC_IMAGES}/{VOC_ONLY}.jpg", None, "there is no image"),
