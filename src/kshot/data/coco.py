@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.coco import draw_segmentation
-from kshot.data.base import register_dataset
+from kshot.data.base import Benchmark, register_dataset
 from kshot.data.folds import COCO_CLASSES, NUM_FOLDS, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
@@ -29,7 +29,7 @@ LAYOUTS = {
 
 
 @register_dataset("coco")
-class Coco:
+class Coco(Benchmark):
     """COCO on disk: `root` contains `annotations/` and the image folders of 2014 or of 2017.
 
     The JSON files are read when the first mask is needed, which takes a minute and several gigabytes.
@@ -52,14 +52,14 @@ class Coco:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.splits = next((s for s in LAYOUTS.values() if self._annotation_files(s)), ())
-        if not self.splits:
+        self.folders = next((s for s in LAYOUTS.values() if self._annotation_files(s)), ())
+        if not self.folders:
             wanted = " or ".join(f"instances_{s}.json" for pair in LAYOUTS.values() for s in pair)
             raise DataError(f"Folder {root / 'annotations'} has no {wanted}. Give COCO's folder as --root.")
 
     def image_path(self, name: str) -> Path:
         """Return the path of an image by its COCO id."""
-        paths = [self.root / split / _file_name(split, name) for split in self.splits]
+        paths = [self.root / split / _file_name(split, name) for split in self.folders]
         return next((path for path in paths if path.exists()), paths[-1])
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
@@ -83,13 +83,13 @@ class Coco:
 
     def missing_annotations(self, split: str) -> list[str]:
         """Return the names of the missing annotation files that a split needs."""
-        needed = self.splits if self.splits == LAYOUTS["2017"] else (f"{split}2014",)
+        needed = self.folders if self.folders == LAYOUTS["2017"] else (f"{split}2014",)
         present = {path.name for path in self._files}
         return [name for name in (f"instances_{s}.json" for s in needed) if name not in present]
 
     @property
     def _files(self) -> list[Path]:
-        return self._annotation_files(self.splits)
+        return self._annotation_files(self.folders)
 
     @cached_property
     def index(self) -> "Index":

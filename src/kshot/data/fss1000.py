@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kshot.annotations.label_maps import read_binary_mask
-from kshot.data.base import register_dataset
+from kshot.data.base import Benchmark, register_dataset
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -17,7 +17,7 @@ CLASSES = tuple(name for split in SPLITS for name in fss_classes(split))
 
 
 @register_dataset("fss1000")
-class FSS1000:
+class FSS1000(Benchmark):
     """FSS-1000 on disk: `root` contains a folder for each class, with 1.jpg, 1.png … 10.jpg, 10.png.
 
     Raises DataError if no class's folder is there.
@@ -25,7 +25,6 @@ class FSS1000:
 
     class_names = CLASSES
     splits = SPLITS
-    num_folds = 1
 
     @staticmethod
     def read_fold(number: int, split: str) -> Fold:

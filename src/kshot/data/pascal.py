@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.annotations.label_maps import read_index_mask, select_class
-from kshot.data.base import register_dataset
+from kshot.data.base import Benchmark, register_dataset
 from kshot.data.folds import NUM_FOLDS, PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
@@ -16,7 +16,7 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
 
 
 @register_dataset("pascal")
-class Pascal:
+class Pascal(Benchmark):
     """VOC2012 on disk. `root` is the folder VOC2012, or one that contains it or VOCdevkit/VOC2012.
 
     Raises DataError that names every missing folder.

@@ -42,7 +42,7 @@ class Method(nn.Module):
         super().__init__()
         self.threshold = threshold
         if cls_backbone is not None:
-            self.cls_backbone = cls_backbone
+            self.add_module("cls_backbone", cls_backbone)
 
     @classmethod
     def from_config(cls, config: "ModelConfig", cls_backbone: Callable[[], Backbone]) -> Self:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kshot.methods.base import Method, register_method
 from kshot.methods.voting import foreground
-from kshot.models.backbones import FeaturePyramid
+from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS, resize
 from kshot.types import Prediction, Segmentation, Support
 
@@ -31,6 +31,8 @@ class Prototype(Method):
 
     needs_training = False
     supports_negatives = True
+
+    cls_backbone: Backbone
 
     def features(self, images: Tensor) -> FeaturePyramid:
         """Extract features of images (B, 3, H, W) in [0, 1]."""
