@@ -34,7 +34,7 @@ from kshot.data.benchmarks import open_dataset
 from kshot.data.manifest import draw_manifest, read_manifest
 from kshot.data.protocols import preset
 from kshot.data.sampling import Episode
-from kshot.evaluation.evaluator import EpisodeReader, names_of
+from kshot.evaluation.evaluator import EpisodeReader
 from kshot.evaluation.metrics import count_pixels, mean_interval
 from kshot.methods.two_pass import TwoPass
 from kshot.segmenter import Segmenter
@@ -99,7 +99,7 @@ def score(segmenter: Segmenter, dataset: Dataset, episodes: tuple[Episode, ...])
     with torch.inference_mode():
         for index in reader.order:
             class_id, query, (support,) = episodes[index]
-            for name in names_of(episodes[index]):
+            for name in episodes[index].image_names:
                 if name not in features:
                     features[name] = method.features(reader.image(name))
             shown = Support(features[support], reader.support_mask(support, class_id))

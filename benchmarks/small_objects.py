@@ -30,7 +30,7 @@ from kshot.data.base import Dataset
 from kshot.data.benchmarks import open_dataset
 from kshot.data.folds import COCO_CLASSES, VOC_CLASSES_OF_COCO
 from kshot.data.sampling import shuffled
-from kshot.evaluation.metrics import bootstrap, count_pixels, interval, score
+from kshot.evaluation.metrics import bootstrap, count_pixels, interval, score_episodes
 from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE_INDEX, GroundTruth
@@ -157,7 +157,7 @@ def compare(one: dict[str, Any], method: str) -> dict[str, Any]:
     counts = np.array(one["counts"][method])
     class_ids = np.array([class_id for class_id, _, _ in one["episodes"]])
     classes = sorted(set(class_ids.tolist()))
-    whole, tiled = (score(counts[:, part], class_ids, classes) for part in (slice(4), slice(4, 8)))
+    whole, tiled = (score_episodes(counts[:, part], class_ids, classes) for part in (slice(4), slice(4, 8)))
     resampled = bootstrap(counts, class_ids, classes)[..., 0]
     return {
         "classes": len(classes),

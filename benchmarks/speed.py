@@ -35,7 +35,7 @@ from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
 from kshot.models import kernels
 from kshot.models.kernels.onednn import linear
-from kshot.models.losses import losses
+from kshot.models.losses import training_losses
 from kshot.reproduction.table_writers import Cell, Table, insert_between, to_markdown
 from kshot.types import Prediction, Support
 
@@ -267,7 +267,7 @@ def arrange_step(case: Case, method: TwoPass, inputs: Inputs) -> Sides:
     def step(autocast: bool = False) -> list[Prediction]:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             prediction = method.match(query, support, episode_class)
-        torch.autograd.grad(sum(losses(prediction, inputs.ground_truth).values()), learned)
+        torch.autograd.grad(sum(training_losses(prediction, inputs.ground_truth).values()), learned)
         return [prediction]
 
     def naive() -> list[Prediction]:

@@ -270,7 +270,7 @@ def result_of(
 ):
     """Make a result of 60 episodes of three classes up; `gain` pixels more are found in each episode."""
     from kshot.data.protocols import preset
-    from kshot.evaluation.metrics import interval, score
+    from kshot.evaluation.metrics import interval, score_episodes
     from kshot.evaluation.results import EpisodeCounts, ModelRecord, Result, Run, resample
     from kshot.io.provenance import record_provenance
 
@@ -284,7 +284,7 @@ def result_of(
         union[:] = 100
         intersection = np.array([int(100 * class_iou[classes[c]]) for c in class_ids])
     counts = np.stack([intersection, union, 1000 - union, 1000 - intersection], axis=1)
-    scores = score(counts, class_ids, list(classes))
+    scores = score_episodes(counts, class_ids, list(classes))
     columns = dict(zip(list(EpisodeCounts.model_fields)[1:], counts.T.tolist(), strict=True))
     values = {classes[c]: v for c, v in scores.class_iou.items()}
     run = Run(

@@ -28,17 +28,17 @@ from kshot.evaluation.selection import check_holdout_classes, selection_fold
 @pytest.mark.parametrize("fold", range(4))
 @pytest.mark.parametrize("benchmark", ["pascal", "coco"])
 def test_a_fold_trains_on_its_base_classes_and_no_others(benchmark, fold):
-    whole = train_fold(benchmark, fold, exclude_holdout=False)
-    assert set(whole.images) == set(base_classes(benchmark, fold))
-    assert {c for _, c in whole.queries} == set(base_classes(benchmark, fold))
+    full = train_fold(benchmark, fold, exclude_holdout=False)
+    assert set(full.images) == set(base_classes(benchmark, fold))
+    assert {c for _, c in full.queries} == set(base_classes(benchmark, fold))
     assert set(excluded_classes(benchmark, fold, exclude_holdout=False)) == set(
         novel_classes(benchmark, fold)
     )
     part = train_fold(benchmark, fold, exclude_holdout=True)
     assert not set(part.images) & set(excluded_classes(benchmark, fold, exclude_holdout=True))
-    assert set(whole.images) - set(part.images) == set(fold_holdout_classes(benchmark, fold))
+    assert set(full.images) - set(part.images) == set(fold_holdout_classes(benchmark, fold))
     tested = {name for name, _ in read_fold(benchmark, fold).queries}
-    assert not tested & {name for name, _ in whole.queries}
+    assert not tested & {name for name, _ in full.queries}
 
 
 def test_what_has_no_folds_trains_on_all_it_has():
@@ -48,13 +48,13 @@ def test_what_has_no_folds_trains_on_all_it_has():
 
 
 def folder_of(tmp_path, num_classes):
-    """Write a folder of one's own: one class more than it shows, each of the others in two image_names."""
+    """Write a user folder with one unused class; each other class is in two images."""
     pairs = [(f"im{class_id}{n}", class_id) for class_id in range(num_classes) for n in range(2)]
     names = tuple(f"class{n}" for n in range(num_classes + 1))
     return str(write_folder(tmp_path / f"of {num_classes}", pairs, class_names=names))
 
 
-def test_every_fifth_class_of_a_folder_is_held_out(tmp_path):
+def test_every_fifth_class_of_a_folder_is_a_holdout_class(tmp_path):
     data = folder_of(tmp_path, 8)
     assert set(train_fold(data, 0, exclude_holdout=False).images) == set(range(8))
     assert holdout_classes(data, 0) == excluded_classes(data, 0, exclude_holdout=True) == (2, 7)
@@ -90,7 +90,7 @@ def test_a_folder_of_few_classes_keeps_them_all(tmp_path):
         train_fold(data, 0, exclude_holdout=True)
 
 
-def test_without_a_cap_an_epoch_is_every_photograph_once():
+def test_without_a_cap_an_epoch_is_every_image_once():
     fold = train_fold("pascal", 0, exclude_holdout=True)
     first, second = (draw_image_names(fold, 3, epoch, None) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == sorted(image_names(fold))
@@ -98,7 +98,7 @@ def test_without_a_cap_an_epoch_is_every_photograph_once():
     assert first == draw_image_names(fold, 3, 0, None)
 
 
-def test_under_a_cap_common_classes_show_their_photographs_in_turn():
+def test_under_a_cap_common_classes_show_their_images_in_turn():
     pairs = read_fold("pascal", 2, "train").only((11, 13))  # 1,148 dogs and 142 motorbikes, say
     fold = join(0, [pairs])
     cap = 50
@@ -114,7 +114,7 @@ def voc(tmp_path):
     return Pascal(write_training_photographs(tmp_path))
 
 
-def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
+def test_labels_count_from_one_and_omit_what_is_not_learned(voc):
     fold = present(train_fold("pascal", 0, exclude_holdout=True), voc)
     name = next(name for name in fold.images[11] if NOVEL[0] in voc.classes_in(name))
     assert voc.classes_in(name) == (NOVEL[0], 11)
@@ -132,7 +132,7 @@ def test_labels_count_from_one_and_leave_out_what_is_not_learned(voc):
     assert (hidden[voc.ground_truth(cat, HOLDOUT[0]) == 1] == 255).all()
 
 
-def test_photographs_of_novel_objects_can_be_dropped(voc):
+def test_images_of_novel_objects_can_be_dropped(voc):
     fold = present(train_fold("pascal", 0, exclude_holdout=True), voc)
     dropped = drop_excluded(fold, voc, NOVEL, "drop")
     (gone,) = set(image_names(fold)) - set(image_names(dropped))
@@ -155,7 +155,7 @@ def test_the_smaller_object_is_on_top_where_two_overlap():
     assert (labels[2:] == 1).all()
 
 
-def test_a_photograph_without_classes_is_an_error(tmp_path):
+def test_an_image_without_classes_is_an_error(tmp_path):
     empty = Pascal(write_pascal(tmp_path, [("bare", 3)]))
     empty.classes_in = lambda name: ()
     with pytest.raises(DataError, match="bare shows no class"):

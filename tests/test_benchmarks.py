@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 from make_data import write_folder, write_fss, write_pascal
 
-from kshot.data.benchmarks import BENCHMARKS, benchmark_of, open_dataset, read_fold
+from kshot.data.base import DATASETS
+from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
 from kshot.data.fss1000 import CLASSES
 from kshot.errors import DataError
 
 
-def test_names_and_folders_are_told_apart(tmp_path):
-    assert [benchmark_of(name) for name in BENCHMARKS] == list(BENCHMARKS)
+def test_names_and_folders_are_distinguished(tmp_path):
+    assert [benchmark_of(name) for name in DATASETS] == ["coco", "coco-mini-60", "fss1000", "pascal"]
     assert benchmark_of(str(tmp_path)) == "folder"
     with pytest.raises(DataError, match=r"no benchmark and no folder 'voc'.*pascal"):
         benchmark_of("voc")

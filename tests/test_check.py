@@ -16,7 +16,7 @@ PAIRS = [(f"im{n}", n % 2) for n in range(8)]
 
 @pytest.fixture
 def few_pairs(monkeypatch):
-    """PASCAL-5i with eight photographs of two classes, so that its files are quickly made."""
+    """PASCAL-5i with eight images of two classes, whose files are made quickly."""
 
     def read(data, number, split=None):
         if data != "pascal":
@@ -66,7 +66,7 @@ def test_everything_that_is_wrong_is_one_line_each_in_one_run(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pairs")
-def test_whole_data_has_no_problems(tmp_path):
+def test_complete_data_has_no_problems(tmp_path):
     seen = []
     report = check_data("pascal", write_pascal(tmp_path, PAIRS), on_progress=lambda *a: seen.append(a))
     assert not report.problems
@@ -74,7 +74,7 @@ def test_whole_data_has_no_problems(tmp_path):
     assert seen[-1] == (8, 8)
 
 
-def test_a_folder_of_ones_own_is_checked_whole(tmp_path):
+def test_a_user_folder_is_checked_completely(tmp_path):
     write_folder(tmp_path, [("a", 0), ("b", 0), ("c", 1), ("d", 1)], class_names=("ant", "bee"))
     save(tmp_path / "masks" / "b.png", np.full((36, 48), 9))
     (tmp_path / "masks" / "c.png").unlink()

@@ -147,7 +147,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(folder, tmp
 def test_missing_files_are_told_before_a_model_runs(tmp_path, capsys):
     write_pascal(tmp_path, [("2007_000033", 0)])
     assert run("evaluate", "--data", "pascal", "--root", tmp_path, "--episodes", 5) == 2
-    assert "photographs are missing" in capsys.readouterr().err
+    assert "images are missing" in capsys.readouterr().err
     assert run("evaluate", "--data", "pascal") == 2
     assert "--root DIR" in capsys.readouterr().err
 

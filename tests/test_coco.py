@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from make_data import coloured_scene, write_coco
 
-from kshot.data.coco import Coco, coco_fold
+from kshot.data.benchmarks import read_fold
+from kshot.data.coco import Coco
 from kshot.errors import DataError, MaskError
 
 PAIRS = [("42", 0), ("42", 16), ("429717", 79)]
 
 
 @pytest.mark.parametrize("split", ["val2014", "val2017"])
-def test_truth_is_the_union_of_objects_and_crowds_are_255(tmp_path, split):
+def test_ground_truth_is_the_union_of_objects_and_crowds_are_255(tmp_path, split):
     dataset = Coco(write_coco(tmp_path, PAIRS, split))
     _, labels = coloured_scene([0, 16])
     ground_truth = dataset.ground_truth("42", 0)
@@ -25,7 +26,7 @@ def test_truth_is_the_union_of_objects_and_crowds_are_255(tmp_path, split):
     assert dataset.image_path("429717").exists()
 
 
-def test_overlapping_objects_of_two_classes_are_both_whole(tmp_path):
+def test_overlapping_objects_of_two_classes_are_both_complete(tmp_path):
     path = write_coco(tmp_path, PAIRS) / "annotations" / "instances_val2014.json"
     content = json.loads(path.read_text())
     content["annotations"][1]["segmentation"] = content["annotations"][0]["segmentation"]
@@ -64,8 +65,8 @@ def test_what_is_missing_or_foreign_is_named(tmp_path):
 
 
 def test_folds_are_interleaved_and_class_first():
-    fold = coco_fold(2, "val")
+    fold = read_fold("coco", 2, "val")
     assert tuple(fold.images) == tuple(range(2, 80, 4))
     assert fold.class_first
-    with pytest.raises(DataError, match="no split 'test'"):
-        coco_fold(0, "test")
+    with pytest.raises(DataError, match="Split is 'test'"):
+        read_fold("coco", 0, "test")

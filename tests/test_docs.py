@@ -10,18 +10,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import uvicorn
 import yaml
 from conftest import load_module
-from make_data import colour_segmenter, scene, two_things
+from make_data import colour_segmenter, scene, two_things, write_pascal
 from PIL import Image
 from safetensors.torch import save_file
 
 from kshot.cli import main as cli
 from kshot.cli.info import describe
-from kshot.evaluation.compare import compare
+from kshot.data import DATASETS, draw_manifest, draw_manifests, preset, read_fold
+from kshot.evaluation.comparison import compare
 from kshot.evaluation.results import read_result
+from kshot.export import EXPORTERS
 from kshot.io.overlays import label_image
 from kshot.methods import METHODS
 from kshot.methods.hub import load_model
@@ -79,9 +82,17 @@ def test_the_python_of_the_first_pages_runs(page):
     assert names["result"].plot().height == 90
 
 
-@pytest.mark.usefixtures("photos")
-def test_the_method_of_the_documents_segments_an_image(monkeypatch):
-    monkeypatch.setattr(METHODS, "_found", dict(METHODS._found))  # nothing stays registered
+@pytest.fixture
+def clean_registries(monkeypatch):
+    """Forget after a test what it registers."""
+    for registry in (METHODS, DATASETS, EXPORTERS):
+        for name in registry:
+            assert registry[name]  # a module that is imported in the test would not register again
+        monkeypatch.setattr(registry, "_found", dict(registry._found))
+
+
+@pytest.mark.usefixtures("photos", "clean_registries")
+def test_the_method_dataset_and_exporter_of_the_documents_work():
     names = {}
     for block in python_blocks("docs/methods.md"):
         exec(block, names)
@@ -89,6 +100,31 @@ def test_the_method_of_the_documents_segments_an_image(monkeypatch):
     assert names["result"].mask.shape == (90, 180)
     assert names["result"].mask.any()
     assert not names["result"].mask.all()
+    episode = draw_manifest(names["fold"], preset("balanced", "cups"), 1, 0).episodes[0]
+    ground_truth = names["cups"].ground_truth(episode.query, episode.class_id)
+    assert ground_truth.shape == (90, 120)
+    assert {"nearest", "cups", "state-dict"} <= {*METHODS, *DATASETS, *EXPORTERS}
+    assert "cls_backbone.trunk.conv_stem.weight" in torch.load("nearest.pt")
+
+
+@pytest.mark.usefixtures("clean_registries")
+def test_the_tutorial_evaluates_a_method_in_thirty_lines(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = {"num_episodes": 6, "image_size": 64}
+    monkeypatch.setattr("kshot.data.preset", lambda *names: preset(*names).model_copy(update=short))
+    protocol = preset("hsnet", "pascal").model_copy(update=short)
+    (manifest,) = draw_manifests("pascal", protocol)
+    names = {name for episode in manifest.episodes for name in episode.image_names}
+    write_pascal(tmp_path, [pair for pair in read_fold("pascal").queries if pair[0] in names])
+    blocks = python_blocks("docs/evaluate-your-method.md")
+    assert len(blocks[0].splitlines()) <= 30
+    found = {}
+    for block in blocks:
+        exec(block.replace("num_workers=2", "num_workers=0"), found)
+    assert found["result"].manifests == (manifest.sha256,)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mIoU \d+\.\d%, 95 % interval \d+\.\d% to \d+\.\d%", lines[0])
+    assert lines[-1] == "torch.Size([4, 3, 400, 400]) torch.Size([4, 1, 1, 400, 400])"
 
 
 @pytest.mark.usefixtures("photos")

@@ -88,8 +88,8 @@ def test_what_cannot_be_had_is_said_with_a_remedy(monkeypatch):
 
 @pytest.mark.openvino
 def test_the_command_takes_both(tmp_path, with_units):
-    picture, mask = scene()
-    picture.save(tmp_path / "support.png")
+    image, mask = scene()
+    image.save(tmp_path / "support.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
     scene(left=50, seed=1)[0].save(tmp_path / "query.png")
     arguments = ["segment", "--support", tmp_path / "support.png", tmp_path / "mask.png"]
@@ -99,5 +99,5 @@ def test_the_command_takes_both(tmp_path, with_units):
         main([*map(str, arguments), *asked])
     assert not caught.value.code
     found = np.load(tmp_path / "out/query_probability.npy")
-    plain = Segmenter.from_pretrained(image_size=161).fit(picture, mask).predict(scene(left=50, seed=1)[0])
+    plain = Segmenter.from_pretrained(image_size=161).fit(image, mask).predict(scene(left=50, seed=1)[0])
     assert 0 < np.abs(found - plain.probability).max() < 0.1

@@ -9,7 +9,7 @@ from kshot.data.pascal import Pascal
 from kshot.data.sampling import Episode, draw_episodes
 from kshot.errors import DataError
 from kshot.evaluation.evaluator import EpisodeReader, check_files, evaluate, read_ahead
-from kshot.evaluation.metrics import score
+from kshot.evaluation.metrics import score_episodes
 from kshot.transforms import Resize
 
 MORE_WORKERS_THAN_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -29,13 +29,13 @@ def manifest_of(dataset, shots=1, count=30, rule="balanced"):
 
 def scores_of(counted, manifest):
     class_ids = np.array([episode.class_id for episode in manifest.episodes])
-    return score(counted.counts, class_ids, tuple(manifest.classes))
+    return score_episodes(counted.counts, class_ids, tuple(manifest.classes))
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad"])
 @pytest.mark.parametrize("at_original_size", [True, False])
 @pytest.mark.parametrize("shots", [1, 3])
-def test_a_method_that_knows_the_answer_scores_high(dataset, fit, at_original_size, shots):
+def test_a_method_that_segments_correctly_scores_high(dataset, fit, at_original_size, shots):
     manifest = manifest_of(dataset, shots)
     transform = Resize(48, fit)
     (counted,) = evaluate(
@@ -61,7 +61,7 @@ def test_workers_change_nothing(dataset):
 
 
 class NamesOnly:
-    """A dataset whose ground truth spells the photograph's name, to see what a worker was asked for."""
+    """A dataset whose ground truth contains the image's name, to check what a worker loads."""
 
     class_names = ()
 
@@ -74,7 +74,7 @@ class NamesOnly:
 def test_hsnets_first_thousand_episodes_are_the_same_for_any_number_of_workers(data, fold):
     episodes = tuple(draw_episodes(read_fold(data, fold), "hsnet", 1, 1000, 0))
     reader = EpisodeReader(NamesOnly(), episodes, Resize(2))
-    reader.first_read = [[] for _ in episodes]  # no photographs: names are all that is looked at
+    reader.first_read = [[] for _ in episodes]  # no images: the test reads names only
     expected = {n: f"{e.class_id} {e.query}" for n, e in enumerate(episodes)}
     for num_workers in (0, 1, 4):
         read = [(f.episode, bytes(f.ground_truth[0]).decode()) for f in read_ahead(reader, num_workers)]
@@ -87,10 +87,10 @@ def test_a_small_cache_costs_time_and_nothing_else(dataset):
     segmenter = colour_segmenter()
     segmenter = type(segmenter)(segmenter.config, tiny_method("prototype"), segmenter.device)
     transform = Resize(64)
-    (whole,) = evaluate(segmenter, dataset, [manifest], transform, at_original_size=True)
+    (cached,) = evaluate(segmenter, dataset, [manifest], transform, at_original_size=True)
     (none,) = evaluate(segmenter, dataset, [manifest], transform, at_original_size=True, cache_gb=0)
-    np.testing.assert_array_equal(whole.counts, none.counts)
-    assert whole.num_computed == 13
+    np.testing.assert_array_equal(cached.counts, none.counts)
+    assert cached.num_computed == 13
     assert none.num_computed == 60
 
 
@@ -166,10 +166,10 @@ def test_progress_counts_episodes_class_by_class(dataset):
     assert classes == sorted(classes)
 
 
-def test_missing_photographs_and_another_dataset_are_named_before_anything_runs(dataset, tmp_path):
+def test_missing_images_and_another_dataset_are_reported_before_the_run(dataset, tmp_path):
     manifest = manifest_of(dataset)
     (tmp_path / "images" / "im3.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 13 photographs are missing, the first: .*im3"):
+    with pytest.raises(DataError, match=r"1 of 13 images are missing, the first: .*im3"):
         check_files(Folder(tmp_path), manifest)
     dataset.class_names = ("ant", "bee", "dog")
     with pytest.raises(DataError, match="class 2 is 'cow', but this dataset's is 'dog'"):

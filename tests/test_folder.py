@@ -3,7 +3,8 @@ import pytest
 from make_data import coloured_scene, write_folder
 from PIL import Image
 
-from kshot.data.folder import Folder, coco_mini_fold
+from kshot.data.benchmarks import read_fold
+from kshot.data.folder import Folder
 from kshot.errors import DataError
 
 PAIRS = [("a", 0), ("a", 1), ("b", 1), ("c", 0)]
@@ -14,7 +15,7 @@ def save(path, values):
 
 
 @pytest.mark.parametrize("layout", ["numbers", "folders"])
-def test_both_layouts_give_the_same_pairs_and_truth(tmp_path, layout):
+def test_both_layouts_have_the_same_pairs_and_ground_truth(tmp_path, layout):
     dataset = Folder(write_folder(tmp_path, PAIRS, layout, ("ant", "bee")))
     assert dataset.class_names == ("ant", "bee")
     fold = dataset.fold()
@@ -62,7 +63,7 @@ def test_what_is_broken_is_named(tmp_path):
 
 
 def test_coco_mini_60_has_cocos_numbers_and_none_of_vocs_classes():
-    fold = coco_mini_fold()
+    fold = read_fold("coco-mini-60")
     assert len(fold.images) == 60
     assert fold.class_names[next(iter(fold.images))] == "truck"
     assert len(fold.large_enough(1).images) == 53

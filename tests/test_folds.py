@@ -22,9 +22,9 @@ def test_folds_share_no_class_and_miss_none(benchmark):
         base, novel = set(base_classes(benchmark, fold)), set(folds[fold])
         assert not base & novel
         assert len(base | novel) == SIZES[benchmark]
-        held_out = set(fold_holdout_classes(benchmark, fold))
-        assert held_out < base
-        assert len(held_out) == len(base) // 5
+        holdout = set(fold_holdout_classes(benchmark, fold))
+        assert holdout < base
+        assert len(holdout) == len(base) // 5
 
 
 def test_the_folds_are_the_published_ones():

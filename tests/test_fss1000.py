@@ -1,11 +1,12 @@
 import pytest
 from make_data import coloured_scene, write_fss
 
-from kshot.data.fss1000 import CLASSES, FSS1000, fss_fold
+from kshot.data.benchmarks import read_fold
+from kshot.data.fss1000 import CLASSES, FSS1000
 from kshot.errors import DataError
 
 
-def test_photographs_and_masks_are_found_by_class_and_number(tmp_path):
+def test_images_and_masks_are_found_by_class_and_number(tmp_path):
     root = write_fss(tmp_path / "FSS-1000", CLASSES[760:762])
     for place in (root, tmp_path):
         dataset = FSS1000(place)
@@ -15,14 +16,14 @@ def test_photographs_and_masks_are_found_by_class_and_number(tmp_path):
 
 
 def test_splits_have_their_classes_and_sort_files_as_text():
-    sizes = [len(fss_fold(split).images) for split in ("train", "val", "test")]
+    sizes = [len(read_fold("fss1000", 0, split).images) for split in ("train", "val", "test")]
     assert sizes == [520, 240, 240]
-    fold = fss_fold("test")
+    fold = read_fold("fss1000", 0, "test")
     assert [name.split("/")[1] for name, _ in fold.queries[:4]] == ["1", "10", "2", "3"]
     assert [name.split("/")[1] for name in fold.images[760][:4]] == ["1", "2", "3", "4"]
     assert len(set(CLASSES)) == 1000
-    with pytest.raises(DataError, match="no split 'dev'"):
-        fss_fold("dev")
+    with pytest.raises(DataError, match="Split is 'dev'"):
+        read_fold("fss1000", 0, "dev")
 
 
 def test_a_wrong_folder_is_an_error(tmp_path):

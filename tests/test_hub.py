@@ -56,8 +56,8 @@ def test_save_then_load_is_bit_equal(name, tmp_path, backbone_file):
     saved_state, loaded_state = segmenter.method.state_dict(), loaded.method.state_dict()
     assert saved_state.keys() == loaded_state.keys()
     assert all(torch.equal(saved_state[key], loaded_state[key]) for key in saved_state)
-    picture, mask = scene()
-    expected, found = (s.fit(picture, mask).predict(picture) for s in (segmenter, loaded))
+    image, mask = scene()
+    expected, found = (s.fit(image, mask).predict(image) for s in (segmenter, loaded))
     np.testing.assert_array_equal(found.probability, expected.probability)
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert loaded.config.mask_position == segmenter.config.mask_position
@@ -76,7 +76,7 @@ def test_only_learned_weights_are_in_the_file(tmp_path):
     assert [file.name for file in (tmp_path / "prototype").iterdir()] == ["config.json"]
 
 
-def test_whoever_may_read_a_models_config_may_read_its_weights(tmp_path):
+def test_weights_have_the_same_permissions_as_the_config(tmp_path):
     make_segmenter("two-pass").save_pretrained(tmp_path)
     assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
 
@@ -101,14 +101,14 @@ def test_weights_of_another_model_are_refused(tmp_path, backbone_file):
 def test_a_flipped_bit_in_the_weights_is_found(tmp_path, backbone_file):
     make_segmenter("hsnet-cls").save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
-    whole, random = path.read_bytes(), np.random.default_rng(0)
-    for place in random.integers(0, len(whole), 40):
-        damaged = bytearray(whole)
+    undamaged, random = path.read_bytes(), np.random.default_rng(0)
+    for place in random.integers(0, len(undamaged), 40):
+        damaged = bytearray(undamaged)
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(bytes(damaged))
         with pytest.raises(WeightsError, match=r"model\.safetensors"):
             load_model(tmp_path, backbone_weights=backbone_file)
-    path.write_bytes(whole)
+    path.write_bytes(undamaged)
     load_model(tmp_path, backbone_weights=backbone_file)
 
 
@@ -160,8 +160,8 @@ def test_the_networks_of_the_ablation_load_with_the_shipped_base_learner(name):
 def test_prototypes_take_any_backbone_and_trained_models_only_their_own(tmp_path, backbone_file):
     exchanged = Segmenter.from_pretrained(backbone=TINY, backbone_weights=backbone_file)
     assert exchanged.config.backbone == TINY
-    picture, mask = scene()
-    assert exchanged.fit(picture, mask).predict(picture).mask.shape == mask.shape
+    image, mask = scene()
+    assert exchanged.fit(image, mask).predict(image).mask.shape == mask.shape
     make_segmenter("two-pass").save_pretrained(tmp_path / "model")
     with pytest.raises(ModelError, match="works with its own backbone only, test_resnet"):
         Segmenter.from_pretrained(tmp_path / "model", backbone="resnet50")
@@ -190,12 +190,12 @@ def test_models_can_share_a_base_learner(name, tmp_path, backbone_file):
     saved_state, loaded_state = segmenter.method.state_dict(), loaded.method.state_dict()
     for key, value in saved_state.items():
         torch.testing.assert_close(loaded_state[key], value, rtol=1e-3, atol=1e-6)  # half precision
-    picture, mask = scene()
-    expected, found = (s.fit(picture, mask).predict(picture).probability for s in (segmenter, loaded))
+    image, mask = scene()
+    expected, found = (s.fit(image, mask).predict(image).probability for s in (segmenter, loaded))
     np.testing.assert_allclose(found, expected, atol=0.01)
-    loaded.save_pretrained(tmp_path / "alone")  # whole again: it would not find its base learner elsewhere
+    loaded.save_pretrained(tmp_path / "alone")  # with the base learner, which is elsewhere
     alone = Segmenter.from_pretrained(tmp_path / "alone", backbone_weights=backbone_file, device="cpu")
-    np.testing.assert_array_equal(alone.fit(picture, mask).predict(picture).probability, found)
+    np.testing.assert_array_equal(alone.fit(image, mask).predict(image).probability, found)
 
 
 def test_another_base_learner_is_refused(tmp_path, backbone_file):

@@ -7,10 +7,10 @@ from make_data import random_pyramid
 from kshot.errors import ModelError
 from kshot.models.backbones import FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS, normalize_features, resize, tap_means
-from kshot.models.hypercorrelation import hypercorrelation as correlations
+from kshot.models.hypercorrelation import correlate as correlations
 
 
-def hypercorrelation(query, support, mask, **options):
+def correlate(query, support, mask, **options):
     return [
         one.volume()
         for one in correlations(normalize_features(query), normalize_features(support), mask, **options)
@@ -20,7 +20,7 @@ def hypercorrelation(query, support, mask, **options):
 def correlate_one(query, support):
     """Correlate one tap, unmasked: (B, H, W, U, V)."""
     pyramids = [FeaturePyramid(((tap,),) * 3, None) for tap in (query, support)]
-    return hypercorrelation(*pyramids, torch.ones(len(query), 1, 4, 4))[0][:, 0]
+    return correlate(*pyramids, torch.ones(len(query), 1, 4, 4))[0][:, 0]
 
 
 def test_correlation_equals_four_loops():
@@ -35,7 +35,7 @@ def test_correlation_equals_four_loops():
     assert (computed > 0).any()
 
 
-def test_normalized_features_give_their_features_back():
+def test_normalized_features_can_be_undone():
     pyramid = random_pyramid()
     described = normalize_features(pyramid)
     for unit, features, found in zip(described.unit, pyramid.stages, described.stages(), strict=True):
@@ -65,7 +65,7 @@ def test_means_are_taken_from_the_features_first():
 
 def test_volumes_are_stacked_per_stage_deepest_first():
     query, support = random_pyramid(), random_pyramid(sizes=((8, 8), (4, 4), (2, 2)))
-    volumes = hypercorrelation(query, support, torch.ones(2, 1, 32, 32))
+    volumes = correlate(query, support, torch.ones(2, 1, 32, 32))
     assert [v.shape for v in volumes] == [(2, 1, 3, 3, 2, 2), (2, 3, 5, 5, 4, 4), (2, 2, 9, 10, 8, 8)]
     torch.testing.assert_close(volumes[1][:, 2], correlate_one(query.stages[1][2], support.stages[1][2]))
 
@@ -73,8 +73,8 @@ def test_volumes_are_stacked_per_stage_deepest_first():
 def test_the_mask_multiplies_the_correlation():
     query, support = random_pyramid(), random_pyramid()
     mask = torch.rand(2, 1, 9, 10)
-    bare = hypercorrelation(query, support, torch.ones_like(mask))
-    masked = hypercorrelation(query, support, mask)
+    bare = correlate(query, support, torch.ones_like(mask))
+    masked = correlate(query, support, mask)
     torch.testing.assert_close(masked[2], bare[2] * mask[:, None, None])
     torch.testing.assert_close(masked[0], bare[0] * resize(mask, (3, 3))[:, None, None])
 
@@ -82,9 +82,9 @@ def test_the_mask_multiplies_the_correlation():
 @pytest.mark.parametrize("position", ["after", "before"])
 def test_several_masks_are_a_larger_batch(position):
     query, support, masks = random_pyramid(), random_pyramid(), torch.rand(2, 3, 9, 10)
-    together = hypercorrelation(query, support, masks, mask_position=position)
+    together = correlate(query, support, masks, mask_position=position)
     for number in range(3):
-        alone = hypercorrelation(query, support, masks[:, number : number + 1], mask_position=position)
+        alone = correlate(query, support, masks[:, number : number + 1], mask_position=position)
         for volume, one in zip(together, alone, strict=True):
             torch.testing.assert_close(volume[number::3], one)
 
@@ -92,7 +92,7 @@ def test_several_masks_are_a_larger_batch(position):
 def test_before_the_norm_the_mask_multiplies_features():
     query, support = random_pyramid(), random_pyramid()
     mask = torch.rand(2, 1, 9, 10)
-    found = hypercorrelation(query, support, mask, mask_position="before")[2]
+    found = correlate(query, support, mask, mask_position="before")[2]
     for tap, (q, s) in enumerate(zip(query.stages[0], support.stages[0], strict=True)):
         torch.testing.assert_close(found[:, tap], correlate_one(q, s * mask))
 
@@ -101,10 +101,7 @@ def test_a_soft_mask_counts_only_after_normalisation():
     query, support = random_pyramid(), random_pyramid()
     ones = torch.ones(2, 1, 9, 10)
     after, before = (
-        [
-            (hypercorrelation(query, support, scale * ones, mask_position=position)[2]).sum()
-            for scale in (1, 0.01)
-        ]
+        [(correlate(query, support, scale * ones, mask_position=position)[2]).sum() for scale in (1, 0.01)]
         for position in ("after", "before")
     )
     assert after[1] / after[0] == pytest.approx(0.01, rel=1e-5)
@@ -116,7 +113,7 @@ def test_the_gradient_of_the_mask_lives_only_after_normalisation():
     gradients = {}
     for position in ("after", "before"):
         mask = torch.full((2, 1, 9, 10), 0.5, requires_grad=True)
-        volumes = hypercorrelation(query, support, mask, mask_position=position)
+        volumes = correlate(query, support, mask, mask_position=position)
         sum(volume.sum() for volume in volumes).backward()
         gradients[position] = mask.grad.abs().sum()
     assert gradients["after"] > 1000 * gradients["before"] > 0
@@ -127,7 +124,7 @@ def test_both_mask_positions_agree_on_a_hard_mask():
     mask = torch.zeros(2, 1, 9, 10)
     mask[..., :5, :4] = 1
     after, before = (
-        hypercorrelation(query, support, mask, mask_position=position)[2] for position in ("after", "before")
+        correlate(query, support, mask, mask_position=position)[2] for position in ("after", "before")
     )
     torch.testing.assert_close(after, before)
 
@@ -137,7 +134,7 @@ def test_features_that_would_learn_are_refused():
     learning.stages[1][0].requires_grad_()
     for pair in ((learning, random_pyramid()), (random_pyramid(), learning)):
         with pytest.raises(ModelError, match="frozen backbones only"):
-            hypercorrelation(*pair, torch.ones(2, 1, 9, 10))
+            correlate(*pair, torch.ones(2, 1, 9, 10))
 
 
 def test_all_zero_features_correlate_with_nothing():

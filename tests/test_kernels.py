@@ -15,7 +15,7 @@ import kshot.models.encoder
 from kshot.models import kernels
 from kshot.models.backbones import Backbone
 from kshot.models.kernels.onednn import DilatedDepthwiseConv2d, PointwiseConv2d
-from kshot.models.losses import losses
+from kshot.models.losses import training_losses
 from kshot.types import Support
 
 STEPS = ("cls", "sem", "combined", "second", "final", "base_map")
@@ -134,7 +134,7 @@ def test_gradients_are_the_plain_computations(method):
 
     def gradients():
         prediction = method(query, images[:, 0], masks[:, 0], episode_class)
-        total = sum(losses(prediction, ground_truth).values())
+        total = sum(training_losses(prediction, ground_truth).values())
         return torch.autograd.grad(total, list(learned.values()))
 
     method.train()

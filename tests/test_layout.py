@@ -12,12 +12,13 @@ SOURCE = Path(kshot.__file__).parent
 
 LAYERS = [
     "errors",
+    "lazy",
     "plugins",
     "types",
+    "transforms",
     "io",
     "annotations",
     "data",
-    "transforms",
     "results",
     "models",
     "methods",

@@ -9,7 +9,7 @@ from kshot.data.benchmarks import read_fold
 from kshot.errors import DataError
 
 
-def test_every_list_that_ships_is_known_and_whole():
+def test_every_list_that_ships_is_known_and_undamaged():
     folder = files("kshot") / "data" / "splits"
     for name, digest in lists.SHA256.items():
         text = lzma.decompress((folder / f"{name}.txt.xz").read_bytes())

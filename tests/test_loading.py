@@ -44,11 +44,11 @@ def name(position):
 @pytest.mark.parametrize("batches", [None, [[0, 1], [2, 3], [4, 5], [6, 7]]])
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_samples_come_in_their_order_and_an_error_is_as_it_was(num_workers, batches):
-    whole = [
+    samples = [
         one.tolist() if batches else one
         for one in read_ahead(Numbers(9, fail), num_workers, name, batches=batches)
     ]
-    assert whole == (batches or list(range(8)))
+    assert samples == (batches or list(range(8)))
     with pytest.raises(ImageError) as caught:
         list(read_ahead(Numbers(5, fail), num_workers, name, batches=batches))
     assert str(caught.value) == "'5.png' cannot be read."

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kshot.models.losses import dice, losses, shannon
+from kshot.models.losses import dice, shannon, training_losses
 from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
 
@@ -34,7 +34,7 @@ def test_the_combined_term_rewards_polarised_predictions():
     """Where half the pixels are wrong either way, only the Shannon term moves the logits apart."""
     logits = torch.tensor([0.2, -0.2]).view(1, 2, 1, 1).repeat(1, 1, 2, 2).requires_grad_()
     target = torch.zeros(1, 2, 2, dtype=torch.long)
-    with_shannon = losses(Prediction(final=logits * 1, combined=logits), target)["combined"]
+    with_shannon = training_losses(Prediction(final=logits * 1, combined=logits), target)["combined"]
     assert with_shannon.item() == pytest.approx(
         F.cross_entropy(logits, target).item() - KAPPA * shannon(logits, target).item(), abs=1e-6
     )
@@ -45,7 +45,7 @@ def test_the_combined_term_rewards_polarised_predictions():
 
 def test_another_weight_of_the_shannon_term_changes_the_combined_loss_alone():
     maps = {name: torch.randn(1, 2, 4, 4) for name in ("final", "cls", "combined")}
-    without, with_it = (losses(Prediction(**maps), ALL_KNOWN, kappa) for kappa in (0.0, 0.7))
+    without, with_it = (training_losses(Prediction(**maps), ALL_KNOWN, kappa) for kappa in (0.0, 0.7))
     assert (with_it["combined"] - without["combined"]).item() == pytest.approx(
         -0.7 * shannon(maps["combined"], ALL_KNOWN).item()
     )
@@ -55,7 +55,7 @@ def test_another_weight_of_the_shannon_term_changes_the_combined_loss_alone():
 def test_there_are_five_terms_with_equal_weights():
     maps = {name: torch.randn(2, 2, 6, 6) for name in ("final", "cls", "sem", "combined", "second")}
     target = torch.randint(0, 2, (2, 12, 12))
-    terms = losses(Prediction(**maps), target)
+    terms = training_losses(Prediction(**maps), target)
     assert list(terms) == ["cls", "sem", "combined", "second", "final"]
     for name, logits in maps.items():
         resized = F.interpolate(logits, (12, 12), mode="bilinear", align_corners=True)
@@ -65,17 +65,17 @@ def test_there_are_five_terms_with_equal_weights():
         torch.testing.assert_close(terms[name], expected)
 
 
-def test_a_step_that_is_the_answer_counts_once():
+def test_a_step_that_is_the_prediction_counts_once():
     logits, target = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
-    assert list(losses(Prediction(final=logits), target)) == ["final"]
-    assert list(losses(Prediction(final=logits, second=logits), target)) == ["second"]
+    assert list(training_losses(Prediction(final=logits), target)) == ["final"]
+    assert list(training_losses(Prediction(final=logits, second=logits), target)) == ["second"]
 
 
 def test_ignored_pixels_have_no_gradient():
     logits = torch.randn(1, 2, 4, 4, requires_grad=True)
     target = torch.zeros(1, 4, 4, dtype=torch.long)
     target[0, 1] = IGNORE_INDEX
-    for name, term in losses(Prediction(final=logits * 1, combined=logits), target).items():
+    for name, term in training_losses(Prediction(final=logits * 1, combined=logits), target).items():
         (gradient,) = torch.autograd.grad(term, logits, retain_graph=True)
         assert (gradient[0, :, 1] == 0).all(), name
         assert (gradient[0, :, 0] != 0).all(), name
@@ -90,7 +90,7 @@ def test_an_episode_counts_the_same_however_many_of_its_pixels_are_known():
 
         def loss(part, name=name):
             prediction = Prediction(final=logits[part] * 1, combined=logits[part])
-            return losses(prediction, masks[part])[name]
+            return training_losses(prediction, masks[part])[name]
 
         alone = [loss(slice(i, i + 1)) for i in range(3)]
         torch.testing.assert_close(loss(slice(None)), torch.stack(alone).mean())
@@ -110,7 +110,7 @@ def test_dice_by_hand():
 
 def test_dice_is_added_to_every_term_by_its_weight():
     maps = {name: torch.randn(1, 2, 4, 4) for name in ("final", "cls", "combined")}
-    without, with_it = (losses(Prediction(**maps), ALL_KNOWN, dice_weight=w) for w in (0.0, 0.7))
+    without, with_it = (training_losses(Prediction(**maps), ALL_KNOWN, dice_weight=w) for w in (0.0, 0.7))
     for name, logits in maps.items():
         difference = (with_it[name] - without[name]).item()
         assert difference == pytest.approx(0.7 * dice(logits, ALL_KNOWN).item(), abs=1e-6)

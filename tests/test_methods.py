@@ -12,8 +12,8 @@ from kshot.errors import ModelError
 from kshot.methods.hsnet import HSNet
 from kshot.methods.two_pass import sharpen
 from kshot.models.backbones import Backbone
-from kshot.models.hypercorrelation import hypercorrelation
-from kshot.models.losses import losses
+from kshot.models.hypercorrelation import correlate
+from kshot.models.losses import training_losses
 from kshot.types import Prediction, Segmentation, Support
 
 GOLDEN = Path(__file__).parent / "golden" / "methods.json"
@@ -58,15 +58,15 @@ def differ(a, b):
 @pytest.mark.parametrize("name", METHODS)
 class TestContract:
     @pytest.mark.parametrize("shots", [1, 5])
-    def test_an_answer_has_the_asked_size_and_finite_probabilities(self, name, shots):
+    def test_a_result_has_the_requested_size_and_finite_probabilities(self, name, shots):
         method = tiny_method(name)
         with torch.no_grad():
             query = method.features(query_images(batch=2))
-            answer = method.segment(query, read_supports(method, shots, batch=2), (50, 37))
-        assert isinstance(answer, Segmentation)
-        assert answer.mask.shape == answer.probability.shape == (2, 50, 37)
-        assert answer.mask.dtype == torch.bool
-        assert ((answer.probability >= 0) & (answer.probability <= 1)).all()
+            result = method.segment(query, read_supports(method, shots, batch=2), (50, 37))
+        assert isinstance(result, Segmentation)
+        assert result.mask.shape == result.probability.shape == (2, 50, 37)
+        assert result.mask.dtype == torch.bool
+        assert ((result.probability >= 0) & (result.probability <= 1)).all()
 
     def test_the_order_of_supports_does_not_matter(self, name):
         method = tiny_method(name)
@@ -98,22 +98,22 @@ class TestContract:
             before = method.segment(method.features(query_images()), read_supports(method), (96, 96))
             mask = torch.ones(1, 1, *size)
             support = Support(method.features(query_images(size=size, seed=3)), mask)
-            answer = method.segment(method.features(query_images(size=size)), [support], size)
+            result = method.segment(method.features(query_images(size=size)), [support], size)
             after = method.segment(method.features(query_images()), read_supports(method), (96, 96))
-        assert answer.mask.shape == (1, *size)
-        assert answer.probability.isfinite().all()
+        assert result.mask.shape == (1, *size)
+        assert result.probability.isfinite().all()
         assert torch.equal(before.probability, after.probability)
 
     @pytest.mark.parametrize("kind", ["empty", "full", "one pixel"])
-    def test_degenerate_masks_give_finite_numbers(self, name, kind):
+    def test_degenerate_masks_produce_finite_numbers(self, name, kind):
         method = tiny_method(name)
         mask = torch.full((1, 1, 96, 96), float(kind == "full"))
         if kind == "one pixel":
             mask[..., 50, 51] = 1
         with torch.no_grad():
             support = Support(method.features(query_images(seed=3)), mask)
-            answer = method.segment(method.features(query_images()), [support], (96, 96))
-        assert answer.probability.isfinite().all()
+            result = method.segment(method.features(query_images()), [support], (96, 96))
+        assert result.probability.isfinite().all()
 
 
 @pytest.mark.parametrize("name", MATCHING_METHODS)
@@ -138,7 +138,7 @@ class TestMatching:
     def test_gradients_reach_every_trainable_weight_and_nothing_else(self, name):
         method, inputs = self.episode(name)
         prediction = method.train()(*inputs)
-        sum(losses(prediction, square_mask(2)[:, 0].long()).values()).backward()
+        sum(training_losses(prediction, square_mask(2)[:, 0].long()).values()).backward()
         for key, parameter in method.named_parameters():
             frozen = any(part in key for part in ("backbone.", "base_head."))
             assert parameter.requires_grad != frozen, key
@@ -169,23 +169,23 @@ def two_pass_and_features():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_supports_that_are_only_supports_give_the_same(name):
+def test_features_of_supports_only_predict_the_same(name):
     method = tiny_method(name)
     images, mask = query_images(batch=2), square_mask(2)
     with torch.inference_mode():
         query = method.features(query_images(batch=2, seed=5))
-        answers = [
+        results = [
             method.segment(query, [Support(read(images), mask)] * 2, (96, 96)).probability
             for read in (method.features, method.support_features)
         ]
-    torch.testing.assert_close(*answers, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-5)
 
 
 def test_the_soft_mask_scales_the_second_correlation():
     _, query, _ = two_pass_and_features()
     soft = torch.rand(2, 1, 24, 24)
-    whole, faint = (hypercorrelation(query.sem, query.sem, m) for m in (soft, 0.01 * soft))
-    for a, b in zip(whole, faint, strict=True):
+    full, faint = (correlate(query.sem, query.sem, m) for m in (soft, 0.01 * soft))
+    for a, b in zip(full, faint, strict=True):
         torch.testing.assert_close(b.volume(), 0.01 * a.volume())
 
 
@@ -204,7 +204,7 @@ def test_the_second_pass_uses_the_queries_own_features_only():
     method, query, support = two_pass_and_features()
     prediction = method.match(query, support)
     soft = prediction.combined.softmax(1)[:, 1:]
-    encoded = method.matcher.encoder(hypercorrelation(query.sem, query.sem, soft))
+    encoded = method.matcher.encoder(correlate(query.sem, query.sem, soft))
     torch.testing.assert_close(prediction.second, method.matcher.decoder(encoded))
 
 
@@ -227,7 +227,7 @@ def test_the_second_pass_sharpens_its_mask_where_the_model_says_so():
     assert differ(prediction.second, as_in_the_paper.second) > 1e-4
 
 
-def test_the_base_map_leaves_the_episodes_class_out_in_training_and_only_then():
+def test_the_base_map_excludes_the_episodes_class_in_training_only():
     method, query, support = two_pass_and_features()
     probabilities = query.base_logits.softmax(1)[:, 1:]
     everything = probabilities.sum(1, keepdim=True)
@@ -241,14 +241,14 @@ def test_the_base_map_leaves_the_episodes_class_out_in_training_and_only_then():
         method.match(query, support)
 
 
-def test_without_a_base_learner_the_second_pass_is_the_answer():
+def test_without_a_base_learner_the_second_pass_is_the_prediction():
     method = tiny_method("two-pass-without-base")
     prediction = method(query_images(), query_images(seed=3), square_mask())
     assert prediction.final is prediction.second
     assert prediction.base_map is None
 
 
-def test_the_support_reaches_the_answer_only_under_its_mask():
+def test_the_support_affects_the_prediction_only_under_its_mask():
     method = tiny_method("hsnet-cls")
     query = method.features(query_images())
     with torch.no_grad():

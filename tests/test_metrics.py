@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryJaccardIndex
 
-from kshot.evaluation.metrics import NUM_RESAMPLES, Counts, bootstrap, count_pixels, interval, score
+from kshot.evaluation.metrics import NUM_RESAMPLES, Counts, bootstrap, count_pixels, interval, score_episodes
 
 
 def random_case(random):
@@ -29,7 +29,7 @@ def test_iou_is_torchmetrics_on_a_thousand_cases():
             background(torch.tensor(~prediction), torch.tensor(flipped, dtype=torch.long)),
         )
         counts = np.array([count_pixels(prediction, ground_truth)])
-        scores = score(counts, np.array([0]), [0])
+        scores = score_episodes(counts, np.array([0]), [0])
         assert scores.miou == pytest.approx(float(expected[0]), abs=1e-6)
         assert scores.fb_iou == pytest.approx(float(sum(expected)) / 2, abs=1e-6)
 
@@ -41,7 +41,7 @@ def test_sums_over_episodes_are_torchmetrics_too():
     for c, prediction, ground_truth in cases:
         oracles[c].update(torch.tensor(prediction), torch.tensor(ground_truth, dtype=torch.long))
     counts = np.array([count_pixels(p, t) for _, p, t in cases])
-    scores = score(counts, np.array([c for c, _, _ in cases]), range(4))
+    scores = score_episodes(counts, np.array([c for c, _, _ in cases]), range(4))
     for c in range(3):
         assert scores.class_iou[c] == pytest.approx(float(oracles[c].compute()), abs=1e-6)
     assert scores.class_iou[3] == 0  # never drawn
@@ -53,7 +53,7 @@ def test_a_hand_calculation():
     ground_truth = np.array([[1, 0, 1, 255]], dtype=np.uint8)
     assert count_pixels(prediction, ground_truth) == Counts(1, 3, 0, 2)
     two = np.array([[1, 3, 0, 2], [4, 5, 5, 6]])
-    scores = score(two, np.array([0, 1]), [0, 1])
+    scores = score_episodes(two, np.array([0, 1]), [0, 1])
     assert scores.miou == pytest.approx((1 / 3 + 4 / 5) / 2)
     assert scores.fb_iou == pytest.approx((5 / 8 + 5 / 8) / 2)
 
@@ -69,7 +69,7 @@ def test_the_bootstrap_keeps_classes_and_covers_the_score():
     counts, class_ids = random_counts(300), np.arange(300) % 3
     samples = bootstrap(counts, class_ids, [0, 1, 2])
     assert samples.shape == (NUM_RESAMPLES, 5)
-    scores = score(counts, class_ids, [0, 1, 2])
+    scores = score_episodes(counts, class_ids, [0, 1, 2])
     for column, value in enumerate([scores.miou, scores.fb_iou, *scores.class_iou.values()]):
         low, high = interval(samples[:, column])
         assert low < value < high
@@ -77,8 +77,8 @@ def test_the_bootstrap_keeps_classes_and_covers_the_score():
     np.testing.assert_array_equal(samples, bootstrap(counts, class_ids, [0, 1, 2]))
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    ground_truth = score(random_counts(200_000, seed=1), np.zeros(200_000, dtype=int), [0]).miou
+def test_the_interval_covers_the_true_value_at_its_nominal_rate():
+    ground_truth = score_episodes(random_counts(200_000, seed=1), np.zeros(200_000, dtype=int), [0]).miou
     covered = 0
     for seed in range(200):
         counts = random_counts(100, seed=seed + 2)

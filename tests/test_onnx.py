@@ -12,7 +12,7 @@ from PIL import Image
 from kshot import KshotError, Segmenter, __version__
 from kshot.cli.main import main
 from kshot.export import onnx as export_module
-from kshot.export.onnx import Graph, _example, export
+from kshot.export.onnx import Graph, _example, export_onnx
 from kshot.methods.config import ModelConfig
 from kshot.transforms import Resize
 from kshot.types import Support
@@ -64,11 +64,11 @@ def test_a_graph_computes_what_a_segmenter_does(name, shots, kind, monkeypatch):
     method = tiny_method(name)
     given = episode(2, shots, kind=kind)
     with torch.inference_mode():
-        answer = Graph(method)(*given)
+        outputs = Graph(method)(*given)
     monkeypatch.undo()
     for number, expected in enumerate(segment_one_by_one(method, *given)):
-        torch.testing.assert_close(answer.probability[number], expected.probability[0], atol=1e-5, rtol=0)
-        assert (answer.mask[number] == expected.mask[0]).float().mean() > 0.99
+        torch.testing.assert_close(outputs.probability[number], expected.probability[0], atol=1e-5, rtol=0)
+        assert (outputs.mask[number] == expected.mask[0]).float().mean() > 0.99
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize(("batch", "shots"), [(1, 1), (2, 1), (1, 3), (2, 3)])
 @pytest.mark.parametrize("kind", ["rectangles", "empty", "full"])
-def test_onnxruntime_gives_torchs_numbers(exported, batch, shots, kind):
+def test_onnxruntime_computes_torchs_numbers(exported, batch, shots, kind):
     path, segmenter = exported
     given = episode(batch, shots, kind=kind)
     probability, mask = run_graph(path, *given)
@@ -124,8 +124,8 @@ def test_the_documents_python_runs_without_kshot_and_torch(exported, tmp_path, m
     assert imported == {"numpy", "onnxruntime", "PIL"}
     monkeypatch.chdir(tmp_path)
     Path("prototype.onnx").write_bytes(path.read_bytes())
-    picture, mask = scene()
-    picture.save("cup.jpg", quality=95)
+    image, mask = scene()
+    image.save("cup.jpg", quality=95)
     Image.fromarray(mask).save("cup_mask.png")
     segmenter = segmenter.fit("cup.jpg", "cup_mask.png")
     for size in ((SIDE, SIDE), (150, 90)):
@@ -145,16 +145,16 @@ def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
     for difference in (2e-4, float("nan")):
         monkeypatch.setattr(export_module, "_difference", lambda *_, found=difference: found)
         with pytest.raises(KshotError, match=r"graph of mine differs from torch by (2\.0e-04|nan)"):
-            export(segmenter_of("prototype"), "mine", tmp_path / "model.onnx")
+            export_onnx(segmenter_of("prototype"), "mine", tmp_path / "model.onnx")
         assert not list(tmp_path.iterdir())
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(tmp_path, monkeypatch):
     with pytest.raises(KshotError, match="is a folder"):
-        export(segmenter_of("prototype"), "mine", tmp_path)
+        export_onnx(segmenter_of("prototype"), "mine", tmp_path)
     monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnxscript" else 1)
     with pytest.raises(KshotError, match="pip install onnxscript"):
-        export(segmenter_of("prototype"), "mine", tmp_path / "model.onnx")
+        export_onnx(segmenter_of("prototype"), "mine", tmp_path / "model.onnx")
 
 
 def test_the_example_holds_every_kind_of_mask():
@@ -166,7 +166,7 @@ def test_the_example_holds_every_kind_of_mask():
 @pytest.mark.parametrize(("name", "side"), [("prototype", 97), ("hsnet-both", 64), ("two-pass", 96)])
 def test_every_method_can_be_exported(name, side, tmp_path):
     segmenter = segmenter_of(name, side)
-    assert export(segmenter, name, tmp_path / "model.onnx") < 1e-5
+    assert export_onnx(segmenter, name, tmp_path / "model.onnx") < 1e-5
     for batch, shots, kind in [(1, 1, "empty"), (1, 3, "full"), (2, 1, "rectangles")]:
         given = episode(batch, shots, side, kind)
         probability, _ = run_graph(tmp_path / "model.onnx", *given)
@@ -176,12 +176,12 @@ def test_every_method_can_be_exported(name, side, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [257, 400])
-def test_the_default_model_on_photographs(side, tmp_path):
+def test_the_default_model_on_real_images(side, tmp_path):
     data = pytest.importorskip("skimage.data")
     segmenter = Segmenter.from_pretrained(image_size=side, device="cpu")
-    assert export(segmenter, "prototype", tmp_path / "model.onnx") < 1e-4
+    assert export_onnx(segmenter, "prototype", tmp_path / "model.onnx") < 1e-4
     pictures = [data.chelsea(), data.astronaut(), data.coffee(), data.rocket()]
-    images = torch.cat([Resize(side).image(Image.fromarray(picture)) for picture in pictures])
+    images = torch.cat([Resize(side).image(Image.fromarray(image)) for image in pictures])
     for shots, queries in [(1, images[3:]), (3, images[2:])]:
         masks = episode(1, shots, side)[2]
         probability, _ = run_graph(tmp_path / "model.onnx", queries, images[:shots], masks)

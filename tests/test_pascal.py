@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from make_data import coloured_scene, write_pascal
 
-from kshot.data.pascal import Pascal, pascal_fold
+from kshot.data.benchmarks import read_fold
+from kshot.data.pascal import Pascal
 from kshot.errors import DataError
 
 PAIRS = [("2007_000001", 0), ("2007_000001", 4), ("2007_000002", 4)]
 
 
 @pytest.mark.parametrize("below", ["", "VOC2012"])
-def test_truth_is_one_class_and_255_where_nobody_knows(tmp_path, below):
+def test_ground_truth_is_one_class_and_255_where_unknown(tmp_path, below):
     dataset = Pascal(write_pascal(tmp_path, PAIRS) / below)
     _, labels = coloured_scene([0, 4])
     ground_truth = dataset.ground_truth("2007_000001", 4)
@@ -30,5 +31,5 @@ def test_all_missing_folders_are_named_at_once(tmp_path):
 
 
 def test_a_split_that_does_not_exist_is_an_error():
-    with pytest.raises(DataError, match="no split 'test'"):
-        pascal_fold(0, "test")
+    with pytest.raises(DataError, match="Split is 'test'"):
+        read_fold("pascal", 0, "test")

@@ -115,7 +115,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def make_official(monkeypatch):
-    """Give a function that declares archives, as they are, to be the official ones, at file addresses."""
+    """Return a function that makes archives count as the official ones, at file URLs."""
 
     def declare(folder, **others):
         for constant in ("VOC_ARCHIVE", "SBD_ARCHIVE"):
@@ -150,7 +150,7 @@ def error_of(root):
     return str(caught.value)
 
 
-def test_photographs_are_copied_byte_for_byte_and_nothing_else_is_written(root):
+def test_images_are_copied_byte_for_byte_and_nothing_else_is_written(root):
     prepared = prepare_pascal(root, report=silent)
     assert prepared.folder == root / "VOC2012"
     assert (prepared.num_images, prepared.num_voc_masks, prepared.num_sbd_masks) == (5, 2, 2)
@@ -163,7 +163,7 @@ def test_photographs_are_copied_byte_for_byte_and_nothing_else_is_written(root):
     assert list(root.parent.iterdir()) == [root]
 
 
-def test_vocs_own_mask_wins_and_sbd_gives_the_others(root):
+def test_vocs_own_mask_wins_and_sbd_provides_the_others(root):
     prepare_pascal(root, report=silent)
     for name, label, border in [
         (BOTH, 1, 255),
@@ -193,7 +193,7 @@ def test_archives_may_lie_elsewhere(tmp_path):
     assert len(list((tmp_path / "archives").iterdir())) == 2
 
 
-def test_official_archives_give_no_warning_and_others_do(root, make_official):
+def test_only_unofficial_archives_cause_a_warning(root, make_official):
     lines = []
     prepared = prepare_pascal(root, report=lines.append)
     for archive, warning in zip((VOC_ARCHIVE, SBD_ARCHIVE), prepared.warnings, strict=True):
@@ -226,7 +226,7 @@ def test_the_note_says_what_the_folder_was_built_from(root):
     }
 
 
-def test_a_second_run_changes_nothing_and_mends_what_was_changed(root):
+def test_a_second_run_changes_nothing_and_restores_changed_files(root):
     folder = root / "VOC2012"
     first = prepare_pascal(root, report=silent)
     written = files_in(folder)
@@ -277,7 +277,7 @@ BAD_MEMBERS = {
 }
 
 
-def test_every_bad_file_is_told_of_in_one_error_and_the_good_ones_are_written(tmp_path):
+def test_one_error_names_every_bad_file_and_the_good_ones_are_written(tmp_path):
     write_archives(tmp_path, {name: contents for name, (contents, _) in BAD_MEMBERS.items()})
     lines = error_of(tmp_path).splitlines()
     for name, (_, reason) in BAD_MEMBERS.items():
@@ -301,9 +301,9 @@ def test_every_bad_file_is_told_of_in_one_error_and_the_good_ones_are_written(tm
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", mat(values(SBD_ONLY, 1) / 2), r"type float64; it must be \(H, W\)"),
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", mat(values(SBD_ONLY, 1))[:-20], "not a MATLAB file that can be read"),
         (f"{SBD_MASKS}/{SBD_ONLY}.mat", b"", "not a MATLAB file that can be read"),
-        (f"{VOC_MASKS}/{BOTH}.png", png(values(BOTH, 1))[:-30], "not a PNG that can be read whole"),
+        (f"{VOC_MASKS}/{BOTH}.png", png(values(BOTH, 1))[:-30], "not a complete PNG"),
         (f"{VOC_MASKS}/{BOTH}.png", png(np.zeros((30, 40, 3), np.uint8)), "mode RGB"),
-        (f"{VOC_IMAGES}/{BOTH}.jpg", b"not a photograph", "not a JPEG"),
+        (f"{VOC_IMAGES}/{BOTH}.jpg", b"not an image", "not a JPEG"),
         (f"{VOC_IMAGES}/{VOC_ONLY}.jpg", None, "there is no image"),
     ],
 )
@@ -336,7 +336,7 @@ def test_an_absent_folder_is_named(tmp_path):
 
 
 def damages():
-    """Give ways to cut or damage the first archive, a plain tar, at its third photograph."""
+    """Return ways to cut or damage the first archive, a plain tar, at its third image."""
 
     def at(shift):
         def cut(path):

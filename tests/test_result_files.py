@@ -5,10 +5,11 @@ import pytest
 from make_data import colour_segmenter, result_of, write_folder
 
 from kshot.data.folder import Folder
+from kshot.data.manifest import draw_manifests
 from kshot.data.protocols import SELECTION_NOTES, preset
 from kshot.errors import DataError
 from kshot.evaluation.results import read_result, summary, write_result
-from kshot.evaluation.score import draw_manifests, score_model
+from kshot.evaluation.score import score_model
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def result(tmp_path):
         tmp_path / "data", [(f"im{n}", n % 2) for n in range(6)], class_names=("ant", "bee")
     )
     protocol = preset("balanced", "folder").model_copy(update={"num_episodes": 4, "seeds": (0, 1)})
-    manifests = draw_manifests(str(folder), 0, None, protocol, 1)
-    return score_model(colour_segmenter(), "colour", Folder(folder), manifests, protocol)
+    manifests = draw_manifests(str(folder), protocol)
+    return score_model(colour_segmenter(), Folder(folder), manifests, protocol, name="colour")
 
 
 def test_a_result_comes_back_as_it_was(result, tmp_path):

@@ -116,7 +116,7 @@ def test_image_list_asks_images_in_the_lists_order():
     names = list(dict.fromkeys(name for name, _ in fold.queries))
     queries = [e.query for e in draw_episodes(fold, "image-list", 1, 400, seed=0)]
     assert queries == (names + names)[:400]
-    assert len(names) == 345  # one photograph shows two of the fold's classes
+    assert len(names) == 345  # one image shows two of the fold's classes
     train = [e.query for e in draw_episodes(read_fold("pascal", 3, "train"), "image-list", 1, 500, seed=0)]
     assert train == sorted(train)
     ids = [int(e.query) for e in draw_episodes(read_fold("coco", 0), "image-list", 1, 50, seed=0)]

@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
+import torch
 from make_data import colour_segmenter, write_folder
+from torch.utils.data import DataLoader
 
+from kshot.data import EpisodeDataset, open_dataset
 from kshot.data.benchmarks import read_fold
 from kshot.data.folder import Folder
-from kshot.data.manifest import draw_manifest
+from kshot.data.manifest import draw_manifest, draw_manifests
 from kshot.data.protocols import preset
 from kshot.errors import DataError
-from kshot.evaluation.score import check_alike, draw_manifests, score_model
+from kshot.evaluation.score import check_alike, score_model
+from kshot.transforms import Resize
 
 PAIRS = [(f"im{n}", n % 3) for n in range(12)] + [("rare", 3)]
 
@@ -22,15 +26,15 @@ def short(name="balanced", count=12, **changes):
 
 
 def test_a_result_holds_what_is_needed_to_get_it_again(folder):
-    manifests = draw_manifests(str(folder), 0, None, short(), 1)
+    manifests = draw_manifests(str(folder), short())
     assert [m.seed for m in manifests] == [0, 1, 2]
     seen = []
     result = score_model(
         colour_segmenter(),
-        "runs/colour",
         Folder(folder),
         manifests,
         short(),
+        name="runs/colour",
         arguments=["evaluate", "--root", "secret", "--json=secret", "--fold", "0"],
         on_progress=lambda *a: seen.append(a),
     )
@@ -47,7 +51,7 @@ def test_a_result_holds_what_is_needed_to_get_it_again(folder):
     assert low <= result.miou <= high
 
 
-def test_classes_with_too_few_images_are_left_out_and_named(folder):
+def test_classes_with_too_few_images_are_skipped_and_named(folder):
     fold = Folder(folder).fold()
     assert draw_manifest(fold, short(), 3, 0).left_out == {"dodo": 1}
     with pytest.raises(DataError, match=r"No class has enough images: 5-shot .* 'ant' has most, 4"):
@@ -71,3 +75,20 @@ def test_manifests_must_belong_together(folder):
         check_alike([one], "pascal")
     with pytest.raises(DataError, match="given twice"):
         check_alike([one, one], "folder")
+
+
+def test_episodes_come_as_tensors_in_batches(folder):
+    (manifest,) = draw_manifests(str(folder), short(seeds=(0,)), shots=2)
+    episodes = EpisodeDataset(open_dataset(str(folder), None), manifest.episodes, Resize(32, "pad"))
+    assert len(episodes) == 12
+    batches = list(DataLoader(episodes, batch_size=5))
+    assert [len(batch.class_id) for batch in batches] == [5, 5, 2]
+    first, batch = manifest.episodes[0], batches[0]
+    assert batch.query_image.shape == (5, 3, 32, 32)
+    assert batch.support_images.shape == (5, 2, 3, 32, 32)
+    assert batch.support_masks.shape == (5, 2, 1, 32, 32)
+    assert batch.class_id[0] == first.class_id
+    assert torch.equal(batch.query_image[:1], episodes.image(first.query))
+    assert torch.equal(batch.support_masks[0, 1:], episodes.support_mask(first.supports[1], first.class_id))
+    assert set(batch.query_mask.unique().tolist()) == {0, 1, 255}
+    assert (batch.query_mask[0, -1] == 255).all()  # padding

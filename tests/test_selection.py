@@ -28,7 +28,7 @@ def test_the_draw_takes_what_is_there(tmp_path):
     assert len(manifest.episodes) == protocol.num_episodes == 6
 
 
-def test_a_model_that_has_seen_the_held_out_classes_is_refused():
+def test_a_model_trained_on_the_holdout_classes_is_refused():
     check_holdout_classes("pascal", 0, ("car", "dog"))
     with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--select-on novel"):
         check_holdout_classes("pascal", 0, PASCAL_CLASSES[5:])

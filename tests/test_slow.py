@@ -21,7 +21,7 @@ from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone
 from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import load_backbone
-from kshot.models.losses import losses
+from kshot.models.losses import training_losses
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 from kshot.types import Support
@@ -43,7 +43,7 @@ def test_two_pass_learns_a_real_episode_in_every_step(demo):
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
     history = []
     for _ in range(40):
-        terms = losses(method.train().match(query_features, one_shot), target)
+        terms = training_losses(method.train().match(query_features, one_shot), target)
         optimiser.zero_grad()
         sum(terms.values()).backward()
         optimiser.step()

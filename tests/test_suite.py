@@ -91,7 +91,7 @@ def test_a_model_scores_as_in_evaluate(sets, shots, method):
     np.testing.assert_array_equal([score.counts for score in scores], counted.counts)
 
 
-def test_a_model_gives_mask_and_probability_of_the_image(sets):
+def test_a_model_predicts_mask_and_probability_of_the_image(sets):
     runner, data = SegmenterRunner(colour_segmenter()), sets[0].dataset
     image = read_image(data.image_path("im0"))
     encoded = runner.encode(image, as_query=True)

@@ -87,7 +87,7 @@ def test_the_same_result_differs_by_nothing():
         assert all(d.difference == 0 and d.interval == (0, 0) for d in differences)
 
 
-def test_a_steady_gain_is_told_apart_although_each_interval_is_wide():
+def test_a_steady_gain_is_significant_although_each_interval_is_wide():
     a, b = made_up(), made_up(gain=5)
     for difference in compare_suites(a, b):
         assert 0 < difference.interval[0] <= difference.difference <= difference.interval[1]

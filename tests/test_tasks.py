@@ -71,7 +71,7 @@ def test_episodes_depend_on_the_seed_and_nothing_else():
     assert alone.episodes[0].episode == (0, "frame26", ("frame43",))
 
 
-def test_small_classes_are_left_out_and_named():
+def test_small_classes_are_skipped_and_named():
     sets = [frames(7), frames(9, "long")]
     drawn = draw_episodes(sets, 5)
     assert drawn.left_out == {"video: ant": 7}

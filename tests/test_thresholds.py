@@ -10,7 +10,7 @@ from test_cli import run
 from kshot.data.base_classes import train_fold
 from kshot.data.pascal import Pascal
 from kshot.evaluation.evaluator import evaluate
-from kshot.evaluation.metrics import score
+from kshot.evaluation.metrics import score_episodes
 from kshot.evaluation.selection import selection_manifest
 from kshot.evaluation.thresholds import THRESHOLDS, score_thresholds
 from kshot.methods.config import ModelConfig
@@ -21,8 +21,8 @@ from kshot.transforms import Resize
 CLASSES = ("cat", "dog", "horse", "sofa")
 
 
-def photographs(class_id):
-    """Name four photographs of a base class, and of no other, with it."""
+def image_pairs(class_id):
+    """Return four images of one base class only, with its id."""
     queries = train_fold("pascal", 0, exclude_holdout=False).queries
     classes = Counter(name for name, _ in queries)
     return [(name, c) for name, c in queries if c == class_id and classes[name] == 1][:4]
@@ -31,7 +31,7 @@ def photographs(class_id):
 @pytest.fixture
 def voc(tmp_path):
     """Photographs of two base classes."""
-    return write_pascal(tmp_path, photographs(7) + photographs(11))
+    return write_pascal(tmp_path, image_pairs(7) + image_pairs(11))
 
 
 def make_segmenter(name, threshold=0.5):
@@ -50,10 +50,10 @@ def test_each_threshold_scores_what_evaluate_says_of_a_model_with_it(voc, thresh
     segmenter = make_segmenter("prototype", threshold)
     counted = evaluate(segmenter, dataset, [manifest], Resize(65), at_original_size=True)[0]
     ids = np.array([episode.class_id for episode in manifest.episodes])
-    assert found[threshold] == score(counted.counts, ids, (7, 11)).miou
+    assert found[threshold] == score_episodes(counted.counts, ids, (7, 11)).miou
 
 
-def test_the_base_map_does_not_know_the_class_that_is_looked_for(tmp_path):
+def test_the_base_map_excludes_the_episodes_class(tmp_path):
     """H_cls calls everything a cat, or else background: dogs are suppressed for it, cats must not be."""
     segmenter = make_segmenter("two-pass")
     method = segmenter.method
@@ -63,7 +63,7 @@ def test_the_base_map_does_not_know_the_class_that_is_looked_for(tmp_path):
         method.fusion.conv_a.weight[:] = torch.tensor([1.0, 9.0]).view(1, 2, 1, 1)
     found = {}
     for name, class_id in (("cat", 7), ("dog", 11)):
-        only = Pascal(write_pascal(tmp_path / name, photographs(class_id)))
+        only = Pascal(write_pascal(tmp_path / name, image_pairs(class_id)))
         found[name] = score_thresholds(segmenter, only, "pascal", 0, 3)[0.1]
     assert found["cat"] > 0
     assert found["dog"] == 0

@@ -62,7 +62,7 @@ def test_some_of_an_object_that_is_larger_than_a_window_is_seen():
 
 
 def wide_scene(places, seed=0):
-    """A wide picture with small discs at some places, and where they are."""
+    """A wide image with small discs at some places, and where they are."""
     size = (90, 120 * 6)
     pixels = np.random.default_rng(seed).integers(0, 60, (*size, 3), dtype=np.uint8)
     pixels[..., 1] += 80
@@ -79,12 +79,11 @@ def models():
     return {tile: Segmenter.from_pretrained(tile=tile, image_size=193) for tile in (None, 90)}
 
 
-def test_small_things_are_found_better_in_tiles(models):
-    picture, mask = wide_scene([80])
+def test_small_objects_are_found_better_in_tiles(models):
+    image, mask = wide_scene([80])
     query, ground_truth = wide_scene([30, 200, 370, 470, 660], seed=1)
     found = {
-        tile: iou(model.fit(picture, mask).predict(query).mask, ground_truth)
-        for tile, model in models.items()
+        tile: iou(model.fit(image, mask).predict(query).mask, ground_truth) for tile, model in models.items()
     }
     assert found[90] > found[None] + 0.2
 
@@ -99,20 +98,20 @@ def test_no_seam_is_seen(models):
     assert min(probability.values()) > 0.75
 
 
-def test_what_fits_one_tile_is_read_whole(models):
-    picture, mask = scene(width=90)
-    tiled, whole = (models[tile].fit(picture, mask).predict(picture) for tile in (90, None))
-    np.testing.assert_array_equal(tiled.probability, whole.probability)
-    np.testing.assert_array_equal(tiled.mask, whole.mask)
+def test_an_image_that_fits_one_tile_is_not_cut(models):
+    image, mask = scene(width=90)
+    tiled, untiled = (models[tile].fit(image, mask).predict(image) for tile in (90, None))
+    np.testing.assert_array_equal(tiled.probability, untiled.probability)
+    np.testing.assert_array_equal(tiled.mask, untiled.mask)
 
 
-def test_several_classes_in_tiles_read_each_window_once(models, monkeypatch):
-    picture, labels = two_things()
-    fitted = models[90].fit({"disc": [(picture, labels == 1)], "square": [(picture, labels == 2)]})
+def test_several_classes_in_tiles_encode_each_window_once(models, monkeypatch):
+    image, labels = two_things()
+    fitted = models[90].fit({"disc": [(image, labels == 1)], "square": [(image, labels == 2)]})
     read, original = [], Segmenter.encode_query
     counted = lambda self, part: read.append(part.size) or original(self, part)  # noqa: E731
     monkeypatch.setattr(Segmenter, "encode_query", counted)
-    found = fitted.predict(picture)
+    found = fitted.predict(image)
     assert read == [(90, 90)] * 3
     for label in (1, 2):
         assert iou(found.labels == label, labels == label) > 0.6
@@ -134,18 +133,18 @@ def test_a_long_side_sets_the_scale_of_larger_images_only():
     assert tile_for((3000, 4000), None, None) is None
 
 
-def test_with_a_long_side_an_enlarged_photograph_gets_the_same_answer_enlarged():
-    """The oracle: the photograph itself, read in tiles of the same part of it."""
-    picture, mask = wide_scene([80])
+def test_with_a_long_side_an_enlarged_image_gets_the_same_mask_enlarged():
+    """The oracle: the image itself, in tiles of the same part of it."""
+    image, mask = wide_scene([80])
     query, _ = wide_scene([30, 200, 370, 470, 660], seed=1)
     three = (query.width * 3, query.height * 3)
-    small = Segmenter.from_pretrained(tile=90, image_size=193).fit(picture, mask)
+    small = Segmenter.from_pretrained(tile=90, image_size=193).fit(image, mask)
     large = Segmenter.from_pretrained(tile=90, long_side=720, image_size=193).fit(
-        picture.resize(three, Image.Resampling.BICUBIC), np.kron(mask, np.ones((3, 3))) > 0
+        image.resize(three, Image.Resampling.BICUBIC), np.kron(mask, np.ones((3, 3))) > 0
     )
-    answer = large.predict(query.resize(three, Image.Resampling.BICUBIC))
-    assert answer.mask.shape == (270, 2160)
-    assert iou(answer.mask[1::3, 1::3], small.predict(query).mask) > 0.9
+    result = large.predict(query.resize(three, Image.Resampling.BICUBIC))
+    assert result.mask.shape == (270, 2160)
+    assert iou(result.mask[1::3, 1::3], small.predict(query).mask) > 0.9
 
 
 def test_windows_of_a_long_side_are_of_the_networks_size_unless_said():

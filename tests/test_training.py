@@ -40,7 +40,7 @@ from kshot.training.meta_train import (
     size_at,
     train,
 )
-from kshot.training.pretrain import poly_schedule, pretrain
+from kshot.training.pretraining import poly_schedule, pretrain
 from kshot.training.recipes import (
     EpisodeMix,
     PretrainConfig,
@@ -183,7 +183,7 @@ def learned_when_scored(before, first, second, files, out, monkeypatch):
     """Train a base learner in two phases whose validations give these scores: its weights."""
     scores = iter((before, first, second))
     score = lambda *_, **__: {"base_miou": next(scores), "background_iou": 0.5}  # noqa: E731
-    monkeypatch.setattr("kshot.training.pretrain.BaseValidation.score", score)
+    monkeypatch.setattr("kshot.training.pretraining.BaseValidation.score", score)
     phases = tuple(phase.model_copy(update={"epochs": 0.1}) for phase in PRETRAIN.phases)
     config = PRETRAIN.model_copy(update={"phases": phases})
     pretrain(config, Pascal(files[0]), out, CPU, backbone_weights=files[1])

@@ -29,10 +29,10 @@ def test_one_shot_is_its_own_mask():
 
 def test_maps_are_means_over_the_shots_and_steps_that_lack_stay_none():
     logits = {n: torch.randn(1, 2, 3, 3) for n in range(2)}
-    answer = segment_by_vote([Prediction(final=one, second=one) for one in logits.values()], (3, 3), 0.5)
+    result = segment_by_vote([Prediction(final=one, second=one) for one in logits.values()], (3, 3), 0.5)
     probabilities = torch.stack([logits[n].softmax(1)[:, 1] for n in range(2)])
-    torch.testing.assert_close(answer.probability, probabilities.mean(0))
-    torch.testing.assert_close(answer.second_pass, probabilities.mean(0))
-    assert torch.equal(answer.mask, (probabilities > 0.5).any(0))  # 1 of 2 votes is half of 2
-    assert answer.first_pass is None
-    assert answer.base_map is None
+    torch.testing.assert_close(result.probability, probabilities.mean(0))
+    torch.testing.assert_close(result.second_pass, probabilities.mean(0))
+    assert torch.equal(result.mask, (probabilities > 0.5).any(0))  # 1 of 2 votes is half of 2
+    assert result.first_pass is None
+    assert result.base_map is None

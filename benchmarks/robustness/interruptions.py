@@ -33,7 +33,7 @@ from kshot.data.folder import Folder
 from kshot.io.files import TEMPORARY_PREFIX
 from kshot.methods.hub import WEIGHTS_FILE
 from kshot.training.meta_train import train
-from kshot.training.pretrain import pretrain
+from kshot.training.pretraining import pretrain
 from kshot.training.recipes import PretrainPhase, RuntimeArgs, SizeStage, lite
 from kshot.training.run_folder import CHECKPOINT, LOG
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from benchmarks.robustness.rows import Outcome, Row
 from kshot.errors import MaskError
 from kshot.io.images import read_label_map, read_mask
-from kshot.models.losses import losses
+from kshot.models.losses import training_losses
 from kshot.types import IGNORE_INDEX, Prediction
 
 Values = NDArray[Any]
@@ -89,7 +89,7 @@ def ignored_pixels(folder: Path, count: int = 100) -> Outcome:
         ignored = torch.rand(2, 12, 12) < 0.3
         target[ignored] = IGNORE_INDEX
         steps = {name: torch.randn(2, 2, 12, 12, requires_grad=True) for name in nonzero}
-        sum(losses(Prediction(**steps), target).values()).backward()
+        sum(training_losses(Prediction(**steps), target).values()).backward()
         for name, logits in steps.items():
             assert logits.grad is not None
             nonzero[name] += bool((logits.grad.movedim(1, -1)[ignored] != 0).any())

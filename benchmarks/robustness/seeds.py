@@ -52,7 +52,7 @@ def workers(folder: Path, count: int = 60) -> Outcome:
         manifest = draw_manifest(dataset.fold(), protocol, 1, 7)
         reader = EpisodeReader(dataset, manifest.episodes, Resize(IMAGE_SIZE, protocol.fit))
         read.append([(files.episode, *files.images) for files in read_ahead(reader, number)])
-        result = score_model(segmenter, "prototype", dataset, [manifest], protocol, num_workers=number)
+        result = score_model(segmenter, dataset, [manifest], protocol, num_workers=number)
         manifests.append(manifest.sha256)
         scores.append((result.miou, result.fb_iou, *result.class_iou.values()))
     are_equal = len(set(manifests)) == 1 and all(one == read[0] for one in read)

@@ -5,7 +5,6 @@ segmenter = Segmenter.from_pretrained().fit(["cup.jpg"], ["cup_mask.png"])
 mask = segmenter.predict("table.jpg").mask
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kshot.errors import (
@@ -18,6 +17,7 @@ from kshot.errors import (
     WeightsError,
     WriteError,
 )
+from kshot.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kshot.methods.hub import list_models
@@ -42,21 +42,19 @@ __all__ = [
     "list_models",
 ]
 
-
-_LAZY = {
-    "Instance": "kshot.results",
-    "SegmentationResult": "kshot.results",
-    "Segmenter": "kshot.segmenter",
-    "list_models": "kshot.methods.hub",
-}
+_find = lazy_names(
+    __name__,
+    {
+        "kshot.methods.hub": "list_models",
+        "kshot.results": "Instance SegmentationResult",
+        "kshot.segmenter": "Segmenter",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch takes seconds, which help and errors of options do not need.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("kshot")
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'kshot' has no attribute '{name}'")
+    return _find(name)

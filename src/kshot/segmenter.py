@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, overload
@@ -19,7 +20,7 @@ from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
 from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.episode import EpisodeRunner, move, select
-from kshot.methods.hub import DEFAULT_MODEL, load_model, save_model
+from kshot.methods.hub import DEFAULT_MODEL, build_method, imagenet_backbone, load_model, save_model
 from kshot.methods.tiling import Box, Window, around, blend, check_tile, cut, tile_for
 from kshot.results import MAX_CLASSES, OBJECT, SegmentationResult
 from kshot.transforms import Resize
@@ -127,6 +128,18 @@ class Segmenter:
         method = method.to(chosen).eval()
         accelerated = accelerate(method, engine, precision, chosen)
         return cls(config, method, chosen, tile=tile, long_side=long_side, accelerated=accelerated)
+
+    @classmethod
+    def from_config(
+        cls, config: ModelConfig, *, backbone_weights: str | Path | None = None, device: str = "auto"
+    ) -> Self:
+        """Build the method of a config, with ImageNet weights in its backbone and random learned weights.
+
+        backbone_weights, device: as in `from_pretrained`.
+        """
+        chosen = choose_device(device)
+        method = build_method(config, partial(imagenet_backbone, config, backbone_weights))
+        return cls(config, method.to(chosen).eval(), chosen)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, without its support set, to a folder that `from_pretrained` reads."""

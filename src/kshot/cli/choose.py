@@ -49,7 +49,9 @@ def choose(
         if select_on == "base":
             check_holdout_classes(data, fold, segmenter.config.base_classes)
         with progress(path.name, "episodes") as on_progress:
-            result = score_model(segmenter, path.name, dataset, [manifest], protocol, on_progress=on_progress)
+            result = score_model(
+                segmenter, dataset, [manifest], protocol, name=path.name, on_progress=on_progress
+            )
         typer.echo(f"{100 * result.miou:5.1f} % mIoU  {path}")
         scored.append((result.miou, segmenter, path))
     _, best, path = max(scored, key=lambda item: item[0])

@@ -27,7 +27,7 @@ def compare(
     """Print how much higher B scores than A on the same episodes, with the paired 95 % interval."""
     from dataclasses import asdict
 
-    from kshot.evaluation.compare import compare as compare_results
+    from kshot.evaluation.comparison import compare as compare_results
     from kshot.evaluation.results import read_result
     from kshot.evaluation.suite_results import compare_suites, is_suite_result, read_suite_result
     from kshot.io.files import write_text

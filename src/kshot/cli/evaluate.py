@@ -76,9 +76,9 @@ def evaluate(
 ) -> None:
     """Score a model: mIoU, FB-IoU and the IoU of each class, with 95 % intervals."""
     from kshot.data.benchmarks import benchmark_of, open_dataset
-    from kshot.data.manifest import read_manifest
+    from kshot.data.manifest import draw_manifests, read_manifest
     from kshot.data.tasks import PREFIX
-    from kshot.evaluation.score import check_asked, choose_protocol, draw_manifests
+    from kshot.evaluation.score import check_asked, choose_protocol
 
     changed = _read_evaluation_settings(settings)
     if json_file is not None and not prints_json(json_file):
@@ -111,7 +111,7 @@ def evaluate(
     if given:  # all have the same fold, shots and split
         check_asked(given[0], fold=fold, shots=shots, split=changed.split)
     dataset = open_dataset(data, root)
-    manifests = given or draw_manifests(data, fold or 0, changed.split, protocol, shots or 1)
+    manifests = given or draw_manifests(data, protocol, fold=fold or 0, shots=shots or 1, split=changed.split)
     report_small_classes(manifests[0].left_out, manifests[0].shots)
 
     from kshot.evaluation.results import summary
@@ -122,10 +122,10 @@ def evaluate(
     with progress("Evaluating", "episodes") as on_progress:
         result = score_model(
             segmenter,
-            model_name(model),
             dataset,
             manifests,
             protocol,
+            name=model_name(model),
             num_workers=changed.workers,
             cache_gb=changed.cache_gb,
             arguments=context.obj,

@@ -61,7 +61,9 @@ def describe(
     with torch.device("meta"):
         built = build_method(config)
         parameters = list(built.parameters())
-    tapped = next(module for module in built.modules() if isinstance(module, Backbone))
+    tapped = next((module for module in built.modules() if isinstance(module, Backbone)), None)
+    if tapped is None:
+        raise ModelError(f"The method {config.method} has no `Backbone`, so it has no taps to describe.")
     return {
         "method": config.method,
         "backbone": tapped.name,

@@ -56,7 +56,7 @@ def pretrain(
         config = config.model_copy(update={"exclude_holdout": False})
     dataset = open_dataset(config.data, root)
 
-    from kshot.training.pretrain import pretrain as run
+    from kshot.training.pretraining import pretrain as run
     from kshot.training.trainer import leave_processes
 
     run(

@@ -1,13 +1,16 @@
 """The interface of a benchmark on disk: images by name, and the ground truth of each class in them."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from kshot.data.sampling import Fold
+from kshot.errors import DataError
+from kshot.plugins import Plugins
 from kshot.types import GroundTruth
 
 
 class Dataset(Protocol):
-    """A benchmark's files.
+    """Images and their ground truth.
 
     class_names: by class id. Both readers raise ImageError, MaskError or DataError that names the file.
     """
@@ -22,3 +25,38 @@ class Dataset(Protocol):
 
     def classes_in(self, name: str) -> tuple[int, ...]:
         """Return the ids of all classes in an image, however small their objects, ascending."""
+
+
+class Benchmark(Dataset, Protocol):
+    """A dataset with lists of the images that episodes are drawn from; see `register_dataset`.
+
+    Subclass it to inherit the defaults.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    """Names of the lists: the first is for training, the last for the test. Empty: there is one list."""
+    num_folds: ClassVar[int] = 1
+
+    def __init__(self, root: Path) -> None:
+        """Open the files in `root`. Raises DataError that names what is missing."""
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return the pairs of a fold and a split ("" if there is one list), without reading images."""
+        raise NotImplementedError
+
+
+DATASETS: Plugins[type[Benchmark]] = Plugins(
+    "dataset",
+    "kshot.datasets",
+    {
+        "pascal": "kshot.data.pascal",
+        "coco": "kshot.data.coco",
+        "fss1000": "kshot.data.fss1000",
+        "coco-mini-60": "kshot.data.folder",
+    },
+    DataError,
+)
+"""Benchmarks by name."""
+
+register_dataset = DATASETS.register

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from kshot.data.base import Dataset
-from kshot.data.benchmarks import read_fold
+from kshot.data.benchmarks import parts_of, read_fold
 from kshot.data.folds import FOLDED, NUM_FOLDS, base_classes, fold_holdout_classes, novel_classes
 from kshot.data.sampling import Fold, shuffled
 from kshot.errors import DataError
@@ -73,7 +73,8 @@ def _training_pairs(data: str, fold: int) -> Fold:
 
 @lru_cache(maxsize=2)  # a training asks several times, and each time all masks of a folder would be read
 def _read_training_pairs(data: str, fold: int, state: int) -> Fold:
-    pairs = read_fold(data, fold, "train" if data == "fss1000" else None)
+    splits, _ = parts_of(data)
+    pairs = read_fold(data, fold, splits[0] if splits else None)
     return pairs.only(class_id for class_id, names in pairs.images.items() if names)
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from kshot.data.base import Dataset
-from kshot.data.benchmarks import benchmark_of, open_dataset, read_fold
+from kshot.data.benchmarks import benchmark_of, open_dataset, parts_of, read_fold
 from kshot.data.coco import Coco
 from kshot.data.folder import Folder
-from kshot.data.folds import FOLDED, NUM_FOLDS
-from kshot.data.fss1000 import SPLITS
 from kshot.data.sampling import Fold, needed_images
 from kshot.errors import KshotError
 from kshot.io.images import read_image
@@ -100,13 +98,10 @@ def _find_folds(
 
 
 def _parts(data: str, fold: int | None, split: str | None) -> list[tuple[str | None, int]]:
-    benchmark = benchmark_of(data)
-    if benchmark == "fss1000":
-        return [(name, 0) for name in ([split] if split else SPLITS)]
-    if benchmark not in FOLDED:
-        return [(split, fold or 0)]
-    numbers = range(NUM_FOLDS) if fold is None else [fold]
-    return [(name, number) for name in ([split] if split else ["train", "val"]) for number in numbers]
+    splits, num_folds = parts_of(data)
+    names = splits if split is None and splits else (split,)
+    numbers = range(num_folds) if fold is None else [fold]
+    return [(name, number) for name in names for number in numbers]
 
 
 def _inspect(dataset: Dataset, wanted: dict[str, set[int]]) -> Iterator[_Finding]:

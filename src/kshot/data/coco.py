@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.coco import draw_segmentation
-from kshot.data.folds import COCO_CLASSES, novel_classes
+from kshot.data.base import Benchmark, register_dataset
+from kshot.data.folds import COCO_CLASSES, NUM_FOLDS, novel_classes
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
 from kshot.errors import DataError, MaskError, reason_of
@@ -27,20 +28,8 @@ LAYOUTS = {
 """COCO 2017 has the images of 2014 under the same ids in other splits; both layouts are supported."""
 
 
-def coco_fold(number: int, split: str) -> Fold:
-    """Return a fold's own pairs, class by class in the field's order; `val` is the test split."""
-    class_ids = novel_classes("coco", number)
-    if split not in ("train", "val"):
-        raise DataError(f"COCO-20i has no split '{split}'; it has train and val.")
-    listed = class_images(f"coco20i/{split}")
-    images = {c: tuple(listed[c]) for c in class_ids}
-    by_image = sorted(
-        ((name, c) for c, names in images.items() for name in names), key=lambda pair: int(pair[0])
-    )
-    return Fold("coco", split, number, COCO_CLASSES, images, tuple(by_image), class_first=True)
-
-
-class Coco:
+@register_dataset("coco")
+class Coco(Benchmark):
     """COCO on disk: `root` contains `annotations/` and the image folders of 2014 or of 2017.
 
     The JSON files are read when the first mask is needed, which takes a minute and several gigabytes.
@@ -48,17 +37,29 @@ class Coco:
     """
 
     class_names = COCO_CLASSES
+    splits = ("train", "val")
+    num_folds = NUM_FOLDS
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return a fold's own pairs, class by class in the field's order; `val` is the test split."""
+        listed = class_images(f"coco20i/{split}")
+        images = {c: tuple(listed[c]) for c in novel_classes("coco", number)}
+        by_image = sorted(
+            ((name, c) for c, names in images.items() for name in names), key=lambda pair: int(pair[0])
+        )
+        return Fold("coco", split, number, COCO_CLASSES, images, tuple(by_image), class_first=True)
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.splits = next((s for s in LAYOUTS.values() if self._annotation_files(s)), ())
-        if not self.splits:
+        self.folders = next((s for s in LAYOUTS.values() if self._annotation_files(s)), ())
+        if not self.folders:
             wanted = " or ".join(f"instances_{s}.json" for pair in LAYOUTS.values() for s in pair)
             raise DataError(f"Folder {root / 'annotations'} has no {wanted}. Give COCO's folder as --root.")
 
     def image_path(self, name: str) -> Path:
         """Return the path of an image by its COCO id."""
-        paths = [self.root / split / _file_name(split, name) for split in self.splits]
+        paths = [self.root / split / _file_name(split, name) for split in self.folders]
         return next((path for path in paths if path.exists()), paths[-1])
 
     def ground_truth(self, name: str, class_id: int) -> GroundTruth:
@@ -82,13 +83,13 @@ class Coco:
 
     def missing_annotations(self, split: str) -> list[str]:
         """Return the names of the missing annotation files that a split needs."""
-        needed = self.splits if self.splits == LAYOUTS["2017"] else (f"{split}2014",)
+        needed = self.folders if self.folders == LAYOUTS["2017"] else (f"{split}2014",)
         present = {path.name for path in self._files}
         return [name for name in (f"instances_{s}.json" for s in needed) if name not in present]
 
     @property
     def _files(self) -> list[Path]:
-        return self._annotation_files(self.splits)
+        return self._annotation_files(self.folders)
 
     @cached_property
     def index(self) -> "Index":

@@ -1,8 +1,10 @@
 """A user folder: `images/`, and `masks/` in a layout that MaskFolders reads."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from kshot.annotations.folders import MaskFolders
+from kshot.data.base import register_dataset
 from kshot.data.folds import COCO_CLASSES
 from kshot.data.lists import class_images
 from kshot.data.sampling import Fold
@@ -16,6 +18,9 @@ class Folder(MaskFolders):
 
     class_names: given, or read from the folder. Raises DataError if images or masks are missing.
     """
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    num_folds: ClassVar[int] = 1
 
     def __init__(self, root: Path, class_names: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -62,8 +67,16 @@ class Folder(MaskFolders):
         return lines + [f"Mask {masks[name]} has no image." for name in masks if name not in self.images]
 
 
-def coco_mini_fold() -> Fold:
-    """Return the pairs of coco-mini-60: the COCO classes that VOC lacks, objects of 2048 px and more."""
-    images = {c: tuple(names) for c, names in class_images("coco_mini_60").items()}
-    pairs = sorted((name, c) for c, names in images.items() for name in names)
-    return Fold(COCO_MINI, "all", 0, COCO_CLASSES, images, tuple(pairs))
+@register_dataset(COCO_MINI)
+class CocoMini(Folder):
+    """The COCO classes that VOC lacks, with objects of 2048 px and more, as a folder of images and masks."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, COCO_CLASSES)
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return all pairs."""
+        images = {c: tuple(names) for c, names in class_images("coco_mini_60").items()}
+        pairs = sorted((name, c) for c, names in images.items() for name in names)
+        return Fold(COCO_MINI, "all", 0, COCO_CLASSES, images, tuple(pairs))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kshot.annotations.label_maps import read_binary_mask
+from kshot.data.base import Benchmark, register_dataset
 from kshot.data.lists import fss_classes
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -15,28 +16,28 @@ CLASSES = tuple(name for split in SPLITS for name in fss_classes(split))
 """All class names: 520 for training, then 240 for validation, 240 for test, each sorted (HSNet's ids)."""
 
 
-def fss_fold(split: str) -> Fold:
-    """Return a split's pairs: queries class by class, in the order of file names 1, 10, 2, 3, … (HSNet)."""
-    if split not in SPLITS:
-        raise DataError(f"FSS-1000 has no split '{split}'; it has {', '.join(SPLITS)}.")
-    numbers = [str(number) for number in range(1, IMAGES_PER_CLASS + 1)]
-    names = set(fss_classes(split))
-    images = {
-        class_id: tuple(f"{name}/{number}" for number in numbers)
-        for class_id, name in enumerate(CLASSES)
-        if name in names
-    }
-    queries = [(f"{CLASSES[c]}/{number}", c) for c in images for number in sorted(numbers)]
-    return Fold("fss1000", split, 0, CLASSES, images, tuple(queries))
-
-
-class FSS1000:
+@register_dataset("fss1000")
+class FSS1000(Benchmark):
     """FSS-1000 on disk: `root` contains a folder for each class, with 1.jpg, 1.png … 10.jpg, 10.png.
 
     Raises DataError if no class's folder is there.
     """
 
     class_names = CLASSES
+    splits = SPLITS
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return a split's pairs: queries class by class, in the order of names 1, 10, 2, 3, … (HSNet)."""
+        numbers = [str(number) for number in range(1, IMAGES_PER_CLASS + 1)]
+        names = set(fss_classes(split))
+        images = {
+            class_id: tuple(f"{name}/{number}" for number in numbers)
+            for class_id, name in enumerate(CLASSES)
+            if name in names
+        }
+        queries = [(f"{CLASSES[c]}/{number}", c) for c in images for number in sorted(numbers)]
+        return Fold("fss1000", split, 0, CLASSES, images, tuple(queries))
 
     def __init__(self, root: Path) -> None:
         folders = [root, root / "FSS-1000", root / "fewshot_data"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.data.base import Dataset
+from kshot.data.benchmarks import read_fold
 from kshot.data.protocols import Protocol
 from kshot.data.sampling import Episode, Fold, draw_episodes, needed_images
 from kshot.errors import DataError, fault_of
@@ -61,6 +62,14 @@ def draw_manifest(
         )
     episodes = draw_episodes(usable, protocol.rule, shots, protocol.num_episodes, seed)
     return make_manifest(usable, episodes, protocol.name, seed, too_small, restricted_to)
+
+
+def draw_manifests(
+    data: str, protocol: Protocol, *, fold: int = 0, shots: int = 1, split: str | None = None
+) -> list[Manifest]:
+    """Draw a benchmark's episodes for each seed of a protocol. split: default is the test split."""
+    pairs = read_fold(data, fold, split)
+    return [draw_manifest(pairs, protocol, shots, seed) for seed in protocol.seeds]
 
 
 def make_manifest(

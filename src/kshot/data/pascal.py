@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from kshot.annotations.label_maps import read_index_mask, select_class
-from kshot.data.folds import PASCAL_CLASSES, novel_classes
+from kshot.data.base import Benchmark, register_dataset
+from kshot.data.folds import NUM_FOLDS, PASCAL_CLASSES, novel_classes
 from kshot.data.lists import pascal_pairs
 from kshot.data.sampling import Fold
 from kshot.errors import DataError
@@ -14,23 +15,24 @@ from kshot.types import IGNORE_INDEX, GroundTruth
 IMAGES, MASKS = "JPEGImages", "SegmentationClassAug"
 
 
-def pascal_fold(number: int, split: str) -> Fold:
-    """Return a fold's own pairs in the field's order: `val` is its test, `train` base data of other folds."""
-    class_ids = novel_classes("pascal", number)
-    if split not in ("train", "val"):
-        raise DataError(f"PASCAL-5i has no split '{split}'; it has train and val.")
-    pairs = pascal_pairs(split, number)
-    images = {c: tuple(name for name, class_id in pairs if class_id == c) for c in class_ids}
-    return Fold("pascal", split, number, PASCAL_CLASSES, images, tuple(pairs))
-
-
-class Pascal:
+@register_dataset("pascal")
+class Pascal(Benchmark):
     """VOC2012 on disk. `root` is the folder VOC2012, or one that contains it or VOCdevkit/VOC2012.
 
     Raises DataError that names every missing folder.
     """
 
     class_names = PASCAL_CLASSES
+    splits = ("train", "val")
+    num_folds = NUM_FOLDS
+
+    @staticmethod
+    def read_fold(number: int, split: str) -> Fold:
+        """Return a fold's own pairs in the field's order: `val` is its test, `train` base data of others."""
+        pairs = pascal_pairs(split, number)
+        class_ids = novel_classes("pascal", number)
+        images = {c: tuple(name for name, class_id in pairs if class_id == c) for c in class_ids}
+        return Fold("pascal", split, number, PASCAL_CLASSES, images, tuple(pairs))
 
     def __init__(self, root: Path) -> None:
         folders = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]

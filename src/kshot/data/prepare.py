@@ -351,7 +351,7 @@ def _voc_values(contents: bytes) -> NDArray[np.uint8]:
         with Image.open(BytesIO(contents), formats=["PNG"]) as image:
             mode, values = image.mode, np.array(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DataError("it is not a PNG that can be read whole") from None
+        raise DataError("it is not a complete PNG") from None
     if mode not in ("P", "L"):
         raise DataError(f"it is an image in mode {mode}, but a mask is a palette image (mode P)")
     return _checked(values, IGNORE_INDEX)

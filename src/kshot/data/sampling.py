@@ -28,6 +28,11 @@ class Episode(NamedTuple):
     query: str
     supports: tuple[str, ...]
 
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """Names of the images, the query first."""
+        return (self.query, *self.supports)
+
 
 @dataclass(frozen=True)
 class Fold:

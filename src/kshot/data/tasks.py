@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kshot.data.base import Dataset
 from kshot.data.folder import Folder
-from kshot.data.pascal import Pascal, pascal_fold
+from kshot.data.pascal import Pascal
 from kshot.data.sampling import Episode, number_below, shuffled
 from kshot.errors import DataError
 
@@ -105,7 +105,7 @@ def pascal_set(root: Path, fold: int) -> TaskSet:
     Raises DataError if folders are missing, or all images of the list.
     """
     dataset = Pascal(root)
-    listed = pascal_fold(fold, "val").images
+    listed = Pascal.read_fold(fold, "val").images
     images = {c: _by_name(n for n in names if dataset.image_path(n).exists()) for c, names in listed.items()}
     if not any(images.values()):
         raise DataError(f"No image of PASCAL-5i's val list of fold {fold} is in {dataset.folder}.")

@@ -1,4 +1,4 @@
-"""Run a model over a manifest's episodes and count pixels."""
+"""Run a model on the episodes of manifests, and count pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from kshot.data.base import Dataset
+from kshot.data.episodes import EpisodeImages
 from kshot.data.loading import read_ahead as read_in_order
 from kshot.data.manifest import Manifest
 from kshot.data.sampling import Episode
 from kshot.errors import DataError
 from kshot.evaluation.metrics import Counts, IntArray, count_pixels
-from kshot.io.images import read_image
 from kshot.methods.episode import EpisodeRunner
 from kshot.models.feature_cache import CACHE_GB, Budget, FeatureCache, MemoryStorage
 from kshot.segmenter import Segmenter
@@ -23,11 +23,11 @@ from kshot.types import GroundTruth, Support
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
-    """What one manifest gave. counts: (N, 4), in the manifest's order and that of `Counts`.
+class ManifestCounts:
+    """The pixel counts of one manifest. counts: (N, 4), in the manifest's order and that of `Counts`.
 
-    num_images: of the manifest. num_computed: features made for its episodes; a manifest that is run with it
-    may have made the others. num_empty_supports: supports whose object is too small to be seen at the
+    num_images: of the manifest. num_computed: number of features computed for its episodes; the others were
+    computed for a manifest that ran with it. num_empty_supports: support images whose object vanishes at the
     network's size.
     """
 
@@ -37,17 +37,17 @@ class Counted:
     num_empty_supports: int
 
 
-class Reading(NamedTuple):
-    """How a photograph is read. is_query: it is one somewhere in the manifest; such features serve both."""
+class FeatureKey(NamedTuple):
+    """Identity of stored features. is_query: they are a query's, which also serve a support image."""
 
     name: str
     is_query: bool
 
 
 class EpisodeFiles(NamedTuple):
-    """What is read from disk for one episode; `images` are those that no earlier episode has read.
+    """What is read from disk for one episode. images: those that no earlier episode has read.
 
-    episode: its place among those that are read.
+    episode: index among the reader's episodes.
     """
 
     episode: int
@@ -56,24 +56,21 @@ class EpisodeFiles(NamedTuple):
     support_masks: tuple[Tensor, ...]
 
 
-class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
-    """Reads episodes; the order is fixed before, so that workers can only change how fast it goes.
+class EpisodeReader(EpisodeImages, torch.utils.data.Dataset[EpisodeFiles]):
+    """Reads each image of some episodes once, in an order that workers cannot change.
 
-    Episodes come class by class: a class's images are then all that has to be kept at a time.
+    Episodes come class by class, so that only the features of one class have to be kept at a time.
     """
 
-    def __init__(self, dataset: Dataset, episodes: tuple[Episode, ...], transform: Resize) -> None:
-        self.dataset, self.episodes, self.transform = dataset, episodes, transform
+    def __init__(self, dataset: Dataset, episodes: Sequence[Episode], transform: Resize) -> None:
+        super().__init__(dataset, episodes, transform)
         self.order = sorted(range(len(episodes)), key=lambda index: episodes[index].class_id)
         seen: set[str] = set()
         self.first_read: list[list[str]] = []
         for index in self.order:
-            new = [n for n in dict.fromkeys(names_of(episodes[index])) if n not in seen]
+            new = [n for n in dict.fromkeys(episodes[index].image_names) if n not in seen]
             seen.update(new)
             self.first_read.append(new)
-
-    def __len__(self) -> int:
-        return len(self.order)
 
     def __getitem__(self, position: int) -> EpisodeFiles:
         index = self.order[position]
@@ -87,22 +84,9 @@ class EpisodeReader(torch.utils.data.Dataset[EpisodeFiles]):
         )
 
     def places(self, position: int) -> str:
-        """Say where an episode's photographs are."""
-        names = names_of(self.episodes[self.order[position]])
+        """Return the paths of an episode's images, for messages."""
+        names = self.episodes[self.order[position]].image_names
         return ", ".join(str(self.dataset.image_path(name)) for name in names)
-
-    def image(self, name: str) -> Tensor:
-        """Read a photograph into the network's square."""
-        return self.transform.image(read_image(self.dataset.image_path(name)))
-
-    def support_mask(self, name: str, class_id: int) -> Tensor:
-        """Read where a class is in a photograph, in the network's square."""
-        return self.transform.support_mask(self.dataset.ground_truth(name, class_id))
-
-
-def names_of(episode: Episode) -> tuple[str, ...]:
-    """Name an episode's images, the query first."""
-    return (episode.query, *episode.supports)
 
 
 def evaluate(
@@ -115,12 +99,13 @@ def evaluate(
     num_workers: int = 0,
     cache_gb: float = CACHE_GB,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Counted]:
-    """Segment every query of manifests with its supports, and count pixels against the ground truth.
+) -> list[ManifestCounts]:
+    """Segment the query of each episode with its support images, and count pixels against the ground truth.
 
-    Features are computed once an image, for all manifests together, while they fit into `cache_gb` GiB. What
-    a manifest has as a support only is read as one, which costs less; its counts do not depend on the others.
-    Raises DataError if photographs are missing, or an ImageError or MaskError for one that cannot be read.
+    Features of an image are computed once for all manifests, if they fit into `cache_gb` GiB. Images that are
+    only supports in a manifest are encoded as such, which costs less. Counts of a manifest do not depend on
+    the others.
+    Raises DataError if images are missing, ImageError or MaskError for a file that cannot be read.
     """
     for manifest in manifests:
         check_files(dataset, manifest)
@@ -131,25 +116,23 @@ def evaluate(
     fresh: dict[str, Tensor] = {}
     queries = [{episode.query for episode in manifest.episodes} for manifest in manifests]
 
-    def compute(reading: Reading) -> Any:
-        image = fresh.pop(reading.name, None)
-        return runner.features(
-            reader.image(reading.name) if image is None else image, as_query=reading.is_query
-        )
+    def compute(key: FeatureKey) -> Any:
+        image = fresh.pop(key.name, None)
+        return runner.features(reader.image(key.name) if image is None else image, as_query=key.is_query)
 
-    def reading(name: str, episode: int) -> Reading:
-        return Reading(name, name in queries[owner[episode]])
+    def key_of(name: str, episode: int) -> FeatureKey:
+        return FeatureKey(name, name in queries[owner[episode]])
 
-    uses = (reading(name, index) for index, episode in enumerate(episodes) for name in names_of(episode))
+    uses = (key_of(name, index) for index, episode in enumerate(episodes) for name in episode.image_names)
     cache = FeatureCache(compute, MemoryStorage(uses, Budget(int(cache_gb * 2**30))))
     counts = np.zeros((len(episodes), len(Counts._fields)), dtype=np.int64)
     num_computed, num_empty = np.zeros((2, len(manifests)), dtype=np.int64)
     for done, files in enumerate(read_ahead(reader, num_workers)):
         fresh.update(files.images)
         episode, computed_before = episodes[files.episode], cache.num_computed
-        query = cache.get(reading(episode.query, files.episode))
+        query = cache.get(key_of(episode.query, files.episode))
         supports = [
-            Support(cache.get(reading(name, files.episode)), mask.to(segmenter.device))
+            Support(cache.get(key_of(name, files.episode)), mask.to(segmenter.device))
             for name, mask in zip(episode.supports, files.support_masks, strict=True)
         ]
         counts[files.episode] = _segment_and_count(
@@ -159,9 +142,9 @@ def evaluate(
         num_empty[owner[files.episode]] += sum(not mask.any() for mask in files.support_masks)
         on_progress(done + 1, len(episodes))
     return [
-        Counted(
+        ManifestCounts(
             counts[owner == index],
-            len({name for episode in manifest.episodes for name in names_of(episode)}),
+            len({name for episode in manifest.episodes for name in episode.image_names}),
             int(num_computed[index]),
             int(num_empty[index]),
         )
@@ -170,9 +153,9 @@ def evaluate(
 
 
 def check_files(dataset: Dataset, manifest: Manifest) -> None:
-    """Raise DataError if a manifest asks for photographs that are not there, or classes unknown here.
+    """Raise DataError if a manifest needs images that are missing, or classes that the dataset lacks.
 
-    Reads the first mask, so that a broken dataset shows at once.
+    Reads the first mask, which reveals a broken dataset at once.
     """
     unknown = [c for c, name in manifest.classes.items() if dataset.class_names[c : c + 1] != (name,)]
     if unknown:
@@ -181,15 +164,15 @@ def check_files(dataset: Dataset, manifest: Manifest) -> None:
             f"is '{(*dataset.class_names, 'missing')[min(unknown[0], len(dataset.class_names))]}'. "
             "Is it the right dataset?"
         )
-    names = dict.fromkeys(name for episode in manifest.episodes for name in names_of(episode))
+    names = dict.fromkeys(name for episode in manifest.episodes for name in episode.image_names)
     missing = [name for name in names if not dataset.image_path(name).exists()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(names)} photographs are missing, the first: "
+            f"{len(missing)} of {len(names)} images are missing, the first: "
             f"{dataset.image_path(missing[0])}. `kshot data check` lists what is missing; "
             "`kshot episodes --root` draws from what is there."
         )
-    # What a dataset loads at its first mask (COCO's annotations) is then loaded before processes share it.
+    # What a dataset loads at its first mask, such as COCO's annotations, is loaded before workers start.
     dataset.ground_truth(manifest.episodes[0].query, manifest.episodes[0].class_id)
 
 
@@ -207,5 +190,5 @@ def _segment_and_count(
 
 
 def read_ahead(reader: EpisodeReader, num_workers: int) -> Iterator[EpisodeFiles]:
-    """Read episodes in the reader's order, with as many processes as one likes."""
+    """Yield episodes in the reader's order, loaded by `num_workers` processes."""
     return read_in_order(reader, num_workers, reader.places)

@@ -1,8 +1,8 @@
-"""mIoU and FB-IoU as the field counts them, and how sure one can be of them.
+"""mIoU and FB-IoU as the field counts them, with intervals.
 
 Intersections and unions are summed over all episodes of a class, and divided once: IoU = I / max(U, 1). mIoU
-is the mean over the fold's classes; a class without episodes counts 0 in it, so draw enough. FB-IoU is the
-mean of the foreground's IoU and the background's, each from the sums over all episodes. Scores are fractions.
+is the mean over the fold's classes; a class without episodes counts as 0. FB-IoU is the mean of the IoU of
+foreground and background, each from the sums over all episodes. Scores are fractions.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Interval = tuple[float, float]
 
 
 class Counts(NamedTuple):
-    """Pixels of one episode, those without ground truth (255) left out."""
+    """Numbers of pixels in one episode, without those of unknown ground truth (255)."""
 
     intersection: int
     union: int
@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """class_iou: by class id."""
+    """Scores as fractions. class_iou: by class id."""
 
     miou: float
     fb_iou: float
@@ -38,7 +38,7 @@ class Scores(NamedTuple):
 
 
 def count_pixels(prediction: NDArray[np.bool_], ground_truth: NDArray[np.uint8]) -> Counts:
-    """Count agreement between a mask (H, W) and the ground truth (H, W) of 0, 1 and 255."""
+    """Count the pixels of a mask (H, W) that agree with the ground truth (H, W) of 0, 1 and 255."""
     known = ground_truth != IGNORE_INDEX
     found, real = prediction & known, ground_truth == 1
     num_known, num_found, num_real = (int(np.count_nonzero(a)) for a in (known, found, real))
@@ -47,8 +47,8 @@ def count_pixels(prediction: NDArray[np.bool_], ground_truth: NDArray[np.uint8])
     return Counts(both, either, num_known - either, num_known - both)
 
 
-def score(counts: IntArray, class_ids: IntArray, classes: Sequence[int]) -> Scores:
-    """Score episodes: counts (N, 4) in the order of `Counts`, their classes (N,), and the fold's classes."""
+def score_episodes(counts: IntArray, class_ids: IntArray, classes: Sequence[int]) -> Scores:
+    """Return the scores of episodes: counts (N, 4) as in `Counts`, class ids (N,), and the fold's classes."""
     sums = np.stack([counts[class_ids == c].sum(axis=0) for c in classes])
     iou = sums[:, 0] / np.maximum(sums[:, 1], 1)
     class_iou = {c: float(value) for c, value in zip(classes, iou, strict=True)}
@@ -58,10 +58,10 @@ def score(counts: IntArray, class_ids: IntArray, classes: Sequence[int]) -> Scor
 def bootstrap(
     counts: IntArray, class_ids: IntArray, classes: Sequence[int], seed: int = 0
 ) -> NDArray[np.float64]:
-    """Score resamples of the episodes: (resamples, 2 + classes) of mIoU, FB-IoU, and each class's IoU.
+    """Return scores of resampled episodes: (resamples, 2 + classes) of mIoU, FB-IoU, and each class's IoU.
 
-    counts: (N, 4 M), M methods' counts on the same episodes side by side; then the answer is
-    (M, resamples, 2 + classes), the same resample for all. Each class keeps its number of episodes.
+    counts: (N, 4 M), M methods' counts on the same episodes side by side; for M > 1 the result is
+    (M, resamples, 2 + classes), with the same resamples for all. Each class keeps its number of episodes.
     """
     sums = np.stack([_resampled_sums(counts[class_ids == c], c, seed) for c in classes])  # (C, R, 4 M)
     methods = []
@@ -73,20 +73,20 @@ def bootstrap(
 
 
 def interval(samples: NDArray[np.float64]) -> Interval:
-    """Give the middle 95 % of samples (R,)."""
+    """Return the middle 95 % of samples (R,)."""
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(samples, [outside, 1 - outside])
     return float(low), float(high)
 
 
 def mean_interval(values: NDArray[np.floating[Any]]) -> Interval:
-    """Give the 95 % interval of the mean of values (N,), by drawing them anew."""
+    """Return the 95 % bootstrap interval of the mean of values (N,)."""
     drawn = np.random.default_rng(0).integers(0, len(values), (NUM_RESAMPLES, len(values)))
     return interval(values[drawn].mean(axis=1))
 
 
 def _resampled_sums(counts: IntArray, class_id: int, seed: int) -> NDArray[np.float64]:
-    """Sum each of many resamples of a class's episodes: (R, columns)."""
+    """Return the sums of resamples of a class's episodes: (R, columns)."""
     number = len(counts)
     if number == 0:
         return np.zeros((NUM_RESAMPLES, counts.shape[1]))
@@ -96,7 +96,7 @@ def _resampled_sums(counts: IntArray, class_id: int, seed: int) -> NDArray[np.fl
 
 
 def _fb_iou(sums: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Average both IoUs of sums (…, 4)."""
+    """Return the mean of both IoUs of sums (…, 4)."""
     values = np.asarray(sums, dtype=np.float64)
     foreground = values[..., 0] / np.maximum(values[..., 1], 1)
     background = values[..., 2] / np.maximum(values[..., 3], 1)

@@ -1,4 +1,4 @@
-"""Result files: a score, and everything that is needed to get it again."""
+"""Result files: a score, and everything that is needed to reproduce it."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from kshot.data.folds import FOLDED
 from kshot.data.manifest import Manifest
 from kshot.data.protocols import SELECTION_NOTES, Protocol
 from kshot.errors import DataError, fault_of
-from kshot.evaluation.evaluator import Counted
-from kshot.evaluation.metrics import IntArray, Interval, bootstrap, interval, score
+from kshot.evaluation.evaluator import ManifestCounts
+from kshot.evaluation.metrics import IntArray, Interval, bootstrap, interval, score_episodes
 from kshot.io.files import write_text
 from kshot.io.provenance import Provenance
 from kshot.methods.config import ModelConfig, with_new_names
@@ -24,7 +24,7 @@ from kshot.models.imagenet_weights import weights_sha256
 from kshot.segmenter import Segmenter
 
 FEW_EPISODES = 10
-"""Below that many episodes of a class, resampling them tells too little."""
+"""With fewer episodes of a class, bootstrap intervals are too narrow."""
 
 BACKBONES = {
     "resnet50": "Resnet-50",
@@ -34,7 +34,7 @@ BACKBONES = {
     "efficientnet_lite1": "EfficientNet-Lite1",
     "efficientnet_lite2": "EfficientNet-Lite2",
 }
-"""How backbones are printed, the first two as in the paper."""
+"""Printed names of backbones, the first two as in the paper."""
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -44,18 +44,18 @@ class _Frozen(BaseModel):
 
 
 class ModelRecord(_Frozen):
-    """Which model was scored."""
+    """The model that was scored."""
 
     name: str
     """As given to --model; a folder's last part."""
     config: ModelConfig
     weights_sha256: str
-    """Digest of all its weights, backbones and all."""
+    """Digest of all its weights, with the backbones."""
 
     @field_validator("config", mode="before")
     @classmethod
-    def _without_settings_of_the_past(cls, config: Any) -> Any:
-        """Leave out what models had when the file was written, and have no more: scores stay readable."""
+    def _without_removed_settings(cls, config: Any) -> Any:
+        """Drop settings of older files that no longer exist, so that old results can be read."""
         if not isinstance(config, dict):
             return config
         renamed = with_new_names(config)
@@ -63,7 +63,7 @@ class ModelRecord(_Frozen):
 
 
 class EpisodeCounts(_Frozen):
-    """Columns of one entry an episode, in the manifest's order; pixels."""
+    """Columns with one entry per episode, in the manifest's order; counts are pixels."""
 
     class_id: list[int]
     intersection: list[int]
@@ -73,34 +73,34 @@ class EpisodeCounts(_Frozen):
 
     @property
     def counts(self) -> IntArray:
-        """As an array (N, 4) in the order of `metrics.Counts`."""
+        """The counts as an array (N, 4) in the order of `metrics.Counts`."""
         columns = (self.intersection, self.union, self.background_intersection, self.background_union)
         return np.array(columns, dtype=np.int64).T
 
 
 class Run(_Frozen):
-    """One manifest's score."""
+    """The score on one manifest."""
 
     seed: int
     manifest_sha256: str
     left_out: dict[str, int]
-    """Classes with too few images, which were not drawn."""
+    """Skipped classes, which have too few images, with their numbers of images."""
     restricted_to: int | None = None
-    """How many photographs episodes were drawn from, where not all of the benchmark's were there."""
+    """Number of images that the draw was restricted to, if some of the benchmark's were missing."""
     miou: float
     fb_iou: float
     class_iou: dict[str, float]
     num_images: int
     features_computed: int
-    """Made for this run's episodes; runs of one result share them. More in all than there are images if the
-    cache was too small."""
+    """Number of features computed for this run; the runs of a result share features. The sum exceeds the
+    number of images if the cache was too small."""
     num_empty_supports: int
-    """Supports whose object vanished at the network's size."""
+    """Number of support images whose object vanished at the network's size."""
     episodes: EpisodeCounts
 
 
 class Result(_Frozen):
-    """A model's score on a benchmark. Scores are fractions, means over the runs (one a seed)."""
+    """A model's score on a benchmark. Scores are fractions, means over the runs (one for each seed)."""
 
     format: Literal[1] = 1
     miou: float
@@ -108,13 +108,13 @@ class Result(_Frozen):
     class_iou: dict[str, float]
     class_episodes: dict[str, int]
     interval: dict[str, Interval]
-    """95 % by bootstrap over episodes, of miou, fb_iou and each class."""
+    """95 % bootstrap intervals over episodes, of miou, fb_iou and each class."""
     benchmark: str
     split: str
     fold: int
     shots: int
     protocol: Protocol
-    """With the number of episodes and the seeds that were run."""
+    """The protocol, with the number of episodes and the seeds that were run."""
     image_size: int
     scored_at: Literal["network", "original"]
     classes: dict[int, str]
@@ -128,10 +128,10 @@ class Result(_Frozen):
         return tuple(run.manifest_sha256 for run in self.runs)
 
 
-def make_run(manifest: Manifest, counted: Counted) -> Run:
-    """Score one manifest."""
+def make_run(manifest: Manifest, counted: ManifestCounts) -> Run:
+    """Return the score on one manifest."""
     class_ids = np.array([episode.class_id for episode in manifest.episodes])
-    scores = score(counted.counts, class_ids, tuple(manifest.classes))
+    scores = score_episodes(counted.counts, class_ids, tuple(manifest.classes))
     columns = [column.tolist() for column in counted.counts.T]
     return Run(
         seed=manifest.seed,
@@ -162,7 +162,7 @@ def make_result(
     model: ModelRecord,
     provenance: Provenance,
 ) -> Result:
-    """Put the runs of several seeds together."""
+    """Return the result of the runs of several seeds."""
     first = manifests[0]
     names = list(first.classes.values())
     drawn = [class_id for run in runs for class_id in run.episodes.class_id]
@@ -187,9 +187,9 @@ def make_result(
 
 
 def resample(runs: Sequence[Run], classes: Sequence[int], others: Sequence[Run] = ()) -> NDArray[np.float64]:
-    """Resample every run's episodes, and average over the runs: (resamples, 2 + classes).
+    """Return scores of resampled episodes, the mean over the runs: (resamples, 2 + classes).
 
-    others: the same episodes' counts by another method; then (2, resamples, 2 + classes).
+    others: runs of another method on the same episodes; the result is then (2, resamples, 2 + classes).
     """
     samples = []
     for index, run in enumerate(runs):
@@ -206,21 +206,21 @@ def _intervals(runs: list[Run], classes: dict[int, str]) -> dict[str, Interval]:
 
 
 def printed_name(name: str) -> str:
-    """Give the printed name of a backbone with the weights that the field uses, or else the name itself."""
+    """Return the printed name of a backbone, or the name itself if there is none."""
     name = name.replace("-", "_")
     short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
     return BACKBONES.get(short, short)
 
 
 def record_model(name: str, segmenter: Segmenter) -> ModelRecord:
-    """Describe a model by its config and the digest of its weights."""
+    """Return the record of a model: its config and the digest of its weights."""
     return ModelRecord(
         name=Path(name).name, config=segmenter.config, weights_sha256=weights_sha256(segmenter.method)
     )
 
 
 def summary(result: Result) -> list[str]:
-    """Say a result in lines of text, in percent."""
+    """Return a result as lines of text, in percent."""
     protocol, config = result.protocol, result.model.config
     square = f"{result.image_size} px {protocol.fit}, scored at {result.scored_at} size"
     seeds = ", ".join(str(run.seed) for run in result.runs)
@@ -247,9 +247,7 @@ def summary(result: Result) -> list[str]:
     if config.selected_on is not None:
         lines.append(f"Note: {SELECTION_NOTES[config.selected_on]}.")
     if empty := sum(run.num_empty_supports for run in result.runs):
-        lines.append(
-            f"Note: in {empty} supports the object was too small to be seen at {result.image_size} px."
-        )
+        lines.append(f"Note: in {empty} support images the object vanishes at {result.image_size} px.")
     return lines
 
 
@@ -259,14 +257,14 @@ def _percent(value: float, interval: Interval) -> str:
 
 
 def write_result(result: BaseModel, path: Path) -> None:
-    """Write a result as JSON, whole or not at all; lists of numbers take one line each."""
+    """Write a result as JSON, atomically; each list of numbers takes one line."""
     text = json.dumps(result.model_dump(mode="json"), indent=2)
     text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
     write_text(text + "\n", path)
 
 
 def read_result(path: Path) -> Result:
-    """Read a result file. Raises DataError that says what is wrong in it."""
+    """Read a result file. Raises DataError that says what is wrong."""
     return read_record(path, Result, "kshot evaluate")
 
 

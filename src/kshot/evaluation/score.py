@@ -1,12 +1,11 @@
-"""From a benchmark's name to a result: draw the manifests, run them, put the scores together."""
+"""Score a model on the episodes of a protocol."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kshot.data.base import Dataset
-from kshot.data.benchmarks import read_fold
-from kshot.data.manifest import Manifest, draw_manifest
+from kshot.data.manifest import Manifest
 from kshot.data.protocols import Protocol, default_protocol, preset
 from kshot.errors import DataError
 from kshot.io.provenance import record_provenance
@@ -17,12 +16,6 @@ if TYPE_CHECKING:
     from kshot.segmenter import Segmenter
 
 
-def draw_manifests(data: str, fold: int, split: str | None, protocol: Protocol, shots: int) -> list[Manifest]:
-    """Draw the episodes of every seed of a protocol."""
-    pairs = read_fold(data, fold, split)
-    return [draw_manifest(pairs, protocol, shots, seed) for seed in protocol.seeds]
-
-
 def choose_protocol(
     benchmark: str,
     manifests: Sequence[Manifest],
@@ -30,9 +23,9 @@ def choose_protocol(
     num_episodes: int | None = None,
     seeds: tuple[int, ...] = (),
 ) -> Protocol:
-    """Give the protocol to run: the manifests', or the named one (else the benchmark's) with what was asked.
+    """Return the protocol of the manifests, or else the named one (default: the benchmark's) with changes.
 
-    Raises DataError if manifests are given and something that they fix already, or don't belong together.
+    Raises DataError if manifests differ in what they must share, or if a setting is given that they fix.
     """
     if len(set(seeds)) < len(seeds):
         raise DataError(f"A seed was given twice ({seeds}); its episodes would count twice.")
@@ -62,7 +55,7 @@ def check_alike(manifests: Sequence[Manifest], benchmark: str) -> None:
 
 
 def check_asked(manifest: Manifest, **asked: str | int | None) -> None:
-    """Raise DataError if something was asked for that is otherwise in the manifest."""
+    """Raise DataError if an option differs from the manifest."""
     for what, value in asked.items():
         fixed = getattr(manifest, what)
         if value not in (None, fixed):
@@ -72,17 +65,21 @@ def check_asked(manifest: Manifest, **asked: str | int | None) -> None:
 
 def score_model(
     segmenter: "Segmenter",
-    name: str,
     dataset: Dataset,
     manifests: Sequence[Manifest],
     protocol: Protocol,
     *,
+    name: str | None = None,
     num_workers: int = 0,
     cache_gb: float = CACHE_GB,
     arguments: Iterable[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Result":
-    """Run manifests and score them. `protocol` says at which size, and where it is scored."""
+    """Return a model's mIoU, FB-IoU and class IoUs on the episodes of manifests, with intervals.
+
+    protocol: sets the network's size, and the size at which masks are scored. name: the model's name in the
+    result; default: its method's. arguments: the command line, to be recorded.
+    """
     # Imported here, since a command checks its options with the functions above before torch is imported.
     from kshot.evaluation.evaluator import evaluate
     from kshot.evaluation.results import make_result, make_run, record_model
@@ -101,7 +98,7 @@ def score_model(
         on_progress=on_progress,
     )
     runs = [make_run(*pair) for pair in zip(manifests, counted, strict=True)]
-    model = record_model(name, segmenter)
+    model = record_model(name or segmenter.config.method, segmenter)
     return make_result(
         manifests, runs, protocol, size, model, provenance.with_duration(time.monotonic() - start)
     )

@@ -1,7 +1,7 @@
-"""Choosing among checkpoints, honestly: on episodes of base classes that were held out of training.
+"""Choose among checkpoints on episodes of holdout classes: base classes that training excluded.
 
-The field chooses on the novel fold itself, so that its numbers are the best of many looks at the test. That
-is possible here too, but it is written into the model and printed beside every number it makes.
+The field chooses on the novel fold itself, so its numbers are the best of many evaluations on the test. That
+is possible here too, but is recorded in the model and printed beside each of its scores.
 """
 
 from typing import Literal
@@ -19,10 +19,10 @@ SelectOn = Literal["base", "novel"]
 
 
 def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
-    """Give what checkpoints for a fold are chosen on: "base" or "novel".
+    """Return the pairs that checkpoints for a fold are chosen on.
 
-    base: held-out base classes, of the train lists; novel: the fold's own test.
-    Raises DataError where there are no such classes.
+    select_on: "base", the holdout classes in the train lists; "novel", the fold's own test.
+    Raises DataError if there are no such classes.
     """
     if select_on == "base":
         return train_fold(benchmark, fold, exclude_holdout=False).only(holdout_classes(benchmark, fold))
@@ -34,7 +34,7 @@ def selection_fold(benchmark: str, fold: int, select_on: SelectOn) -> Fold:
 def selection_manifest(
     fold: Fold, num_episodes: int, dataset: Dataset, seed: int = 0
 ) -> tuple[Manifest, Protocol]:
-    """Draw 1-shot episodes of `selection_fold` from the photographs that are there."""
+    """Draw 1-shot episodes of `selection_fold` from the images that are on disk."""
     protocol = preset("balanced", fold.benchmark).model_copy(
         update={"num_episodes": num_episodes, "seeds": (seed,)}
     )
@@ -42,12 +42,12 @@ def selection_manifest(
 
 
 def check_holdout_classes(benchmark: str, fold: int, base_classes: tuple[str, ...]) -> None:
-    """Raise DataError if a model's base learner was trained on the classes that it is to be chosen on."""
+    """Raise DataError if a model's base learner was trained on the classes that select its checkpoint."""
     names = train_fold(benchmark, fold, exclude_holdout=False).class_names
     seen = [names[c] for c in holdout_classes(benchmark, fold) if names[c] in base_classes]
     if seen:
         raise DataError(
-            f"The base learner was trained on {', '.join(seen)}, so choosing on them is not honest. "
+            f"The base learner was trained on {', '.join(seen)}, so they cannot select a checkpoint. "
             "Pretrain without these classes (--set exclude_holdout=true), train with --set select_on=null, "
-            "or, if there are folds, with --set select_on=novel, which every number then says."
+            "or, if there are folds, with --set select_on=novel, which is then printed beside every number."
         )

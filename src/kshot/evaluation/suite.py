@@ -1,4 +1,4 @@
-"""Run a model, or whatever else segments from a few labelled images, over a suite of small tasks."""
+"""Run a model, or another few-shot segmenter, on a suite of small tasks."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,29 +21,29 @@ Mask = NDArray[np.bool_]
 
 
 class Runner(Protocol):
-    """Anything that learns from a few labelled images and segments others.
+    """A model that learns from a few labelled images and segments others.
 
-    What `encode` returns is kept between uses; tensors in it, alone or in tuples, count towards the cache.
+    Results of `encode` are cached; their tensors, single or in tuples, count towards the cache size.
     """
 
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
-        """Compute once what depends on an image alone; as_query: the image is a query of some episode."""
+        """Compute what depends on the image only. as_query: the image is a query of an episode."""
 
     def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> Any:
         """Learn from support images and their ground truths (H, W): 1 object, 0 elsewhere, 255 ignored."""
 
     def predict(self, fitted: Any, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
-        """Segment an encoded query of size (H, W): its mask, and the probability of each pixel in [0, 1]."""
+        """Return the mask of an encoded query of size (H, W), and the probability of each pixel in [0, 1]."""
 
 
 class SegmenterRunner:
-    """A kshot model as a Runner: images squashed to the model's size, masks in the query's own size."""
+    """A kshot model as a Runner: images are squashed to the model's size, masks have the query's own size."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.runner = segmenter.runner
 
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
-        """Compute an image's features; those of a support image alone may cost less."""
+        """Extract the features of an image; those of a support image may cost less."""
         return self.runner.features(self.runner.transform.image(image), as_query=as_query)
 
     def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> list[Support]:
@@ -54,16 +54,16 @@ class SegmenterRunner:
         ]
 
     def predict(self, fitted: list[Support], encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
-        """Segment a query; with several support images the mask is their vote."""
+        """Segment a query; the mask is a vote of the support images."""
         found = self.runner.segment(encoded, fitted, size)
         return found.mask, found.probability
 
 
 class EpisodeScore(NamedTuple):
-    """What one episode gave.
+    """The score of one episode.
 
-    counts: pixels. share: of the known pixels, those of the object, 0 to 1. seconds: of the processor, to
-    encode and segment the query, wherever its features came from.
+    counts: pixels. share: the object's share of the known pixels, 0 to 1. seconds: CPU time to encode and
+    segment the query, even if its features were cached.
     """
 
     episode: TaskEpisode
@@ -87,8 +87,8 @@ def evaluate_suite(
 ) -> list[EpisodeScore]:
     """Segment the query of every episode, and count the pixels that agree with the ground truth.
 
-    Images are encoded once a set while that fits into `cache_gb` GiB; draws are fitted once. The scores are
-    in the order of the episodes.
+    Each image of a set is encoded once if the features fit into `cache_gb` GiB; each draw is fitted once. The
+    scores are in the order of the episodes.
     Raises DataError for a missing image or set, ImageError or MaskError for a file that cannot be read.
     """
     by_name = {one.name: one for one in sets}
@@ -102,7 +102,7 @@ def evaluate_suite(
 
 
 def check_files(by_name: dict[str, TaskSet], episodes: SuiteEpisodes) -> None:
-    """Raise DataError if episodes ask for images or sets that are not there."""
+    """Raise DataError if images or sets of the episodes are missing."""
     if unknown := {one.set_name for one in episodes.episodes} - by_name.keys():
         raise DataError(f"The episodes need the set '{min(unknown)}', but there are {', '.join(by_name)}.")
     for one in episodes.episodes:

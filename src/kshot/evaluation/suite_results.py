@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kshot.data.protocols import SELECTION_NOTES
 from kshot.data.tasks import SuiteEpisodes, TaskSet
 from kshot.errors import DataError
-from kshot.evaluation.compare import Difference
+from kshot.evaluation.comparison import Difference
 from kshot.evaluation.metrics import IntArray, Interval, interval
 from kshot.evaluation.results import ModelRecord, read_record
 from kshot.evaluation.suite import EpisodeScore, Runner, evaluate_suite
@@ -25,17 +25,17 @@ class _Frozen(BaseModel):
 
 
 class PeerRecord(_Frozen):
-    """What was scored, where it is no model of kshot."""
+    """The record of a peer, which is not a model of kshot."""
 
     name: str
     settings: dict[str, Any]
 
 
 class SuiteColumns(_Frozen):
-    """Columns of one entry an episode, in the order in which they were drawn; counts are pixels."""
+    """Columns with one entry per episode, in the order of the draw; counts are pixels."""
 
     task: list[int]
-    """Place among all tasks, in the order of `SuiteResult.sets`."""
+    """Index of the task, in the order of `SuiteResult.sets`."""
     draw: list[int]
     query: list[str]
     intersection: list[int]
@@ -43,19 +43,19 @@ class SuiteColumns(_Frozen):
     background_intersection: list[int]
     background_union: list[int]
     share: list[float]
-    """Of the image's known pixels, those of the object."""
+    """The object's share of the image's known pixels."""
     seconds: list[float]
-    """Of the processor, to encode and segment the query."""
+    """CPU time to encode and segment the query."""
 
     @property
     def counts(self) -> IntArray:
-        """As an array (N, 4) in the order of `metrics.Counts`."""
+        """The counts as an array (N, 4) in the order of `metrics.Counts`."""
         columns = (self.intersection, self.union, self.background_intersection, self.background_union)
         return np.array(columns, dtype=np.int64).T
 
 
 class SetScore(_Frozen):
-    """Score of one set. tasks: the IoU of each class, by name."""
+    """The score of one set. tasks: the IoU of each class, by name."""
 
     iou: float
     interval: Interval
@@ -70,18 +70,18 @@ class SuiteResult(_Frozen):
     iou: float
     """Mean over sets of the mean over tasks."""
     interval: Interval
-    """95 %, by bootstrap over sets and tasks; over episodes if there is one set."""
+    """95 % bootstrap interval over sets and tasks, or over episodes if there is one set."""
     by_size: list[SizeScore]
     seconds_per_image: float
-    """Median over queries, of the processor."""
+    """CPU time: the median over queries."""
     shots: int
     draws: int
     queries: int | None
-    """Most queries of a draw; None: all images of the class."""
+    """Largest number of queries in a draw; None: all images of the class."""
     seed: int
     episodes_sha256: str
     left_out: dict[str, int]
-    """Tasks with too few images, with their numbers of images."""
+    """Skipped tasks, which have too few images, with their numbers of images."""
     model: ModelRecord | PeerRecord
     provenance: Provenance
     sets: dict[str, SetScore]
@@ -93,7 +93,7 @@ class SuiteResult(_Frozen):
         return [(name, task) for name, one in self.sets.items() for task in one.tasks]
 
     def suite_counts(self, *others: "SuiteResult") -> SuiteCounts:
-        """Give the episodes' counts, with others' on the same episodes beside them."""
+        """Return the counts of this result and of others on the same episodes, side by side."""
         names = list(self.sets)
         return SuiteCounts(
             np.concatenate([one.episodes.counts for one in (self, *others)], axis=1),
@@ -113,7 +113,7 @@ def score_suite(
     cache_gb: float = CACHE_GB,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SuiteResult:
-    """Run the episodes and score them. provenance: recorded before anything ran."""
+    """Run the episodes and return their scores. provenance: recorded before the run."""
     start = time.monotonic()
     found = evaluate_suite(runner, sets, episodes, cache_gb=cache_gb, on_progress=on_progress)
     return make_suite_result(found, model, sets, episodes, provenance.with_duration(time.monotonic() - start))
@@ -126,7 +126,7 @@ def make_suite_result(
     episodes: SuiteEpisodes,
     provenance: Provenance,
 ) -> SuiteResult:
-    """Score what `evaluate_suite` found."""
+    """Return the result of what `evaluate_suite` returned."""
     tasks = list(dict.fromkeys((one.episode.set_name, one.episode.episode.class_id) for one in found))
     columns = _columns(found, tasks)
     set_names = list(dict.fromkeys(name for name, _ in tasks))
@@ -181,12 +181,12 @@ def _columns(found: Sequence[EpisodeScore], tasks: list[tuple[str, int]]) -> Sui
 
 
 def read_suite_result(path: Path) -> SuiteResult:
-    """Read a result file of a suite. Raises DataError that says what is wrong in it."""
+    """Read a result file of a suite. Raises DataError that says what is wrong."""
     return read_record(path, SuiteResult, "kshot evaluate --data tasks:DIR")
 
 
 def is_suite_result(path: Path) -> bool:
-    """Tell whether a result file is of a suite; what cannot be read is not, and `read_result` says why."""
+    """Return whether a file is the result of a suite; False for unreadable files, see `read_result`."""
     try:
         return '"kind": "suite"' in path.read_text(encoding="utf-8")[:200]
     except (OSError, UnicodeDecodeError):
@@ -194,7 +194,7 @@ def is_suite_result(path: Path) -> bool:
 
 
 def compare_suites(a: SuiteResult, b: SuiteResult) -> list[Difference]:
-    """Compare two results overall and by set, with paired intervals: the same resamples for both.
+    """Return the differences of two results, overall and by set, with paired bootstrap intervals.
 
     Raises DataError unless the episodes are the same.
     """
@@ -220,7 +220,7 @@ def compare_suites(a: SuiteResult, b: SuiteResult) -> list[Difference]:
 
 
 def suite_summary(result: SuiteResult) -> list[str]:
-    """Write a result in lines of text, in percent."""
+    """Return a result as lines of text, in percent."""
     queries = "all queries" if result.queries is None else f"up to {result.queries} queries"
     lines = [
         f"{len(result.tasks)} tasks of {len(result.sets)} sets, {result.shots}-shot, {result.draws} draws of "
@@ -242,13 +242,13 @@ def suite_summary(result: SuiteResult) -> list[str]:
 
 
 def named(model: ModelRecord | PeerRecord) -> str:
-    """Name a model with its method and backbone and size."""
+    """Return the name of a model with its method, backbone and size."""
     if isinstance(model, PeerRecord):
         return model.name
     return f"{model.name} ({model.config.method}, {model.config.backbone}, {model.config.image_size} px)"
 
 
 def percent(value: float, bounds: Interval) -> str:
-    """Write a fraction and its interval in percent."""
+    """Return a fraction and its interval as text, in percent."""
     low, high = (100 * bound for bound in bounds)
     return f"{100 * value:5.1f} % [{low:.1f}, {high:.1f}]"

@@ -1,8 +1,8 @@
-"""Scores of a suite of tasks, and how sure one can be of them; all are fractions.
+"""Scores of a suite of tasks, with intervals; all are fractions.
 
 A task's IoU is the mean over its draws of the sum of intersections over the sum of unions of the draw's
-queries. A set's is the mean over its tasks, the suite's the mean over its sets: a set of many classes weighs
-no more than one of a single class.
+queries. A set's is the mean over its tasks, the suite's the mean over its sets: a set has the same weight for
+any number of classes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from kshot.evaluation.metrics import NUM_RESAMPLES, IntArray, bootstrap
 FloatArray = NDArray[np.float64]
 
 SIZES = (0.0, 0.03, 0.1, 0.25, 1.0)
-"""Share of the image that the object covers: from each to the next."""
+"""Bounds of the bins: shares of the image that the object covers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class SuiteCounts:
     """Episodes of T tasks, in any order.
 
     counts: (N, 4 M) in the order of `metrics.Counts`, M methods' side by side. task, draw: (N,) from 0.
-    set_of_task: (T,) the place of each task's set, ascending from 0.
+    set_of_task: (T,) the index of each task's set, ascending from 0.
     """
 
     counts: IntArray
@@ -36,32 +36,32 @@ class SuiteCounts:
 
     @property
     def num_sets(self) -> int:
-        """How many sets the tasks are of."""
+        """Number of sets."""
         return int(self.set_of_task.max()) + 1
 
     def task_iou(self) -> FloatArray:
-        """Score each task by each method: (M, T)."""
+        """Return the IoU of each task by each method: (M, T)."""
         draws, group = self._groups()
         sums = np.stack([self.counts[group == g].sum(axis=0) for g in range(len(draws))])
         return self._mean_over_draws(sums[:, 0::4].T / np.maximum(sums[:, 1::4].T, 1))
 
     def resample_episodes(self) -> FloatArray:
-        """Score each task of resamples of each draw's episodes: (M, R, T)."""
+        """Return the IoU of each task for resamples of each draw's episodes: (M, R, T)."""
         draws, group = self._groups()
         samples = bootstrap(self.counts, group, range(len(draws)))
         iou = samples.reshape(-1, NUM_RESAMPLES, samples.shape[-1])[..., 2:]  # behind mIoU and FB-IoU
         return self._mean_over_draws(iou)
 
     def set_iou(self, task_iou: FloatArray) -> FloatArray:
-        """Average tasks (…, T) over each set: (…, S)."""
+        """Return the means of tasks (…, T) over each set: (…, S)."""
         of_set = [task_iou[..., self.set_of_task == s].mean(axis=-1) for s in range(self.num_sets)]
         return np.stack(of_set, axis=-1)
 
     def resample(self) -> tuple[FloatArray, FloatArray]:
-        """Score resamples: the suite's (M, R), and each set's (M, R, S).
+        """Return the scores of resamples: the suite's (M, R), and each set's (M, R, S).
 
-        The suite's are of sets, and of the tasks within each drawn set: of what else one might segment. A
-        set's are of episodes within its tasks; so are the suite's if it has one set only.
+        For the suite, sets are resampled, and the tasks within each drawn set; for a set, the episodes within
+        its tasks. A suite of one set is scored as that set.
         """
         by_set = self.set_iou(self.resample_episodes())
         if self.num_sets == 1:
@@ -69,20 +69,20 @@ class SuiteCounts:
         return resample_sets(self.task_iou(), self.set_of_task), by_set
 
     def _groups(self) -> tuple[IntArray, IntArray]:
-        """Number the draws of all tasks: the task of each (G,), and the number of each episode's (N,)."""
+        """Return the task of each draw (G,), and the index of each episode's draw (N,)."""
         keys = np.stack([self.task, self.draw], axis=1)
         draws, group = np.unique(keys, axis=0, return_inverse=True)
         return draws[:, 0], group
 
     def _mean_over_draws(self, iou: FloatArray) -> FloatArray:
-        """Average draws (…, G) over each task: (…, T)."""
+        """Return the means of draws (…, G) over each task: (…, T)."""
         draws, _ = self._groups()
         of_task = [iou[..., draws == t].mean(axis=-1) for t in range(len(self.set_of_task))]
         return np.stack(of_task, axis=-1)
 
 
 def resample_sets(task_iou: FloatArray, set_of_task: IntArray) -> FloatArray:
-    """Draw sets with replacement, then tasks within each drawn set, alike for all methods.
+    """Draw sets with replacement, then tasks within each drawn set, the same for all methods.
 
     task_iou: (M, T). Returns the mean over the drawn sets: (M, R).
     """
@@ -99,7 +99,7 @@ def resample_sets(task_iou: FloatArray, set_of_task: IntArray) -> FloatArray:
 
 
 class SizeScore(NamedTuple):
-    """Of objects that cover a share of their image. iou: None if there are none."""
+    """The score of objects whose share of the image is in a bin. iou: None if there are none."""
 
     low: float
     high: float
@@ -108,10 +108,10 @@ class SizeScore(NamedTuple):
 
 
 def iou_by_size(counts: IntArray, task: IntArray, query: Sequence[str], share: FloatArray) -> list[SizeScore]:
-    """Score objects by their share of the image, for each bin of SIZES; the last holds its upper bound too.
+    """Return the IoU of objects by their share of the image, for each bin of SIZES; the last one is closed.
 
     counts: (N, 4); task, query, share: N. A bin's IoU is the mean over tasks of the mean IoU of single
-    images: in a sum, large objects would outvote small ones. An image counts once a task.
+    images: in a sum, large objects would dominate. An image counts once for each task.
     """
     iou = counts[:, 0] / np.maximum(counts[:, 1], 1)
     found = []

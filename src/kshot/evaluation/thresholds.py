@@ -1,7 +1,7 @@
-"""Choosing a model's threshold, on base classes.
+"""Tune a model's threshold, on base classes.
 
-Cross entropy teaches a network honest probabilities. Where it is seldom sure, the mask with the best IoU then
-needs a lower threshold than 0.5, the paper's argmax: for F1 it is half of the F1 that can be reached (Lipton,
+Cross-entropy trains calibrated probabilities. If they are rarely high, the best IoU needs a lower threshold
+than 0.5, the paper's argmax: for F1 it is half of the best possible F1 (Lipton,
 Elkan & Narayanaswamy 2014, "Optimal thresholding of classifiers to maximize F1 measure").
 """
 
@@ -14,7 +14,7 @@ from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.sampling import Episode
 from kshot.evaluation.evaluator import EpisodeReader
-from kshot.evaluation.metrics import count_pixels, score
+from kshot.evaluation.metrics import count_pixels, score_episodes
 from kshot.evaluation.selection import selection_manifest
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
@@ -31,11 +31,11 @@ def score_thresholds(
     num_episodes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[float, float]:
-    """Score a model at each threshold, on 1-shot episodes of a fold's base classes: mIoU from 0 to 1.
+    """Return a model's mIoU (0 to 1) by threshold, on 1-shot episodes of a fold's base classes.
 
-    They are what it was trained on, without those that its checkpoint was chosen on. Its base map must treat
-    them as if they were novel, so H_cls's logit of each episode's own class is taken away.
-    Raises DataError if too few of the photographs are there.
+    These are the classes that it was trained on, without those that its checkpoint was chosen on. Each
+    episode's own class is removed from H_cls's logits, so that the base map treats it as novel.
+    Raises DataError if too few images are on disk.
     """
     trained_on = train_fold(data, fold, exclude_holdout=segmenter.config.selected_on == "base")
     manifest, _ = selection_manifest(trained_on, num_episodes, dataset)
@@ -51,14 +51,14 @@ def score_thresholds(
     class_ids = np.array([episode.class_id for episode in manifest.episodes])
     classes = sorted(set(class_ids.tolist()))
     by_threshold = np.array(counts).swapaxes(0, 1)
-    scores = (score(each, class_ids, classes).miou for each in by_threshold)
+    scores = (score_episodes(each, class_ids, classes).miou for each in by_threshold)
     return dict(zip(THRESHOLDS, scores, strict=True))
 
 
 def _probability(
     segmenter: Segmenter, reader: EpisodeReader, episode: Episode, own: int, size: tuple[int, int]
 ) -> FloatMap:
-    """Give the foreground probability of an episode's query at `size`; own: its class's place, -1 if none."""
+    """Return the foreground probability of a query at `size`. own: index of its base class, -1 if none."""
     runner = segmenter.runner._replace(method=segmenter.method)
     query = runner.features(reader.image(episode.query), as_query=True)
     query = runner.method.without_class(query, torch.tensor([own], device=segmenter.device))

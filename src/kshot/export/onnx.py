@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kshot import __version__
 from kshot.errors import KshotError
+from kshot.export.base import register_exporter
 from kshot.io.files import atomic_write
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
@@ -30,38 +31,39 @@ TOLERANCE = 1e-4
 """Largest difference of a probability that a written graph may have from torch."""
 
 BATCH, SHOTS = 2, 3
-"""Of the example that is traced: not 1 and not alike, for torch would take them for constants."""
+"""Sizes of the traced example: torch would treat 1, or two equal sizes, as constants."""
 
 
-class Answer(NamedTuple):
-    """What a graph gives for each query: probability (B, H, W) float in [0, 1], mask (B, H, W) bool."""
+class GraphOutputs(NamedTuple):
+    """The graph's outputs for each query: probability (B, H, W) float in [0, 1], mask (B, H, W) bool."""
 
     probability: Tensor
     mask: Tensor
 
 
 class Graph(nn.Module):
-    """A method as one function of B queries and K supports, both counted when it runs."""
+    """A method as one function of B queries and K supports; B and K are dynamic."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
-    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Answer:
+    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> GraphOutputs:
         """Segment queries (B, 3, H, W) with supports (K, 3, H, W), both in [0, 1], and masks (K, 1, H, W)."""
         queries = self.method.features(query)
         support = Support(self.method.support_features(support_images), support_masks)
         shots = foreground(resize(self.method.match_all(queries, query.shape[0], support), query.shape[-2:]))
         shots_BKHW = shots.reshape(query.shape[0], -1, *query.shape[-2:])
         votes = (shots_BKHW > self.method.threshold).sum(dim=1)
-        return Answer(shots_BKHW.mean(dim=1).clamp(max=1), decide(votes))
+        return GraphOutputs(shots_BKHW.mean(dim=1).clamp(max=1), decide(votes))
 
 
-def export(segmenter: Segmenter, name: str, path: Path) -> float:
-    """Write a model as an ONNX file, whole or not at all; give its largest difference from torch.
+@register_exporter("onnx")
+def export_onnx(segmenter: Segmenter, name: str, path: Path) -> float:
+    """Write a model as an ONNX file, atomically; return its largest difference of a probability from torch.
 
     name: the model's, for the file's metadata.
-    Raises KshotError if a package is missing, or if the file gives other probabilities than torch.
+    Raises KshotError if a package is missing, or if the probabilities differ from torch's.
     """
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
@@ -79,7 +81,7 @@ def export(segmenter: Segmenter, name: str, path: Path) -> float:
         if not difference <= TOLERANCE:
             raise KshotError(
                 f"The graph of {name} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}: "
-                "nothing was written. This is no mistake of yours; please report it."
+                "nothing was written. This is a bug; please report it."
             )
     return difference
 
@@ -96,23 +98,22 @@ def _example(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _segment(method: Method, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
-    """Segment as `Segmenter` does, without what the graph does otherwise: probability (B, H, W)."""
+    """Return the probabilities (B, H, W) as `Segmenter` computes them, to compare the graph with."""
     supports = [
         Support(
             method.support_features(image[None].expand_as(query)), mask[None].expand(len(query), -1, -1, -1)
         )
         for image, mask in zip(images, masks, strict=True)
     ]
-    answer = method.segment(method.features(query), supports, (query.shape[-2], query.shape[-1]))
-    return answer.probability
+    return method.segment(method.features(query), supports, (query.shape[-2], query.shape[-1])).probability
 
 
 def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
-    batch, shots, as_many = torch.export.Dim("batch"), torch.export.Dim("shots"), torch.export.Dim.DYNAMIC
-    shapes = {"query": {0: batch}, "support_images": {0: shots}, "support_masks": {0: as_many}}
+    batch, shots, same = torch.export.Dim("batch"), torch.export.Dim("shots"), torch.export.Dim.DYNAMIC
+    shapes = {"query": {0: batch}, "support_images": {0: shots}, "support_masks": {0: same}}
     with torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -120,14 +121,14 @@ def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=list(shapes),
-            output_names=list(Answer._fields),
+            output_names=list(GraphOutputs._fields),
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_pool},
             verbose=False,
             optimize=False,
         )
     assert program is not None
-    # Of torch's own optimisation what is quick and enough: its rewriting takes minutes.
+    # torch's own optimization takes minutes; these passes suffice.
     fold_constants(program.model)
     remove_unused_nodes(program.model)
     CommonSubexpressionEliminationPass()(program.model)
@@ -135,10 +136,10 @@ def _trace(graph: Graph, example: tuple[Tensor, Tensor, Tensor]) -> Any:
 
 
 def _adaptive_pool(images: Any, output_size: Sequence[int]) -> Any:
-    """Write adaptive pooling as products; torch would write an addition for each pixel of a window.
+    """Write adaptive pooling as matrix products; torch would write an addition for each pixel of a window.
 
-    Sums are divided by their number of pixels, as torch does: what a full mask leaves to the background must
-    be 0, and no rounding error.
+    Sums are divided by the number of pixels, as in torch, so that a full mask leaves exactly 0 for the
+    background.
     """
     from onnx_ir import tensor
     from onnxscript import opset18 as op

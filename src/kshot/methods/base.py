@@ -1,6 +1,6 @@
-"""What every few-shot segmentation method offers, and how a method gets its name.
+"""The interface of few-shot segmentation methods, and their names.
 
-A method of your own is a subclass of `Method` under `@register_method("name")`; docs/methods.md shows one.
+Your own method is a subclass of `Method` with the decorator `@register_method("name")`; see docs/methods.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from kshot.errors import ModelError
 from kshot.methods.voting import segment_by_vote
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.plugins import Plugins
@@ -19,36 +20,46 @@ if TYPE_CHECKING:
 
 
 class Method(nn.Module):
-    """A few-shot segmentation method. A subclass writes `from_config`, `features` and `match`."""
+    """A few-shot segmentation method. A subclass defines `features`, and `match` or `segment`.
+
+    The default constructor is for a method that learns nothing: it keeps one ImageNet backbone as
+    `cls_backbone`. threshold: foreground probability above which a pixel is part of the mask.
+    """
 
     needs_training: ClassVar[bool] = True
-    """Whether it is of use only with weights that were meta-trained."""
+    """Whether it needs meta-trained weights."""
     is_transductive: ClassVar[bool] = False
-    """Whether the query's own features take part as if they were a support's."""
+    """Whether the query's own features are used as support features, too."""
     supports_negatives: ClassVar[bool] = False
-    """Whether `segment` can learn from images without the object."""
+    """Whether `segment` uses images without the object."""
     matching_modules: ClassVar[tuple[str, ...]] = ()
-    """Names of the submodules that take most of the time in `match`: bf16, if asked for, is for them."""
+    """Names of the submodules that take most of the time in `match`; precision="bf16" applies to them."""
 
     threshold: float = 0.5
     """Foreground probability above which a pixel is part of the mask; 0.5 is the argmax."""
 
+    def __init__(self, cls_backbone: Backbone | None = None, *, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.threshold = threshold
+        if cls_backbone is not None:
+            self.add_module("cls_backbone", cls_backbone)
+
     @classmethod
     def from_config(cls, config: "ModelConfig", cls_backbone: Callable[[], Backbone]) -> Self:
         """Build the method with random learned weights. cls_backbone: makes B_cls, with its weights."""
-        raise NotImplementedError
+        return cls(cls_backbone(), threshold=config.threshold)
 
     @property
     def backbones(self) -> tuple[Backbone | None, Backbone | None]:
         """B_cls and B_sem; None for one that is not used."""
-        raise NotImplementedError
+        return getattr(self, "cls_backbone", None), getattr(self, "sem_backbone", None)
 
     def features(self, images: Tensor) -> Any:
         """Extract features of images (B, 3, H, W) in [0, 1]: tensors (B, ...) in any nest of tuples."""
-        raise NotImplementedError
+        raise self._lacks("features")
 
     def support_features(self, images: Tensor) -> Any:
-        """Extract features of images (B, 3, H, W) in [0, 1] that are supports only, which may need less."""
+        """Extract features of images (B, 3, H, W) in [0, 1] that are only supports, which may cost less."""
         return self.features(images)
 
     def match(self, query: Any, support: Support, episode_class: Tensor | None = None) -> Prediction:
@@ -56,18 +67,18 @@ class Method(nn.Module):
 
         episode_class: (B,) index of each episode's base class, given in training.
         """
-        raise NotImplementedError
+        raise self._lacks("match")
 
     def match_each(
         self, query: Any, supports: Sequence[Support], episode_class: Tensor | None = None
     ) -> list[Prediction]:
-        """Segment a query with each of K supports alone."""
+        """Segment a query with each of K supports separately."""
         return [self.match(query, support, episode_class) for support in supports]
 
     def match_all(self, queries: Any, num_queries: int, support: Support) -> Tensor:
         """Segment each of B queries with each of K supports: logits (B K, 2, h, w), grouped by query.
 
-        A method that merges its shots before it compares returns (B, 2, h, w). For exported graphs.
+        A method that merges its shots before it compares returns (B, 2, h, w). Exported graphs use this.
         """
         b, k = num_queries, support.mask.shape[0]
 
@@ -94,15 +105,30 @@ class Method(nn.Module):
         return segment_by_vote(self.match_each(query, supports), size, self.threshold)
 
     def pyramid(self, features: Any) -> FeaturePyramid:
-        """Return the backbone's features out of what `features` returned, to compare whole images."""
-        raise NotImplementedError
+        """Return the backbone's part of what `features` returned, to compare images (`kshot suggest`)."""
+        raise self._lacks("pyramid")
 
     def without_class(self, query: Any, episode_class: Tensor) -> Any:
         """Return a query's features as if base class (B,) were unknown; -1 keeps all."""
         return query
 
+    def _lacks(self, name: str) -> ModelError:
+        return ModelError(
+            f"The method {type(self).__name__} has no `{name}`, which is needed here. Define it in the "
+            "class, as docs/methods.md says, or use another model."
+        )
 
-METHODS: Plugins[type[Method]] = Plugins("method", "kshot.methods")
+
+METHODS: Plugins[type[Method]] = Plugins(
+    "method",
+    "kshot.methods",
+    {
+        "prototype": "kshot.methods.prototype",
+        "hsnet": "kshot.methods.hsnet",
+        "two-pass": "kshot.methods.two_pass",
+    },
+    ModelError,
+)
 """Methods by name."""
 
 register_method = METHODS.register

@@ -1,4 +1,4 @@
-"""A model's config: everything but the weights that makes a model what it is."""
+"""A model's config: everything except its weights."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ RENAMED = {"matched_by": "backbones", "centred": "center_features", "sharpened":
 """Settings by the names that they have in older files."""
 
 REMOVED = (("taps", "blocks"),)
-"""Settings of older files that are no choice any more, with the value that is left."""
+"""Removed settings of older files, with their only remaining value."""
 
 
 def with_new_names(settings: Any) -> Any:
@@ -22,7 +22,7 @@ def with_new_names(settings: Any) -> Any:
 
 
 class ModelConfig(BaseModel):
-    """Everything but the weights that makes a model what it is."""
+    """Everything except the weights of a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,13 +43,13 @@ class ModelConfig(BaseModel):
     backbone: str
     """Name of B_cls and of B_sem's architecture; see `backbones.timm_name`."""
     backbones: Literal["cls", "sem", "both"] = "cls"
-    """Which backbones hsnet matches with; the others have no choice."""
+    """Backbones that hsnet matches with; other methods ignore this."""
     channels: tuple[int, int, int] = CHANNELS
-    """Width of the 4-D encoder's three layers a stage (paper: 16, 64, 128)."""
+    """Width of the three layers of each stage of the 4-D encoder (paper: 16, 64, 128)."""
     base_classes: tuple[str, ...] = ()
-    """What B_sem was trained on, in the order of H_cls's outputs; empty: two-pass without a base map."""
+    """Classes of B_sem, in the order of H_cls's outputs; empty: two-pass without a base map."""
     base_learner: str | None = None
-    """Folder of the base learner, from the model's own; None: B_sem and H_cls are in the model's weights."""
+    """Folder of the base learner, relative to the model's; None: it is part of the model's weights."""
     base_learner_sha256: str | None = None
     """Digest of the base learner's weights, checked at loading."""
     image_size: int = Field(default=400, ge=1)
@@ -57,14 +57,14 @@ class ModelConfig(BaseModel):
     mask_position: MaskPosition = "after"
     """Where the support mask enters the correlation; see `hypercorrelation`."""
     center_features: bool = False
-    """Whether mean features are taken from features before they are matched; see `methods.hsnet.HSNet`."""
+    """Whether mean features are subtracted before matching; see `methods.hsnet.HSNet`."""
     first_stride: Literal[8, 16] = 8
     """Stride of the finest features that are matched (paper: 8)."""
     prior: bool = False
-    """Whether decoders also see how alike the query is to the object and to the rest; see `models.prior`."""
+    """Whether decoders also get the query's similarity to the object and to the rest; see `models.prior`."""
     base_stride: Literal[8, 16] = 8
     """Stride at which B_sem and H_cls run (paper: 8). At 16 the features are the same, the base map is
-    coarser, and it takes a fraction of the time."""
+    coarser, and it is much faster."""
     fusion: FusionKind = "paper"
     """What two-pass merges with the base map; see `models.fusion`."""
     sharpen_mask: bool = False
@@ -72,11 +72,11 @@ class ModelConfig(BaseModel):
     backbone_sha256: str | None = None
     """Digest of B_cls's weights, checked at loading."""
     weights_sha256: str | None = None
-    """Digest of the learned weights beside the config, checked at loading: safetensors keeps none."""
+    """Digest of the learned weights beside the config, checked at loading."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Foreground probability above which a pixel belongs to the mask; 0.5 is the argmax."""
     selected_on: Literal["base", "novel"] | None = None
-    """Whose episodes its checkpoint was chosen on: held-out base classes, or the fold's own novel ones, as
-    the field does; None if there was nothing to choose. It is printed beside every number."""
+    """Classes on which the checkpoint was chosen: holdout base classes, or the fold's novel ones, as the
+    field does; None if no checkpoint was chosen. It is printed beside every number."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of a method from another package."""

@@ -1,9 +1,8 @@
-"""How a method computes: by torch in fp32, or faster, where one asks for it and the machine can.
+"""Faster computation of a method on CPUs, if asked for: docs/performance.md has the gains.
 
-With engine="openvino" OpenVINO reads images, all that `features` does. With precision="bf16" the 4-D encoder
-and the decoders multiply numbers of 16 bits, and so does OpenVINO, but for a network's first layers. Sums,
-GroupNorm's statistics and all else, softmaxes above all, stay in fp32. Both are for CPUs; docs/performance.md
-says what they give.
+engine="openvino" extracts features with OpenVINO. precision="bf16" multiplies with 16 bits in the 4-D
+encoder, the decoders and OpenVINO, except for a network's first layers. Sums, GroupNorm's statistics and
+everything else, such as softmaxes, stay in fp32.
 """
 
 import copy
@@ -21,13 +20,13 @@ Engine = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
 
 BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
-"""What processors call theirs, as torch lists it."""
+"""Names of bf16 units in torch's list of CPU capabilities."""
 
 
 def accelerate(method: Method, engine: str, precision: str, device: torch.device) -> Method | None:
     """Return a method that shares the weights and computes faster; None for "torch" and "fp32".
 
-    Raises ModelError for what does not exist, or for what this machine or device cannot do.
+    Raises ModelError for an unknown engine or precision, or one that this machine or device lacks.
     """
     for what, value, known in (("engine", engine, Engine), ("precision", precision, Precision)):
         if value not in get_args(known):
@@ -63,12 +62,12 @@ def accelerate(method: Method, engine: str, precision: str, device: torch.device
 
 
 def multiplies_bf16() -> bool:
-    """Tell whether this processor has units for bf16; others compute it in fp32, more slowly than that."""
+    """Return whether this processor has units for bf16; on others, bf16 is slower than fp32."""
     return any(map(torch.cpu.get_capabilities().get, BF16_UNITS))
 
 
 class InBf16(nn.Module):
-    """Computes a module in bf16, and gives fp32."""
+    """Computes a module in bf16, and returns fp32."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -82,13 +81,13 @@ class InBf16(nn.Module):
 
 
 def share(method: Method) -> Method:
-    """Copy a method's modules, but for its weights, which both then have."""
+    """Return a copy of a method that shares its weights."""
     shared = {id(tensor): tensor for tensor in (*method.parameters(), *method.buffers())}
     return copy.deepcopy(method, shared)
 
 
 def match_in_bf16(method: Method) -> None:
-    """Let the modules that take most of the time in matching compute in bf16."""
+    """Make the modules that take most of the time in matching compute in bf16."""
     for name in method.matching_modules:
         place, _, last = name.rpartition(".")
         parent = method.get_submodule(place)

@@ -1,7 +1,7 @@
 """Run an episode: encode its images, segment the query.
 
-`Segmenter`, evaluation, threshold tuning, validation and figures segment through here: they differ in the
-features that they keep between episodes, and in nothing else.
+`Segmenter`, evaluation, threshold tuning, validation and figures all use it; they differ only in the features
+that they keep between episodes.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from kshot.types import FloatMap, GroundTruth, Support
 
 
 class EpisodeRunner(NamedTuple):
-    """A method, what it resizes images to, and the device it computes on."""
+    """A method, its transform, and its device."""
 
     method: Method
     transform: Resize
     device: torch.device
 
     def features(self, images: Tensor, *, as_query: bool) -> Any:
-        """Extract features of resized images (B, 3, size, size); those of a query serve a support, too."""
+        """Extract features of resized images (B, 3, size, size); a query's also serve as a support's."""
         extract = self.method.features if as_query else self.method.support_features
         with torch.inference_mode():
             return extract(images.to(self.device))
 
     def encode_query(self, *images: Image.Image) -> Any:
-        """Extract the features of one or more queries; `select` takes one image's out of several."""
+        """Extract the features of one or more queries; `select` returns those of one image."""
         return self.features(torch.cat([self.transform.image(one) for one in images]), as_query=True)
 
     def encode_support(self, image: Image.Image, mask: GroundTruth | NDArray[np.bool_]) -> Support:

@@ -18,7 +18,7 @@ from kshot.models.decoder import Decoder
 from kshot.models.encoder import Encoder
 from kshot.models.hypercorrelation import (
     NormalizedFeatures,
-    hypercorrelation,
+    correlate,
     normalize_features,
 )
 from kshot.models.prior import NUM_MAPS, support_prior
@@ -27,9 +27,9 @@ from kshot.types import Prediction, Support
 
 
 class BackboneFeatures(NamedTuple):
-    """What is computed once an image: descriptors by each backbone, None by one that is not used.
+    """Features of an image: normalized ones of each backbone, None for one that is not used.
 
-    base_logits: (B, 1 + base classes, h, w), what H_cls says of the image; None without H_cls.
+    base_logits: (B, 1 + base classes, h, w) of H_cls; None without H_cls.
     """
 
     cls: NormalizedFeatures | None
@@ -38,23 +38,22 @@ class BackboneFeatures(NamedTuple):
 
 
 SETTINGS = {"mask_position", "channels", "threshold", "center_features", "first_stride", "prior"}
-"""Settings of a model's config that the network takes as they are; two-pass takes them, too."""
+"""Settings of a model's config that hsnet and two-pass take unchanged."""
 
 
 @register_method("hsnet")
 class HSNet(Method):
-    """Match query and support by hypercorrelation; give one backbone, or both.
+    """Match query and support by hypercorrelation, with one backbone or both.
 
     cls_backbone: B_cls, an ImageNet classifier. sem_backbone: B_sem, the backbone of a PSPNet trained on
-    base classes. Encoder and decoder are shared by the two; `joint_decoder` (Dec2) sees both matches.
-    mask_position: see `hypercorrelation`; weights that were trained by HSNet itself need "before".
-    channels: the encoder's width; see `encoder.CHANNELS`. threshold: the probability above which a pixel is
-    foreground; 0.5 is the paper's argmax.
-    center_features: whether each backbone's mean features, `cls_means` and `sem_means` (C of all taps
-    together,), are taken from its features; part of the weights, 0 until training measures
-    them. Not in the paper.
-    first_stride: of the finest stage that is matched, 8 (paper) or 16, which is quicker and coarser.
-    prior: whether decoders also see how alike the query is to the object and to the rest of the support; see
+    base classes. Both share encoder and decoder; `joint_decoder` (Dec2) gets both matches.
+    mask_position: see `hypercorrelation`; HSNet's published weights need "before".
+    channels: the encoder's width; see `encoder.CHANNELS`. threshold: foreground probability above which a
+    pixel is part of the mask; 0.5 is the paper's argmax.
+    center_features: subtract each backbone's mean features, `cls_means` and `sem_means` (C of all taps
+    together,), which are part of the weights and 0 until training measures them. Not in the paper.
+    first_stride: stride of the finest matched stage, 8 (paper) or 16, which is faster and coarser.
+    prior: the decoders also get the similarity of the query to the support's object and to the rest; see
     `models.prior`. Not in the paper.
     """
 
@@ -97,7 +96,7 @@ class HSNet(Method):
         self.decoder = Decoder(self.encoder.out_channels)
         self.prior = nn.Conv2d(NUM_MAPS, self.encoder.out_channels, 1) if prior else None
         if self.prior is not None:
-            for weight in self.prior.parameters():  # it begins as the network without it
+            for weight in self.prior.parameters():  # training starts from the network without a prior
                 nn.init.zeros_(weight)
         both = cls_backbone is not None and sem_backbone is not None
         self.joint_decoder = Decoder(2 * self.encoder.out_channels) if both else None
@@ -110,13 +109,8 @@ class HSNet(Method):
 
     @property
     def matcher(self) -> Self:
-        """The network that matches: itself; of two-pass it is a part."""
+        """The network that matches: itself; in two-pass it is a part."""
         return self
-
-    @property
-    def backbones(self) -> tuple[Backbone | None, Backbone | None]:
-        """B_cls and B_sem; None for one that is not used."""
-        return self.cls_backbone, self.sem_backbone
 
     def _taps_per_stage(self) -> tuple[int, ...]:
         used = [backbone for backbone in self.backbones if backbone is not None]
@@ -136,15 +130,15 @@ class HSNet(Method):
         return self.match(query, Support(support, support_mask))
 
     def features(self, images: Tensor) -> BackboneFeatures:
-        """Read images (B, 3, H, W) in [0, 1] with each backbone."""
+        """Extract features of images (B, 3, H, W) in [0, 1] with each backbone."""
         return self.normalize(*(None if b is None else b(images) for b in self.backbones))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
-        """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them."""
+        """Extract the features of support images (B, 3, H, W) in [0, 1] that matching needs."""
         return self.normalize(*(None if b is None else b.support_pyramid(images) for b in self.backbones))
 
     def normalize(self, cls: FeaturePyramid | None, sem: FeaturePyramid | None) -> BackboneFeatures:
-        """Make what the backbones have read ready to be matched."""
+        """Normalize each backbone's features for matching."""
         return BackboneFeatures(
             None if cls is None else normalize_features(cls, self.cls_means),
             None if sem is None else normalize_features(sem, self.sem_means),
@@ -167,7 +161,7 @@ class HSNet(Method):
 
     def encode(self, query: NormalizedFeatures, support: NormalizedFeatures, masks: Tensor) -> Tensor:
         """Correlate and encode, with K masks (B, K, H, W) of the support: (B K, C, h, w) at stride 8."""
-        correlations = hypercorrelation(query, support, masks, mask_position=self.mask_position)
+        correlations = correlate(query, support, masks, mask_position=self.mask_position)
         encoded: Tensor = self.encoder(correlations[: self.num_stages])
         if self.prior is not None:
             encoded = encoded + self.prior(support_prior(query, support, masks, encoded.shape[-2:]))

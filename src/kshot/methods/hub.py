@@ -1,4 +1,4 @@
-"""Models on disk: a folder with `config.json` and, where something was learned, `model.safetensors`.
+"""Models on disk: a folder with `config.json` and, if something was learned, `model.safetensors`.
 
 The ImageNet backbone is not in the file: the config names it, with the digest of its weights.
 """
@@ -34,7 +34,7 @@ def build_method(config: ModelConfig, cls_backbone: Callable[[], Backbone] | Non
     """Build a config's method with random learned weights.
 
     cls_backbone: makes B_cls, with its weights; None: with random ones.
-    Raises ModelError if there is no such method, or it cannot be built so.
+    Raises ModelError for an unknown method, or a config that it cannot be built from.
     """
     return METHODS[config.method].from_config(config, cls_backbone or partial(_random_backbone, config))
 
@@ -84,7 +84,7 @@ def load_model(
 
 
 def save_model(config: ModelConfig, method: Method, folder: Path, *, half: bool = False) -> None:
-    """Write a model's folder: the learned weights, then the config, each whole or not at all.
+    """Write a model's folder: the learned weights, then the config, each atomically.
 
     half: write the weights in half precision. A base learner's folder that the config names is not written.
     """
@@ -92,8 +92,8 @@ def save_model(config: ModelConfig, method: Method, folder: Path, *, half: bool 
     if cls_backbone is not None:
         digest = weights_sha256(cls_backbone)
         config = config.model_copy(update={"backbone_sha256": digest})
-    left_out = {} if config.base_learner is None else base_learner_names(method)
-    learned = {key: value for key, value in learned_weights(method).items() if key not in left_out}
+    elsewhere = {} if config.base_learner is None else base_learner_names(method)
+    learned = {key: value for key, value in learned_weights(method).items() if key not in elsewhere}
     if learned:
         digest = write_weights(learned, folder / WEIGHTS_FILE, half=half)
         config = config.model_copy(update={"weights_sha256": digest})
@@ -101,7 +101,7 @@ def save_model(config: ModelConfig, method: Method, folder: Path, *, half: bool 
 
 
 def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> str:
-    """Write weights, whole or not at all, in half precision but for vectors; return their digest.
+    """Write weights atomically, if `half` in half precision except for vectors; return their digest.
 
     Vectors are few, and a BatchNorm's variance can be too small for half precision.
     """
@@ -111,27 +111,27 @@ def write_weights(state: dict[str, Tensor], path: Path, *, half: bool) -> str:
         return value.contiguous()
 
     written = {key: kept(value) for key, value in state.items()}
-    write_bytes(save(written), path)  # not save_file: nobody else could read its files
+    write_bytes(save(written), path)  # save_file would make files that only the owner can read
     return state_sha256(written)
 
 
 def write_config(config: BaseModel, path: Path) -> None:
-    """Write a config, whole or not at all."""
+    """Write a config atomically."""
     write_text(config.model_dump_json(indent=2) + "\n", path)
 
 
 def base_learner_names(method: Method) -> dict[str, str]:
-    """Map a method's weights that belong to its base learner to their names in a PSPNet."""
+    """Return the names in a PSPNet of a method's weights that belong to its base learner."""
     return _base_learner_names(method.state_dict())
 
 
 def to_base_learner(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pick a PSPNet's weights out of a method's."""
+    """Return the PSPNet's weights from a method's."""
     return {name: state[key] for key, name in _base_learner_names(state).items()}
 
 
 def learned_weights(method: Method) -> dict[str, Tensor]:
-    """Give the weights that belong to the model: all but B_cls, which is downloaded or installed."""
+    """Return the weights that belong to the model: all except B_cls, which is downloaded or installed."""
     frozen = _backbone_state(method)
     return {key: value for key, value in method.state_dict().items() if key not in frozen}
 
@@ -143,7 +143,7 @@ def find_folder(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """Find the folder of a model that ships with kshot, one's own, or OWNER/NAME on the hub.
+    """Return the folder of a model that ships with kshot, a user's folder, or that of OWNER/NAME on the hub.
 
     Raises ModelError if there is none.
     """
@@ -175,12 +175,12 @@ def find_folder(
 
 
 def folder_sha256(folder: Path) -> str:
-    """Digest the weights in a model's or a base learner's folder."""
+    """Return the digest of the weights in a model's or a base learner's folder."""
     return state_sha256(read_state(folder / WEIGHTS_FILE))
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read and check a config file. Raises ModelError that names what is wrong in it."""
+    """Read and check a config file. Raises ModelError that says what is wrong."""
     try:
         return ModelConfig.model_validate_json(path.read_text())
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def list_models() -> list[str]:
-    """Name the models that come with kshot."""
+    """Return the names of the models that ship with kshot."""
     return sorted(path.name for path in Path(str(files("kshot") / "pretrained")).iterdir())
 
 
@@ -235,7 +235,7 @@ def _check_learned(config: ModelConfig, learned: dict[str, Tensor], path: Path) 
     if config.weights_sha256 not in (None, digest):
         raise WeightsError(
             f"{path} is damaged, or not the file that its config was saved with: sha256 is {digest[:12]}…, "
-            f"the config says {str(config.weights_sha256)[:12]}…. Copy the model's folder anew."
+            f"the config says {str(config.weights_sha256)[:12]}…. Copy the model's folder again."
         )
 
 
@@ -244,6 +244,6 @@ def _check_digest(config: ModelConfig, backbone: Backbone) -> None:
     if digest != config.backbone_sha256:
         raise WeightsError(
             f"The model was made with other weights of {backbone.name}: sha256 is {digest[:12]}…, "
-            f"its config says {str(config.backbone_sha256)[:12]}…. Give the right file with "
+            f"its config says {str(config.backbone_sha256)[:12]}…. Pass the right file with "
             "--backbone-weights."
         )

@@ -1,20 +1,18 @@
 """Prototypes: masked average pooling and cosine similarity; needs no training.
 
-Wang et al. 2019, PANet: a class is the mean of its features, the background is another class, and a
-pixel belongs to the prototype that it is most alike. Deviations: similarities of two depths are averaged,
-where PANet has one; which two was chosen on training photographs of VOC, not on a test. And each negative, a
-photograph without the object, is one more prototype of the background: docs/mistakes.md.
+Wang et al. 2019, PANet: a class is the mean of its features, the background is another class, and a pixel
+belongs to the most similar prototype. Deviations: the similarities at two depths are averaged, where PANet
+has one; the two were chosen on VOC's training images, not on a test. Each negative, an image without the
+object, is one more prototype of the background: docs/mistakes.md.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.methods.base import Method, register_method
-from kshot.methods.config import ModelConfig
 from kshot.methods.voting import foreground
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.hypercorrelation import NORM_EPS, resize
@@ -29,31 +27,15 @@ STAGES = (1, 2)
 
 @register_method("prototype")
 class Prototype(Method):
-    """Compare each query position with the mean foreground and the mean background of the supports.
-
-    threshold: the probability above which a pixel is foreground; 0.5 is PANet's argmax.
-    """
+    """Compare each query position with the mean foreground and the mean background of the supports."""
 
     needs_training = False
     supports_negatives = True
 
-    @classmethod
-    def from_config(cls, config: ModelConfig, cls_backbone: Callable[[], Backbone]) -> Self:
-        """Build the method that a config describes."""
-        return cls(cls_backbone(), threshold=config.threshold)
-
-    def __init__(self, cls_backbone: Backbone, *, threshold: float = 0.5) -> None:
-        super().__init__()
-        self.threshold = threshold
-        self.cls_backbone = cls_backbone
-
-    @property
-    def backbones(self) -> tuple[Backbone, None]:
-        """B_cls alone."""
-        return self.cls_backbone, None
+    cls_backbone: Backbone
 
     def features(self, images: Tensor) -> FeaturePyramid:
-        """Read images (B, 3, H, W) in [0, 1]."""
+        """Extract features of images (B, 3, H, W) in [0, 1]."""
         features: FeaturePyramid = self.cls_backbone(images)
         return features
 
@@ -81,7 +63,7 @@ class Prototype(Method):
         return torch.cat([background, logits[:, 1:2]], dim=1)
 
     def prototypes(self, support: Support) -> list[Tensor]:
-        """Average a support over the background and over the object: (B, 2, C) for each of STAGES."""
+        """Return the mean features of a support's background and object: (B, 2, C) for each of STAGES."""
         return [prototypes(support.features.stages[stage][-1], support.mask) for stage in STAGES]
 
     def compare(self, query: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
@@ -114,9 +96,9 @@ class Prototype(Method):
 
 
 def prototypes(features: Tensor, mask: Tensor) -> Tensor:
-    """Average features (B, C, h, w) over the background and over the object: (B, 2, C).
+    """Return the means of features (B, C, h, w) over background and object: (B, 2, C).
 
-    mask: (B, 1, H, W) in [0, 1]; shrunk by area, so that not even a single pixel of it is lost.
+    mask: (B, 1, H, W) in [0, 1]; resized by area, so that not even a single pixel of it is lost.
     """
     weight = F.interpolate(mask, features.shape[-2:], mode="area")
     weights = torch.cat([1 - weight, weight], dim=1)

@@ -1,4 +1,4 @@
-"""Large images: windows that overlap, and answers that are blended where they meet."""
+"""Large images: overlapping windows, whose results are blended."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +13,17 @@ from kshot.errors import ImageError
 from kshot.types import FloatMap
 
 OVERLAP = 0.25
-"""Part of a tile's side that it shares with the next, at least."""
+"""Smallest share of a tile's side that overlaps with the next tile."""
 
 MIN_TILE = 33
-"""Smallest side of a tile in pixels: that of the smallest image that a network matches well."""
+"""Smallest side of a tile in pixels, below which networks match badly."""
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, as pictures are cropped."""
+"""Left, top, right and bottom in pixels, as `Image.crop` takes them."""
 
 
 class Window(NamedTuple):
-    """A part of an image: where it is, and how much each of its rows and columns counts there.
+    """A part of an image: its position, and the weights of its rows and columns.
 
     down: (height,), across: (width,).
     """
@@ -35,7 +35,7 @@ class Window(NamedTuple):
 
     @property
     def weights(self) -> FloatMap:
-        """How much each pixel counts, (height, width); those of all windows sum to 1 at every pixel."""
+        """Weight of each pixel, (height, width); the weights of all windows sum to 1 at every pixel."""
         return np.outer(self.down, self.across).astype(np.float32)
 
     @property
@@ -45,27 +45,27 @@ class Window(NamedTuple):
 
     @property
     def box(self) -> Box:
-        """Left, top, right and bottom, as pictures are cropped."""
+        """Left, top, right and bottom, as `Image.crop` takes them."""
         rows, columns = self.place
         return columns.start, rows.start, columns.stop, rows.stop
 
 
 def cut(size: tuple[int, int], tile: int | None) -> list[Window]:
-    """Cut an image of `size` = (height, width) into windows of at most `tile` pixels a side, evenly.
+    """Return evenly spaced windows of at most `tile` pixels per side. size: the image's (height, width).
 
-    None: one window. A window fades out towards its neighbours, and not at the image's own border.
+    None: one window. Weights fall towards neighbouring windows, but not at the image's own border.
     """
     rows, columns = (list(_spans(length, tile or length)) for length in size)
     return [Window(top, left, down, across) for top, down in rows for left, across in columns]
 
 
 def blend(
-    size: tuple[int, int], tile: int, count: int, answer: Callable[[Window], Sequence[FloatMap]]
+    size: tuple[int, int], tile: int, count: int, predict: Callable[[Window], Sequence[FloatMap]]
 ) -> Iterator[FloatMap]:
-    """Answer an image window by window; give `count` blended maps in strips, from the top down.
+    """Predict an image window by window; yield `count` blended maps in strips, from the top down.
 
-    answer: gives a window's maps, each of the window's size. A strip is (count, rows, width): those rows that
-    no further window touches, so that no more than two rows of windows are kept.
+    predict: returns the maps of a window, each of the window's size. A strip is (count, rows, width), the
+    rows that no further window covers, so that at most two rows of windows are in memory.
     """
     rows = [(top, list(row)) for top, row in groupby(cut(size, tile), attrgetter("top"))]
     ends = [top for top, _ in rows[1:]] + [size[0]]
@@ -74,8 +74,8 @@ def blend(
         for window in row:
             _, columns = window.place
             weights = window.weights
-            for one, answered in zip(begun, answer(window), strict=True):
-                one[:, columns] += answered * weights
+            for one, predicted in zip(begun, predict(window), strict=True):
+                one[:, columns] += predicted * weights
         following = np.zeros_like(begun)
         following[:, : top - end] = begun[:, end - top :]
         yield begun[:, : end - top]
@@ -83,16 +83,16 @@ def blend(
 
 
 def around(mask: NDArray[np.bool_], tile: int | None) -> Box:
-    """Choose the window of a support, as pictures are cropped: `tile` pixels a side around its object.
+    """Return the crop of a support image: `tile` pixels per side around its object.
 
-    The object is then seen as large as in the tiles of a query. mask: (H, W), not empty. None: all of it.
+    The object then has the same scale as in the tiles of a query. mask: (H, W), not empty. None: no crop.
     """
     height, width = mask.shape
     if tile is None:
         return 0, 0, width, height
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     middle = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
-    if max(np.ptp(rows), np.ptp(columns)) >= tile:  # too large: so that some of it is seen
+    if max(np.ptp(rows), np.ptp(columns)) >= tile:  # too large: center on a pixel of the object
         middle = _nearest(mask, rows, middle)
     (top, bottom), (left, right) = (
         _place(float(m), n, tile) for m, n in zip(middle, mask.shape, strict=True)
@@ -101,9 +101,9 @@ def around(mask: NDArray[np.bool_], tile: int | None) -> Box:
 
 
 def tile_for(size: tuple[int, int], tile: int | None, long_side: int | None) -> int | None:
-    """Give the side of an image's windows in its own pixels, `tile` of them if it were `long_side` long.
+    """Return the side of an image's windows in its own pixels: `tile` pixels after scaling to `long_side`.
 
-    An image that is no longer than that is not enlarged. None: the image is read whole, or as it is.
+    Smaller images are not enlarged. None: the image is segmented in one window.
     """
     if tile is None or long_side is None:
         return tile
@@ -111,18 +111,18 @@ def tile_for(size: tuple[int, int], tile: int | None, long_side: int | None) -> 
 
 
 def check_tile(tile: int | None, long_side: int | None = None) -> None:
-    """Raise ImageError for tiles that are too small, or images that are not longer than one."""
+    """Raise ImageError for a tile that is too small, or a `long_side` shorter than a tile."""
     if tile is not None and tile < MIN_TILE:
         raise ImageError(f"tile is {tile}; it must be at least {MIN_TILE} pixels.")
     if tile is not None and long_side is not None and long_side < tile:
         raise ImageError(
-            f"long_side is {long_side}, but one tile is {tile} pixels; it must be at least as many, or else "
-            "leave it out: images are then read whole."
+            f"long_side is {long_side}, but one tile is {tile} pixels; it must be at least as many. "
+            "Without long_side, images are segmented at their own size."
         )
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Cut one axis: each part's start, and its weights."""
+    """Yield the start and the weights of each part of one axis."""
     tile = min(tile, length)
     least = round(OVERLAP * tile)
     number = 1 if tile == length else -(-(length - least) // (tile - least))
@@ -144,7 +144,7 @@ def _ramp(tile: int, fades_in: bool, fades_out: bool, over: int) -> NDArray[np.f
 def _nearest(
     mask: NDArray[np.bool_], rows: NDArray[np.intp], middle: tuple[float, float]
 ) -> tuple[float, float]:
-    """Find the object's pixel that is nearest to a position, row by row: a large mask has many."""
+    """Return the object's pixel that is nearest to a position; row by row, as large masks have many."""
 
     def in_row(row: int) -> tuple[float, float]:
         columns = np.flatnonzero(mask[row])
@@ -154,7 +154,7 @@ def _nearest(
 
 
 def _place(middle: float, length: int, tile: int) -> tuple[int, int]:
-    """Place a window of one axis around a position, inside of the image."""
+    """Return the bounds of a window of one axis around a position, inside the image."""
     tile = min(tile, length)
     start = min(max(round(middle - tile / 2), 0), length - tile)
     return start, start + tile

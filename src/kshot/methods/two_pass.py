@@ -1,8 +1,8 @@
 """The two-pass transductive method of Karimi & Poullis 2024 (Sci Rep 14:4028).
 
-The first pass matches the support to the query with two backbones. In the second the query, under the
-soft mask of the first, is its own support: parts of one object are more alike than two objects of one
-class. A map of where base classes are keeps them out of the answer.
+The first pass matches the support to the query with two backbones. In the second pass the query is its own
+support, under the soft mask of the first: parts of one object are more similar than two objects of one class.
+A map of base classes removes them from the prediction.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ from kshot.models.settings import CHANNELS, FusionKind, MaskPosition
 from kshot.types import Prediction, Support
 
 LEAST = 1e-6
-"""What a picture's largest probability is taken to be at least, so that nothing is divided by 0."""
+"""Lower bound of an image's largest probability, to avoid a division by 0."""
 
 
 def sharpen(probability: Tensor) -> Tensor:
-    """Square each map of probabilities (B, 1, h, w), as a share of its largest: (B, 1, h, w), up to 1.
+    """Square probabilities (B, 1, h, w), each map relative to its maximum: (B, 1, h, w), up to 1.
 
-    The second pass weighs positions by their probability. A little of it all over the background outweighs
-    an object that covers a few per cent of the picture; its square does not.
+    The second pass weights positions by their probability. Low probabilities all over the background outweigh
+    an object that covers a few per cent of the image; their squares do not.
     """
     largest = probability.amax(dim=(-2, -1), keepdim=True)
     return (probability / largest.clamp(min=LEAST)) ** 2
@@ -41,9 +41,9 @@ class TwoPass(Method):
     """HSNet with two backbones, run twice, and merged with the base map.
 
     cls_backbone: B_cls. sem_backbone: B_sem. base_head: H_cls, the head of the PSPNet that B_sem belongs
-    to; without it (a user's own model) the second pass is the answer. channels: the encoder's width.
-    threshold: the probability above which a pixel is foreground; 0.5 is the paper's argmax. sharpen_mask:
-    whether the second pass's soft mask is sharpened, which the paper does not do; see `sharpen`. fusion:
+    to; without it (a user's own model) the second pass is the prediction. channels: the encoder's width.
+    threshold: foreground probability above which a pixel is part of the mask; 0.5 is the paper's argmax.
+    sharpen_mask: sharpen the second pass's soft mask, which the paper does not do; see `sharpen`. fusion:
     "paper" merges the second pass with the base map, "both-passes" the first one too; see `models.fusion`.
     """
 
@@ -94,13 +94,8 @@ class TwoPass(Method):
             self.fusion = Fusion() if fusion == "paper" else BothPasses()
 
     @property
-    def backbones(self) -> tuple[Backbone, Backbone]:
-        """B_cls and B_sem."""
-        return self.cls_backbone, self.sem_backbone
-
-    @property
     def cls_backbone(self) -> Backbone:
-        """B_cls: its weights are ImageNet's, and no part of a trained model."""
+        """B_cls: its weights are ImageNet's, not part of a trained model."""
         assert self.matcher.cls_backbone is not None
         return self.matcher.cls_backbone
 
@@ -125,13 +120,13 @@ class TwoPass(Method):
         return self.match(query, Support(support, support_mask), episode_class)
 
     def features(self, images: Tensor) -> BackboneFeatures:
-        """Read images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
+        """Extract features of images (B, 3, H, W) in [0, 1] with both backbones, and with H_cls."""
         sem: FeaturePyramid = self.sem_backbone(images)
         features = self.matcher.normalize(self.cls_backbone(images), sem)
         return features._replace(base_logits=None if self.base_head is None else self.base_head(sem.last))
 
     def support_features(self, images: Tensor) -> BackboneFeatures:
-        """Read supports (B, 3, H, W) in [0, 1]: what matching needs of them, without the base map."""
+        """Extract the features of support images (B, 3, H, W) in [0, 1] that matching needs; no base map."""
         return self.matcher.support_features(images)
 
     def match(
@@ -143,7 +138,7 @@ class TwoPass(Method):
     def match_each(
         self, query: BackboneFeatures, supports: Sequence[Support], episode_class: Tensor | None = None
     ) -> list[Prediction]:
-        """Segment a query with each of K supports alone; the query is matched with itself once for all."""
+        """Segment a query with each of K supports; the query is matched with itself once for all."""
         first = [self.first_pass(query, support) for support in supports]
         second = self.second_pass(query, [self.soft_mask(one.final) for one in first])
         base = self.base_map(query, episode_class)
@@ -154,7 +149,7 @@ class TwoPass(Method):
         return self.matcher.match(query, support)
 
     def soft_mask(self, logits: Tensor) -> Tensor:
-        """Give the mask (B, 1, h, w) under which the query is its own support, from first logits."""
+        """Return the query's own mask (B, 1, h, w) for the second pass, from the logits of the first."""
         probability = foreground(logits)
         return sharpen(probability) if self.sharpen_mask else probability
 
@@ -169,13 +164,13 @@ class TwoPass(Method):
         return list(logits.view(-1, len(soft_masks), *logits.shape[1:]).unbind(dim=1))
 
     def base_map(self, query: BackboneFeatures, episode_class: Tensor | None) -> Tensor | None:
-        """Where base classes are (eq. 13); while training, the episode's own class is left out."""
+        """Return the map of base classes (eq. 13); in training, without the episode's own class."""
         if self.base_head is None or query.base_logits is None:
             return None
         if self.training and episode_class is None:
             raise ModelError(
-                "In training, two-pass needs episode_class (B,), the index of each episode's base class: "
-                "left in the base map, the target would suppress itself. Or call .eval() first."
+                "In training, two-pass needs episode_class (B,), the index of each episode's base class: in "
+                "the base map, the target would suppress itself. Or call .eval() first."
             )
         return base_map(query.base_logits, episode_class if self.training else None)
 

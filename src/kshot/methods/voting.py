@@ -1,4 +1,4 @@
-"""How matching networks use several shots: one whole pass for each, and a vote (Min et al. 2021)."""
+"""Several shots in matching networks: one pass for each shot, and a vote (Min et al. 2021)."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,11 +12,11 @@ from kshot.types import Prediction, Segmentation
 def segment_by_vote(
     predictions: Sequence[Prediction], size: tuple[int, int], threshold: float
 ) -> Segmentation:
-    """Let each support's mask, its probability above `threshold`, vote at `size` = (height, width).
+    """Return the vote of each shot's mask (probability above `threshold`) at `size` = (height, width).
 
     Maps other than the mask are means over the shots.
     """
-    # Summed one by one: at a photograph's size, all shots at once would take gigabytes.
+    # Summed one by one: at an image's full size, all shots at once would take gigabytes.
     votes = probability = torch.zeros((), device=predictions[0].final.device)
     for prediction in predictions:
         one = foreground(resize(prediction.final, size))[:, 0]
@@ -41,13 +41,13 @@ def decide(votes: Tensor) -> Tensor:
 
 
 def foreground(logits: Tensor) -> Tensor:
-    """Give the foreground probability (B, 1, H, W) of logits (B, 2, H, W)."""
+    """Return the foreground probability (B, 1, H, W) of logits (B, 2, H, W)."""
     return logits.softmax(dim=1)[:, 1:]
 
 
 def _mean(
     maps: Sequence[Tensor | None], to_probability: Callable[[Tensor], Tensor], size: tuple[int, int]
 ) -> Tensor | None:
-    """Average a step over the shots, then resize it; None if the method has no such step."""
+    """Return the mean of a step over the shots, resized; None if the method has no such step."""
     present = [to_probability(one) for one in maps if one is not None]
     return resize(torch.stack(present).mean(dim=0), size)[:, 0] if present else None

@@ -92,7 +92,7 @@ class Correlation(NamedTuple):
         return (cosines_BLHWUV[:, None] * self.masks[:, :, :, None, None]).flatten(0, 1)
 
 
-def hypercorrelation(
+def correlate(
     query: NormalizedFeatures,
     support: NormalizedFeatures,
     support_mask: Tensor,

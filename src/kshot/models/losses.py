@@ -8,7 +8,7 @@ from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
 
 
-def losses(
+def training_losses(
     prediction: Prediction, query_mask: Tensor, kappa: float = KAPPA, dice_weight: float = 0.0
 ) -> dict[str, Tensor]:
     """Compute the loss terms of a prediction; the total loss is their sum.

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from kshot.data.manifest import Manifest
 from kshot.errors import DataError
-from kshot.evaluation.evaluator import EpisodeReader, names_of
+from kshot.evaluation.evaluator import EpisodeReader
 from kshot.evaluation.results import read_record
 from kshot.io.provenance import Provenance
 from kshot.methods.base import Method
@@ -103,7 +103,7 @@ def measure_similarities(
     for done, index in enumerate(reader.order):
         episode = reader.episodes[index]
         query, *supports = (
-            cache.get(name)[classes_of[name].index(episode.class_id)] for name in names_of(episode)
+            cache.get(name)[classes_of[name].index(episode.class_id)] for name in episode.image_names
         )
         similarities[index] = _compare(query, supports)
         on_progress(done + 1)
@@ -114,7 +114,7 @@ def measure_similarities(
 def _classes_by_image(reader: EpisodeReader) -> dict[str, list[int]]:
     classes: dict[str, list[int]] = {}
     for episode in reader.episodes:
-        for name in names_of(episode):
+        for name in episode.image_names:
             if episode.class_id not in classes.setdefault(name, []):
                 classes[name].append(episode.class_id)
     return classes
@@ -139,7 +139,7 @@ def _region_cache(
         )
         return tuple(average_regions(pyramid, ground_truth) for ground_truth in ground_truths)
 
-    uses = (name for episode in reader.episodes for name in names_of(episode))
+    uses = (name for episode in reader.episodes for name in episode.image_names)
     return FeatureCache(compute, MemoryStorage(uses, Budget(int(CACHE_GB * 2**30))))
 
 

@@ -26,6 +26,7 @@ MEAN = NUM_FOLDS
 
 SHOTS = (1, 5)
 METHODS = ("prototype", "hsnet", "two-pass")
+"""kshot's own methods, in the order of rows."""
 
 ABLATION = {
     "cls": "Baseline",
@@ -102,7 +103,7 @@ def read_published(number: Number) -> PublishedTable:
 def paper_table(number: Number, results: Sequence[Result]) -> Table:
     """Return the paper's Table 2, 3 or 5: its printed rows, then ours on the same test split.
 
-    Results of other benchmarks, splits and numbers of shots are ignored, and so is prototype in Table 5.
+    Results of other benchmarks, splits and numbers of shots are ignored, as are other methods in Table 5.
     Raises DataError if two results fill the same cell, or a row mixes weights of its backbone.
     """
     published = read_published(number)
@@ -222,7 +223,7 @@ def _method(result: Result) -> str:
 
 def _fits(result: Result, number: Number, benchmark: str) -> bool:
     is_test = (result.benchmark, result.split) == (benchmark, "val") and result.shots in SHOTS
-    return is_test and (number != "5" or result.model.config.method != "prototype")
+    return is_test and (number != "5" or result.model.config.method in ("hsnet", "two-pass"))
 
 
 def _fill(results: Iterable[Result], label: Callable[[Result], str]) -> _Filled:
@@ -236,10 +237,12 @@ def _fill(results: Iterable[Result], label: Callable[[Result], str]) -> _Filled:
     return filled
 
 
-def _order(placed: tuple[_Row, _Column, Result]) -> tuple[str, int, str, _Row, _Column]:
+def _order(placed: tuple[_Row, _Column, Result]) -> tuple[str, int, str, str, _Row, _Column]:
+    """Return the key that sorts rows: kshot's own methods first, then those of other packages by name."""
     row, column, result = placed
     config = result.model.config
-    return row.backbone, METHODS.index(config.method), config.backbones, row, column
+    place = METHODS.index(config.method) if config.method in METHODS else len(METHODS)
+    return row.backbone, place, config.method, config.backbones, row, column
 
 
 def _check_fits(row: _Row, column: _Column, result: Result, cells: dict[_Column, Result]) -> None:

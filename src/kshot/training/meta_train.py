@@ -34,7 +34,7 @@ from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import FeaturePyramid, timm_name
 from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import tap_means
-from kshot.models.losses import losses
+from kshot.models.losses import training_losses
 from kshot.training.base_learner_files import (
     BaseLearnerConfig,
     drop_classes,
@@ -302,7 +302,7 @@ class MetaLearner(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch of episodes, by name."""
         prediction = self.method.match(batch.query, batch.support, batch.episode_class)
-        return losses(prediction, batch.query_mask, self.kappa, self.dice_weight)
+        return training_losses(prediction, batch.query_mask, self.kappa, self.dice_weight)
 
 
 def param_groups(learner: MetaLearner, config: TrainConfig) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from accelerate.accelerator import Accelerator
 from kshot.data.base import Dataset
 from kshot.data.base_classes import train_fold
 from kshot.data.folds import FOLDED
-from kshot.evaluation.metrics import count_pixels, score
+from kshot.evaluation.metrics import count_pixels, score_episodes
 from kshot.evaluation.selection import selection_fold, selection_manifest
 from kshot.methods.base import Method
 from kshot.methods.episode import EpisodeRunner
@@ -67,7 +67,9 @@ class Validation:
                 counts.setdefault(name, []).append(count_pixels(mask, ground_truth))
         class_ids = np.array([episode.class_id for episode in episodes])
         classes = sorted(set(class_ids.tolist()))
-        return {name: score(np.array(rows), class_ids, classes).miou for name, rows in counts.items()}
+        return {
+            name: score_episodes(np.array(rows), class_ids, classes).miou for name, rows in counts.items()
+        }
 
 
 def _masks(result: SegmentationResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The difference of two methods on the same episodes, and how sure one can be of it."""
+"""The difference of two methods on the same episodes, with its interval."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from kshot.evaluation.results import Result, resample
 
 @dataclass(frozen=True)
 class Difference:
-    """How much B scores above A, in fractions, with its 95 % interval (paired bootstrap over episodes)."""
+    """The fractions A, B and B - A, with the 95 % interval of B - A (paired bootstrap over episodes)."""
 
     name: str
     a: float

@@ -2,7 +2,7 @@ import pytest
 from make_data import result_of
 
 from kshot.errors import DataError
-from kshot.evaluation.compare import compare
+from kshot.evaluation.comparison import compare
 
 
 def test_the_same_result_differs_by_nothing():
@@ -12,7 +12,7 @@ def test_the_same_result_differs_by_nothing():
         assert difference.interval == (0, 0)
 
 
-def test_a_steady_gain_is_told_apart_although_each_interval_is_wide():
+def test_a_steady_gain_is_significant_although_each_interval_is_wide():
     a, b = result_of(seed=0), result_of(seed=0, gain=3)
     differences = compare(a, b)
     assert [d.name for d in differences] == ["miou", "fb_iou", "ant", "bee", "cow"]
