@@ -99,10 +99,11 @@ tables: setup
 	$(BIN)/kshot figure discriminability benchmarks/results/discriminability_*.json --out docs/discriminability.png
 	$(BIN)/kshot figure classes benchmarks/results/prototype_*_coco-mini-60_1shot.json --out docs/classes.png
 
-# One process a core, each with one thread: many threads for such small networks wait for one another. OpenVINO has a
-# process of its own: a worker in which it ran beside onnxruntime, GDAL and others was once seen to crash.
+# One process a core, each with one thread: many threads for such small networks wait for one another. Each file runs in
+# one process, since its tests share what they train. OpenVINO has a process of its own: a worker in which it ran beside
+# onnxruntime, GDAL and others was once seen to crash.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not openvino and not notebook"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser and not openvino and not notebook"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "openvino and not slow"
 
 test-slow: setup

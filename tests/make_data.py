@@ -1,7 +1,9 @@
 """Small images, masks and networks for the tests; nothing here is random without a seed."""
 
+import functools
 import json
 import resource
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +18,7 @@ from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet
+from kshot.models.settings import CHANNELS
 from kshot.segmenter import Segmenter
 from kshot.types import Segmentation
 
@@ -35,6 +38,9 @@ TINY = "test_resnet"
 """timm's smallest ResNet: same taps as the large ones, milliseconds a pass."""
 
 NUM_BASE_CLASSES = 4
+
+FEW_CHANNELS = (4, 8, 8)
+"""Of the encoder, for tests in which the numbers do not matter: a fifth of the time."""
 
 
 def random_pyramid(batch=2, sizes=((9, 10), (5, 5), (3, 3)), taps=(2, 3, 1), channels=8, dtype=torch.float32):
@@ -64,7 +70,7 @@ def tiny_backbone(output_stride: int = 32, seed: int = 0) -> Backbone:
     return backbone
 
 
-def tiny_method(name: str, seed: int = 0) -> nn.Module:
+def tiny_method(name: str, seed: int = 0, channels: Sequence[int] = CHANNELS) -> nn.Module:
     cls = tiny_backbone(seed=seed)
     torch.manual_seed(seed + 1)
     base_learner = PSPNet(TINY, NUM_BASE_CLASSES)
@@ -72,11 +78,11 @@ def tiny_method(name: str, seed: int = 0) -> nn.Module:
     sem = base_learner.backbone
     methods = {
         "prototype": lambda: Prototype(cls),
-        "hsnet-cls": lambda: HSNet(cls),
-        "hsnet-sem": lambda: HSNet(None, sem),
-        "hsnet-both": lambda: HSNet(cls, sem),
-        "two-pass": lambda: TwoPass(cls, sem, base_learner.head),
-        "two-pass-without-base": lambda: TwoPass(cls, sem, None),
+        "hsnet-cls": lambda: HSNet(cls, channels=channels),
+        "hsnet-sem": lambda: HSNet(None, sem, channels=channels),
+        "hsnet-both": lambda: HSNet(cls, sem, channels=channels),
+        "two-pass": lambda: TwoPass(cls, sem, base_learner.head, channels=channels),
+        "two-pass-without-base": lambda: TwoPass(cls, sem, None, channels=channels),
     }
     return methods[name]().eval()
 
@@ -254,6 +260,14 @@ def colour_segmenter(image_size=48, **options):
     return Segmenter(config, ColourMethod(), torch.device("cpu"), **options)
 
 
+@functools.cache
+def provenance():
+    """Return this checkout's provenance, for which git takes a while."""
+    from kshot.io.provenance import record_provenance
+
+    return record_provenance(["evaluate"])
+
+
 def result_of(
     *,
     seed=0,
@@ -272,7 +286,6 @@ def result_of(
     from kshot.data.protocols import preset
     from kshot.evaluation.metrics import interval, score_episodes
     from kshot.evaluation.results import EpisodeCounts, ModelRecord, Result, Run, resample
-    from kshot.io.provenance import record_provenance
 
     random = np.random.default_rng(seed)
     drawn = ("ant", "bee", "cow") if class_iou is None else tuple(n for n, v in class_iou.items() if v)
@@ -318,7 +331,7 @@ def result_of(
         scored_at=scored_at,
         classes=classes,
         model=ModelRecord(name=name, config=config, weights_sha256="b" * 64),
-        provenance=record_provenance(["evaluate"]),
+        provenance=provenance(),
         runs=[run],
     )
 

@@ -1,5 +1,6 @@
 """What the documents show is what the code does."""
 
+import functools
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ from kshot.cli import main as cli
 from kshot.cli.info import describe
 from kshot.data import DATASETS, draw_manifest, draw_manifests, preset, read_fold
 from kshot.evaluation.comparison import compare
-from kshot.evaluation.results import read_result
+from kshot.evaluation.results import read_result as read_result_file
 from kshot.export import EXPORTERS
 from kshot.io.overlays import label_image
 from kshot.methods import METHODS
@@ -37,6 +38,7 @@ from kshot.web.server import make_app
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
 README = (ROOT / "README.md").read_text()
+read_result = functools.cache(read_result_file)
 
 
 def python_blocks(page):
@@ -51,8 +53,16 @@ def shown_commands(text):
     )
 
 
+@pytest.fixture(scope="module")
+def resnet50_file(tmp_path_factory):
+    """Random weights of the backbone that the documents name."""
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    save_file(Backbone("resnet50").trunk.state_dict(), path)
+    return path
+
+
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path, monkeypatch, resnet50_file):
     """The files that the documents name."""
     monkeypatch.chdir(tmp_path)
     image, mask = scene()
@@ -65,7 +75,7 @@ def photos(tmp_path, monkeypatch):
     for name in ("table.jpg", "other_table.jpg"):
         image.save(name)
     label_image(labels).save("table_labels.png")
-    save_file(Backbone("resnet50").trunk.state_dict(), "resnet50.safetensors")
+    Path("resnet50.safetensors").symlink_to(resnet50_file)
 
 
 @pytest.mark.usefixtures("photos")
@@ -407,14 +417,14 @@ def test_the_array_jobs_of_the_documents_leave_no_share_out():
     assert container["command"] == ["sh", "-c"]
     last, stand_in = str(job["completions"]), 'kshot() { echo "${@: -1}"; return $STATUS; }\n'
     for status, ends_well in ((0, True), (1, True), (2, False)):
-        told = subprocess.run(
+        done = subprocess.run(
             ["bash", "-c", stand_in + container["args"][0]],
             env={"STATUS": str(status), "JOB_COMPLETION_INDEX": str(int(last) - 1)},
             capture_output=True,
             text=True,
         )
-        assert told.stdout == f"{last}/{last}\n"
-        assert (told.returncode == 0) == ends_well
+        assert done.stdout == f"{last}/{last}\n"
+        assert (done.returncode == 0) == ends_well
 
 
 def test_the_table_of_passes_is_made_from_its_result_file(monkeypatch):

@@ -110,15 +110,18 @@ def comparison_row(number, name="cow", **size):
     return ComparisonRow(image, mask, image, ground_truth, [mask] * number, name)
 
 
-def one_of_each():
+def example_correlation():
     image, mask = scene()
-    return {
-        "discriminability": discriminability_figure([rho_of()]),
-        "correlation": correlation_figure(image, image, mask, {"B_cls": maps_of(image)}, mask),
-        "passes": passes_figure([passes_row()]),
-        "comparison": comparison_figure([comparison_row(1)], ["prototype"]),
-        "bars": class_bars_figure([result_of()]),
-    }
+    return correlation_figure(image, image, mask, {"B_cls": maps_of(image)}, mask)
+
+
+EXAMPLES = {
+    "discriminability": lambda: discriminability_figure([rho_of()]),
+    "correlation": example_correlation,
+    "passes": lambda: passes_figure([passes_row()]),
+    "comparison": lambda: comparison_figure([comparison_row(1)], ["prototype"]),
+    "bars": lambda: class_bars_figure([result_of()]),
+}
 
 
 # Files
@@ -135,16 +138,19 @@ def test_the_same_figure_is_the_same_bytes(tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("name", ["discriminability", "correlation", "passes", "comparison", "bars"])
-def test_a_png_has_the_size_that_is_asked_for_and_writes_twice(tmp_path, name):
-    figure = one_of_each()[name]
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_png_has_the_requested_size_is_legible_and_changes_no_settings(tmp_path, name):
+    before = dict(rcParams)
+    figure = EXAMPLES[name]()
     for file in ("a.png", "b.png"):
         save_figure(figure, tmp_path / file)
+    assert dict(rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
         width = image.width / 300
     assert width in (SINGLE_COLUMN, DOUBLE_COLUMN)
     assert width == figure.get_figwidth()
+    assert_legible(figure)
 
 
 def test_a_pdf_has_fonts_that_journals_take(tmp_path):
@@ -159,18 +165,6 @@ def test_another_suffix_is_an_error(tmp_path, name):
     with pytest.raises(DataError, match=rf"{name}.*\.png, \.pdf, \.svg"):
         save_figure(discriminability_figure([rho_of()]), tmp_path / name)
     assert not list(tmp_path.iterdir())
-
-
-def test_global_settings_stay(tmp_path):
-    before = dict(rcParams)
-    for name, figure in one_of_each().items():
-        save_figure(figure, tmp_path / f"{name}.png")
-    assert dict(rcParams) == before
-
-
-@pytest.mark.parametrize("name", ["discriminability", "correlation", "passes", "comparison", "bars"])
-def test_every_figure_is_legible(name):
-    assert_legible(one_of_each()[name])
 
 
 # Feature discriminability

@@ -38,9 +38,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_traces(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / "result.txt", []
+
+    def sync(descriptor):
+        assert not path.exists()
+        synced.append(os.pread(descriptor, 100, 0))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text("new", path)
+    assert synced == [b"new"]
+    assert path.read_text() == "new"
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 @pytest.mark.parametrize("room", [0, 1, 6000, -1])  # -1: for all but a byte, which Pillow overlooks
-def test_a_full_disk_leaves_the_old_file_and_is_said_with_the_path(tmp_path, suffix, room):
+def test_a_full_disk_leaves_the_old_file_and_the_error_has_the_path(tmp_path, suffix, room):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
     path = tmp_path / f"image.{suffix}"
     save_image(image, path)
@@ -53,7 +66,7 @@ def test_a_full_disk_leaves_the_old_file_and_is_said_with_the_path(tmp_path, suf
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_added_to_a_file_on_a_full_disk_is_said_with_the_path(tmp_path):
+def test_the_error_of_appending_on_a_full_disk_has_the_path(tmp_path):
     append_text("old\n", tmp_path / "log")
     said = re.escape(f"{tmp_path / 'log'} cannot be written: File too large. Free")
     with full_after(5), pytest.raises(WriteError, match=said):
@@ -61,7 +74,7 @@ def test_what_is_added_to_a_file_on_a_full_disk_is_said_with_the_path(tmp_path):
     assert (tmp_path / "log").read_text().startswith("old\n")
 
 
-def test_other_faults_are_left_as_they_are(tmp_path):
+def test_other_system_errors_are_unchanged(tmp_path):
     with pytest.raises(OSError, match="name too long") as caught:
         write_text("", tmp_path / ("a" * 300))
     assert not isinstance(caught.value, WriteError)

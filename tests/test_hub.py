@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from make_data import TINY, randomise_norms, scene, tiny_backbone
+from make_data import FEW_CHANNELS, TINY, randomise_norms, scene, tiny_backbone
 from safetensors.torch import load_file, save_file
 
 from kshot import ModelError, Segmenter, WeightsError
@@ -19,6 +19,7 @@ from kshot.methods.hub import (
 )
 from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import state_sha256
+from kshot.models.settings import CHANNELS
 from kshot.training.base_learner_files import BaseLearnerConfig, load_base_learner, save_base_learner
 
 CONFIGS = {
@@ -38,8 +39,8 @@ def backbone_file(tmp_path):
     return path
 
 
-def make_segmenter(name):
-    config = ModelConfig(backbone=TINY, image_size=64, **CONFIGS[name])
+def make_segmenter(name, channels=FEW_CHANNELS):
+    config = ModelConfig(backbone=TINY, image_size=64, channels=channels, **CONFIGS[name])
     torch.manual_seed(7)
     method = build_method(config, lambda: tiny_backbone())
     sem_backbone = getattr(getattr(method, "matcher", method), "sem_backbone", None)
@@ -99,7 +100,7 @@ def test_weights_of_another_model_are_refused(tmp_path, backbone_file):
 
 
 def test_a_flipped_bit_in_the_weights_is_found(tmp_path, backbone_file):
-    make_segmenter("hsnet-cls").save_pretrained(tmp_path)
+    make_segmenter("hsnet-cls", CHANNELS).save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     undamaged, random = path.read_bytes(), np.random.default_rng(0)
     for place in random.integers(0, len(undamaged), 40):

@@ -41,6 +41,7 @@ def test_folders_are_searched_for_all_kinds(tmp_path):
 
 SCRIPT = """
 import sys
+from kshot.annotations import reader, writers
 from kshot.cli.main import main
 try:
     main(sys.argv[1:])

@@ -70,7 +70,7 @@ def test_a_folder_of_labelmes_files_is_read_and_so_is_a_folder_of_one_file(tmp_p
         read_annotations(tmp_path / "many")
 
 
-def test_what_is_no_annotations_is_named(tmp_path):
+def test_other_files_are_errors_that_name_them(tmp_path):
     with pytest.raises(DataError, match=r"no file or folder .*gone"):
         read_annotations(tmp_path / "gone")
     with pytest.raises(DataError, match="holds no annotations: neither images/ and masks/"):
@@ -161,7 +161,7 @@ def beside(tmp_path_factory):
 
 
 SETTINGS = settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import FORKED
 
 from benchmarks.robustness import __main__ as robustness
 from benchmarks.robustness import (
@@ -16,6 +17,7 @@ from benchmarks.robustness import (
     disk,
     image_modes,
     interruptions,
+    isolated,
     masks,
     server_security,
     server_uploads,
@@ -58,7 +60,19 @@ def test_rows_are_met_at_a_small_size(measure, count, tmp_path):
     assert found.is_met is True
 
 
-@pytest.mark.parametrize(("measure", "count"), [(disk.full_disk, 10), (interruptions.killed_trainings, 2)])
+@pytest.fixture(autouse=True)
+def quick_processes(monkeypatch):
+    """Let isolated processes start as forks of one that has imported kshot."""
+    monkeypatch.setattr(isolated, "get_context", lambda method: FORKED)
+
+
+@pytest.mark.parametrize(
+    ("measure", "count"),
+    [
+        (disk.full_disk, 10),
+        pytest.param(interruptions.killed_trainings, 2, marks=pytest.mark.slow),  # see test_training.py
+    ],
+)
 def test_rows_with_system_requirements_are_met_at_a_small_size(measure, count, tmp_path):
     try:
         found = measure(tmp_path, count)

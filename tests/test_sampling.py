@@ -33,15 +33,16 @@ def supports_of(query, images, shots):
 def hsnet_pascal(fold, shots):
     np.random.seed(0)
     pairs = [line.split("__") for line in lines(f"pascal5i/val_fold{fold}")]
+    # Arrays, as choice would convert a list again in each draw.
+    images = {number: np.array([name for name, other in pairs if other == number]) for _, number in pairs}
     while True:
         for query, number in pairs:
-            same = [name for name, other in pairs if other == number]
-            yield Episode(int(number) - 1, query, supports_of(query, same, shots))
+            yield Episode(int(number) - 1, query, supports_of(query, images[number], shots))
 
 
 def hsnet_coco(fold, shots):
     np.random.seed(0)
-    images = {int(line.split()[0]): line.split()[1:] for line in lines("coco20i/val")}
+    images = {int(line.split()[0]): np.array(line.split()[1:]) for line in lines("coco20i/val")}
     while True:
         class_id = np.random.choice([fold + 4 * n for n in range(20)], 1, replace=False)[0]
         query = str(np.random.choice(images[class_id], 1, replace=False)[0])
@@ -75,21 +76,21 @@ def test_hsnets_episodes_are_hsnets(data, fold, rule, count, shots):
 
 
 @pytest.mark.parametrize("rule", ["hsnet", "image-list", "balanced"])
-def test_a_hundred_thousand_episodes_are_clean_and_quick(rule):
+def test_twenty_thousand_episodes_are_clean_and_quick(rule):
     start, drawn = time.process_time(), 0
     for data, fold, shots in [("pascal", 0, 1), ("pascal", 2, 5), ("coco", 1, 1), ("coco", 3, 5)]:
         pairs = read_fold(data, fold)
         shown = {class_id: set(names) for class_id, names in pairs.images.items()}
         novel, base = set(novel_classes(data, fold)), set(base_classes(data, fold))
-        for episode in draw_episodes(pairs, rule, shots, 25_000, seed=7):
+        for episode in draw_episodes(pairs, rule, shots, 5000, seed=7):
             assert episode.query not in episode.supports
             assert episode.class_id in novel - base
             assert shown[episode.class_id] >= {episode.query, *episode.supports}
             if rule != "hsnet":
                 assert len(set(episode.supports)) == shots
             drawn += 1
-    assert drawn == 100_000
-    assert time.process_time() - start < 30  # some seconds; the limit is for slow machines
+    assert drawn == 20_000
+    assert time.process_time() - start < 10  # one or two seconds; the limit is for slow machines
 
 
 @pytest.mark.parametrize("rule", ["image-list", "balanced"])
@@ -111,7 +112,7 @@ def test_balanced_draws_every_class_and_every_image_equally_often():
         assert max(times) - min(times) <= 1
 
 
-def test_image_list_asks_images_in_the_lists_order():
+def test_image_list_takes_queries_in_the_lists_order():
     fold = read_fold("pascal", 0)
     names = list(dict.fromkeys(name for name, _ in fold.queries))
     queries = [e.query for e in draw_episodes(fold, "image-list", 1, 400, seed=0)]
@@ -123,7 +124,7 @@ def test_image_list_asks_images_in_the_lists_order():
     assert ids == sorted(ids)
 
 
-def test_draws_stay_what_they_are_for_ever():
+def test_draws_never_change():
     assert draw_episodes(read_fold("pascal", 0), "balanced", 1, 2, 0) == [
         Episode(0, "2010_003495", ("2010_002147",)),
         Episode(1, "2010_005664", ("2007_007235",)),

@@ -1,20 +1,18 @@
-"""A step whose gradient is not finite: left out, on every process, and a run of them ends the training."""
+"""A step whose gradient is not finite is skipped on every process, and several in a row end the training."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import run_together
 from torch import nn
 
 from kshot import DataError
 from kshot.training.recipes import RuntimeArgs
 from kshot.training.run_folder import RunFolder
-from kshot.training.trainer import Phase, Trainer, fit
+from kshot.training.trainer import Phase, Trainer, fit, leave_processes
 
 
 class Line(nn.Module):
@@ -58,7 +56,7 @@ def state(one):
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), 1e30])  # the square of 1e30 is infinite
 @pytest.mark.parametrize(("clip", "ema"), [(None, None), (1.0, 0.9)])
-def test_a_broken_step_leaves_no_trace(broken, clip, ema):
+def test_a_skipped_step_changes_nothing(broken, clip, ema):
     with_it, without = training(3, clip, ema), training(2, clip, ema)
     if broken == 1e30:
         with_it.learner.norm.eval()
@@ -74,7 +72,7 @@ def test_a_broken_step_leaves_no_trace(broken, clip, ema):
         assert torch.equal(value, state(with_it)[key]), key
 
 
-def test_a_broken_part_spoils_its_whole_batch():
+def test_a_broken_part_skips_its_whole_batch():
     one = training(2)
     one.accelerator.gradient_accumulation_steps = 2
     before = {key: value.clone() for key, value in state(one).items()}
@@ -92,14 +90,14 @@ def run_through(folder, broken_steps, steps=20):
     return run
 
 
-def test_the_log_counts_what_was_left_out(tmp_path):
+def test_the_log_counts_skipped_steps(tmp_path):
     log = [entry for entry in run_through(tmp_path, {3, 5, 6}).read_log() if "losses" in entry]
     assert [entry.get("skipped", 0) for entry in log] == [3, 0]
     assert all(entry["losses"]["square"] > 0 for entry in log)
     assert not (run_through(tmp_path / "whole", set()).path / "skipped_steps.jsonl").exists()
 
 
-def test_three_in_a_row_end_the_run_and_are_written_down(tmp_path):
+def test_three_skipped_steps_in_a_row_end_the_run_and_are_logged(tmp_path):
     with pytest.raises(DataError, match="not finite in 3 steps in a row, the last of them step 13") as error:
         run_through(tmp_path, {4, 5, 10, 11, 12, 13})
     path = tmp_path / "skipped_steps.jsonl"
@@ -111,33 +109,24 @@ def test_three_in_a_row_end_the_run_and_are_written_down(tmp_path):
     assert "line.weight" in lines[-1]["not_finite"]
 
 
-SCRIPT = """
-import os, sys, torch
-sys.path.insert(0, {tests!r})
-from kshot.training.trainer import leave_processes
-from test_trainer import points, state, training
-one = training(3)
-rank = one.accelerator.process_index
-broken = points(0, float("nan")) if rank == 1 else points(0)
-taken = [one.take_step([batch]).is_taken for batch in (points(rank), broken, points(2 + rank))]
-assert all(torch.isfinite(value).all() for value in state(one).values())
-sums = [float(value.detach().double().sum()) for value in one.learner.parameters()]
-open({out!r} + str(rank), "w").write(repr((taken, sums)))
-del one, broken
-leave_processes()
-threads = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
-assert not [name for name in threads if "gloo" in name], threads
-"""
+def take_three_steps(folder):
+    """Take three steps in one of two processes; the second one's second batch is broken."""
+    one = training(3)
+    rank = one.accelerator.process_index
+    broken = points(0, float("nan")) if rank == 1 else points(0)
+    taken = [one.take_step([batch]).is_taken for batch in (points(rank), broken, points(2 + rank))]
+    assert all(torch.isfinite(value).all() for value in state(one).values())
+    sums = [float(value.detach().double().sum()) for value in one.learner.parameters()]
+    (folder / f"rank{rank}").write_text(repr((taken, sums)))
+    del one, broken
+    leave_processes()
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
 
 
-def test_processes_leave_out_the_same_step_and_leave_no_thread_of_theirs(tmp_path):
-    script, out = tmp_path / "script.py", tmp_path / "rank"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(out)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*launcher, "--master-port", "29617", str(script)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 0, done.stderr
+def test_processes_skip_the_same_step_and_end_their_threads(tmp_path):
+    for status, stderr in run_together(take_three_steps, tmp_path, folder=tmp_path):
+        assert status == 0, stderr
     first, second = ((tmp_path / f"rank{rank}").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith("([True, False, True]")

@@ -7,19 +7,17 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from make_data import HOLDOUT, TINY, TRAINED, settings, write_tiny_backbone, write_training_photographs
 from PIL import Image
+from processes import run_alone, run_together
 from safetensors.torch import load_file
 
 from kshot import DataError, ModelError, Segmenter, WeightsError
+from kshot.cli.main import main
 from kshot.data.pascal import Pascal
 from kshot.io.images import read_image
 from kshot.io.provenance import record_provenance
@@ -152,7 +150,7 @@ def losses_of(run):
     return [entry["losses"] for entry in entries if "losses" in entry]
 
 
-def test_a_base_learner_learns_and_is_written_whole(base_learner):
+def test_a_base_learner_learns_and_all_its_files_are_written(base_learner):
     about, network = load_base_learner(base_learner)
     assert about.base_classes[1:3] == ("car", "chair")
     assert not {"cat", "horse", "sofa", "bird"} & set(about.base_classes)
@@ -170,7 +168,7 @@ def test_a_base_learner_learns_and_is_written_whole(base_learner):
     assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
 
 
-def test_a_head_phase_learns_the_head_alone_and_is_kept_if_it_is_better(files, tmp_path, monkeypatch):
+def test_a_head_phase_changes_only_the_head_and_is_kept_if_it_is_better(files, tmp_path, monkeypatch):
     first = learned_when_scored(0.1, 0.5, 0.4, files, tmp_path / "worse", monkeypatch)
     metrics = json.loads((tmp_path / "worse/metrics.json").read_text())
     assert metrics["validation"]["base_miou"] == 0.5
@@ -218,7 +216,7 @@ def test_every_method_trains_and_its_run_is_a_model(files, tmp_path, base_learne
     assert method in card_of(run)
 
 
-def test_the_fusion_has_a_learning_rate_of_its_own(files, base_learner):
+def test_the_fusion_has_its_own_learning_rate(files, base_learner):
     config = TRAIN.model_copy(update={"fusion_lr": 0.0, "lr": 0.5})
     _, method = build(config, read_base_learner(config, base_learner), files[1])
     learner = MetaLearner(method, KAPPA)
@@ -424,7 +422,7 @@ def test_a_training_that_starts_from_a_sharpened_model_sharpens(files, tmp_path,
         assert ("soft mask is sharpened" in card_of(on)) is expected
 
 
-def test_base_learners_without_a_class_read_its_episodes(files, tmp_path, base_learner):
+def test_base_learners_without_a_class_encode_its_episodes(files, tmp_path, base_learner):
     known, others = load_base_learner(base_learner)[0].base_classes, []
     for left_out in (("dog",), ("chair", "cow")):
         config = PRETRAIN.model_copy(
@@ -460,7 +458,7 @@ def test_learning_rates_rise_and_fall():
     assert poly_schedule(10)(5) == pytest.approx(0.5**0.9)
 
 
-def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
+def test_impossible_trainings_are_errors(files, tmp_path, base_learner):
     with pytest.raises(ModelError, match="give its folder with --base-learner"):
         build(TRAIN, None, files[1])
     with pytest.raises(ModelError, match="backbone test_resnet, but the meta-learner has resnet50"):
@@ -473,7 +471,7 @@ def test_what_cannot_be_trained_says_so(files, tmp_path, base_learner):
         make_accelerator(CPU, "fp32", 2, 3)
 
 
-def test_a_run_that_diverges_gives_up_and_says_on_what(files, tmp_path):
+def test_a_run_that_diverges_is_an_error_and_logs_its_images(files, tmp_path):
     config = TRAIN.model_copy(update={"method": "hsnet", "lr": 1e30, "clip": None, "ema": None})
     with pytest.raises(DataError, match=r"not finite in 3 steps in a row, the last of them step \d"):
         train_tiny(files, tmp_path, config)
@@ -485,56 +483,81 @@ def test_a_run_that_diverges_gives_up_and_says_on_what(files, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
-def command(files, out, *more, processes=1):
-    kshot = str(Path(sys.executable).parent / "kshot")
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29611",
-    ]
+def command(files, out, *more):
+    """Return the arguments of a run of two log entries, with a checkpoint after each."""
     options = f"--root {files[0]} --out {out} --backbone-weights {files[1]} --device cpu"
-    changed = f"cache={files[0] / 'features'} method=hsnet backbone={TINY} sizes=30@65 batch=4 precision=fp32"
+    changed = f"cache={files[0] / 'features'} method=hsnet backbone={TINY} sizes=20@65 batch=4 precision=fp32"
     changed += f" validate_episodes=2 validate_every=20 checkpoint_seconds=0 lr={SMALL_STEPS}"
-    given = [*options.split(), *settings(*changed.split())]
-    return [*(launcher if processes == 2 else []), kshot, "train", *given, *more]
+    return ["train", *options.split(), *settings(*changed.split()), *more]
 
 
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+def run_command(arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert not caught.value.code
 
 
 @pytest.fixture(scope="module")
 def whole(files, tmp_path_factory):
-    """A run by one process that nothing stopped."""
+    """A run by one process without interruption."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(command(files, out), check=True, env=ONE_THREAD)
+    run_command(command(files, out))
     return out
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(files, tmp_path, whole):
-    run = tmp_path / "run"
-    killed = subprocess.Popen(command(files, run), env=ONE_THREAD)
-    while not (run / "checkpoint.pt").exists():
-        assert killed.poll() is None
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    assert not (run / "metrics.json").exists()
-    subprocess.run(command(files, run, "--resume"), check=True, env=ONE_THREAD)
+def killed(function, *arguments):
+    """Call a training that kills its process when it has logged step 20, before it saves a checkpoint."""
+    log = RunFolder.log
+
+    def log_and_die(run, entry):
+        log(run, entry)
+        if entry["step"] == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder.log = log_and_die  # in a process that ends here
+    function(*arguments)
+
+
+def assert_resumed_as_whole(run, whole):
     assert digest(run / "model.safetensors") == digest(whole / "model.safetensors")
     assert losses_of(run) == losses_of(whole)
 
 
+def test_a_killed_training_resumes_to_the_same_weights(files, tmp_path, whole):
+    run = tmp_path / "run"
+    ended = run_alone(killed, main, command(files, run), log=tmp_path / "stderr.txt")
+    assert ended.status == -signal.SIGKILL, ended.stderr
+    assert len(losses_of(run)) == 2
+    assert not (run / "metrics.json").exists()
+    run_command(command(files, run, "--resume"))
+    assert_resumed_as_whole(run, whole)
+
+
+def pretrain_briefly(files, out, resume=False):
+    phases = (PretrainPhase(epochs=8, output_stride=16), PretrainPhase(epochs=1, learns="head"))
+    config = PRETRAIN.model_copy(update={"phases": phases})
+    runtime = RuntimeArgs(device="cpu", resume=resume, checkpoint_seconds=0)
+    pretrain(config, Pascal(files[0]), out, runtime, backbone_weights=files[1])
+
+
+def test_a_killed_pretraining_resumes_to_the_same_weights(files, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    pretrain_briefly(files, whole)
+    ended = run_alone(killed, pretrain_briefly, files, run, log=tmp_path / "stderr.txt")
+    assert ended.status == -signal.SIGKILL, ended.stderr
+    assert not (run / "metrics.json").exists()
+    pretrain_briefly(files, run, resume=True)
+    assert_resumed_as_whole(run, whole)
+
+
 def test_two_processes_learn_what_one_does(files, tmp_path, whole):
     run = tmp_path / "run"
-    subprocess.run(command(files, run, processes=2), check=True, env=ONE_THREAD, capture_output=True)
+    for status, stderr in run_together(main, command(files, run), folder=tmp_path):
+        assert status == 0, stderr
     one, two = losses_of(whole), losses_of(run)
-    assert len(one) == len(two) == 3
-    for place in (0, 1):  # the first twenty steps
-        assert one[place]["final"] == pytest.approx(two[place]["final"], abs=1e-5)
+    assert len(one) == len(two) == 2
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine["final"] == pytest.approx(theirs["final"], abs=1e-5)
 
 
 def test_events_are_written_for_tensorboard(tmp_path):
@@ -545,7 +568,7 @@ def test_events_are_written_for_tensorboard(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_log_that_was_cut_off_can_be_read(tmp_path):
+def test_a_truncated_log_can_be_read(tmp_path):
     run = RunFolder(tmp_path, "{}", resume=False)
     for step in (10, 20, 30):
         run.log({"phase": 0, "step": step, "losses": {"final": 1.0}})
@@ -557,7 +580,7 @@ def test_a_log_that_was_cut_off_can_be_read(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["miou"] == 1
 
 
-def test_trained_and_held_out_classes_are_what_they_seem():
+def test_trained_and_holdout_classes_belong_to_the_fold():
     from kshot.data.folds import fold_holdout_classes
 
     assert set(HOLDOUT) < set(fold_holdout_classes("pascal", 0))

@@ -1,13 +1,16 @@
 """A training that waits for a process which died or hangs ends itself."""
 
 import os
-import subprocess
-import sys
+import signal
 import time
-from pathlib import Path
 
 import pytest
+from processes import run_alone, run_together
+from test_trainer import points, training
 
+from kshot.training.recipes import RuntimeArgs
+from kshot.training.run_folder import RunFolder
+from kshot.training.trainer import fit
 from kshot.training.watchdog import FIRST, SLOWEST, Watchdog, watch
 
 
@@ -30,7 +33,7 @@ def test_the_limit_follows_the_slowest_step(clock):
     assert limits == [100, 30 * SLOWEST, 30 * SLOWEST]
 
 
-def test_a_pause_is_no_step(clock):
+def test_a_pause_does_not_count_as_a_step(clock):
     watchdog = Watchdog(100.0)
     clock[0] = 1.0
     watchdog.step()
@@ -41,68 +44,67 @@ def test_a_pause_is_no_step(clock):
     assert watchdog.limit == 100
 
 
-def test_alone_it_may_take_all_the_time_it_wants():
+def test_a_single_process_has_no_limit():
     with watch(1, 0.01) as watchdog:
         watchdog.step()
         time.sleep(0.3)
-    assert watchdog.limit == 0.01  # passed by far, and this test goes on
+    assert watchdog.limit == 0.01  # exceeded, and this process still runs
 
 
-WAITING = """
-import time
-from kshot.training.watchdog import watch
-with watch(2, 0.2) as watchdog:
-    watchdog.step()
-    {meanwhile}
-print("done", flush=True)
-"""
+def sleep(watchdog):
+    time.sleep(60)
 
 
-@pytest.mark.parametrize(
-    ("meanwhile", "status"),
-    [("time.sleep(60)", 1), ("with watchdog.paused(): time.sleep(1)", 0), ("pass", 0)],
-)
-def test_a_process_that_stands_still_ends_itself(meanwhile, status):
-    script = WAITING.format(meanwhile=meanwhile)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
-    assert done.returncode == status
-    assert ("done" in done.stdout) == (status == 0)
-    assert ("No step was taken for" in done.stderr) == (status == 1)
+def sleep_in_a_pause(watchdog):
+    with watchdog.paused():
+        time.sleep(1)
 
 
-SCRIPT = """
-import os, sys, time
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_trainer import points, training
-from kshot.training.recipes import RuntimeArgs
-from kshot.training.trainer import fit
-from kshot.training.run_folder import RunFolder
-one = training(100)
-one.phase = one.phase._replace(runtime=RuntimeArgs(device="cpu", patience=2.0))
-rank = one.accelerator.process_index
-
-def batches(first):
-    for number in range(100):
-        if rank == 1 and number == 5:
-            {then}
-        yield [points(number)]
-
-run = RunFolder(Path({out!r}), "{{}}", resume=False, is_main=rank == 0)
-fit(one, batches, run, lambda learner: {{"miou": 0.0}})
-"""
+def end_at_once(watchdog):
+    pass
 
 
-@pytest.mark.parametrize(
-    ("then", "said"),
-    [("time.sleep(600)", "another process died or hangs"), ("os.kill(os.getpid(), 9)", "SIGKILL")],
-)
-def test_where_one_process_hangs_or_dies_all_end(tmp_path, then, said):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "run"), then=then))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*launcher, "--master-port", "29619", str(script)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert said in done.stderr
+def wait_after_a_step(meanwhile):
+    with watch(2, 0.2) as watchdog:
+        watchdog.step()
+        meanwhile(watchdog)
+
+
+@pytest.mark.parametrize(("meanwhile", "status"), [(sleep, 1), (sleep_in_a_pause, 0), (end_at_once, 0)])
+def test_a_process_that_hangs_ends_itself(tmp_path, meanwhile, status):
+    ended = run_alone(wait_after_a_step, meanwhile, log=tmp_path / "stderr.txt")
+    assert ended.status == status
+    assert ("No step was taken for" in ended.stderr) == (status == 1)
+
+
+def hang():
+    time.sleep(600)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_with_a_fault(out, fault):
+    """Train in one of two processes; before its sixth step the second one hangs or dies."""
+    one = training(100)
+    one.phase = one.phase._replace(runtime=RuntimeArgs(device="cpu", patience=2.0))
+    rank = one.accelerator.process_index
+
+    def batches(first):
+        for number in range(100):
+            if rank == 1 and number == 5:
+                fault()
+            yield [points(number)]
+
+    run = RunFolder(out, "{}", resume=False, is_main=rank == 0)
+    fit(one, batches, run, lambda learner: {"miou": 0.0})
+
+
+@pytest.mark.parametrize(("fault", "status"), [(hang, 1), (die, -signal.SIGKILL)])
+def test_if_one_process_hangs_or_dies_all_end(tmp_path, fault, status):
+    first, second = run_together(train_with_a_fault, tmp_path / "run", fault, folder=tmp_path)
+    assert first.status != 0
+    assert second.status == status
+    if fault is hang:
+        assert "another process died or hangs" in first.stderr
