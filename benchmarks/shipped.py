@@ -30,7 +30,8 @@ from pathlib import Path
 from ablation import RUNS
 from harness import ROOT, coco_mini_manifest, evaluate, make_parser, settings, train, voc_manifest
 
-from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, base_learner_names, load_model, save_model
+from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE
+from kshot.methods.saving import base_learner_names, load_model, save_model
 from kshot.models.imagenet_weights import read_state, state_sha256
 from kshot.training.run_folder import CARD
 

@@ -28,9 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kshot.io.files import write_text
 from kshot.io.provenance import record_provenance
+from kshot.methods.acceleration import Engine, Precision, accelerate
 from kshot.methods.config import ModelConfig
-from kshot.methods.engine import Engine, Precision, accelerate
-from kshot.methods.hub import build_method
+from kshot.methods.saving import build_method
 from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
 from kshot.models import kernels

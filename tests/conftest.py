@@ -59,7 +59,7 @@ def load_module(path):
 
 @pytest.fixture(scope="session")
 def demo():
-    """Give the demo's module, with its photographs and annotations."""
+    """Give the demo's module, with its images and annotations."""
     return load_module(ROOT / "demo" / "demo.py")
 
 

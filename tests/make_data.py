@@ -18,7 +18,7 @@ from kshot.methods.prototype import Prototype
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet
-from kshot.models.settings import CHANNELS
+from kshot.models.choices import CHANNELS
 from kshot.segmenter import Segmenter
 from kshot.types import Segmentation
 
@@ -98,7 +98,7 @@ def square_mask(batch=1, size=(96, 96)):
 
 
 def scene(width=120, height=90, left=20, seed=0):
-    """Draw a red disc on green noise: a photograph-like image, and the disc's mask."""
+    """Draw a red disc on green noise: a image-like image, and the disc's mask."""
     pixels = np.random.default_rng(seed).integers(0, 60, (height, width, 3), dtype=np.uint8)
     pixels[..., 1] += 80
     picture, mask = Image.fromarray(pixels), Image.new("1", (width, height))
@@ -109,7 +109,7 @@ def scene(width=120, height=90, left=20, seed=0):
 
 
 def two_things(red=20, blue=110, seed=0):
-    """Draw a red disc and a blue square on green noise; give the picture and labels (H, W), 1 and 2."""
+    """Draw a red disc and a blue square on green noise; give the image and labels (H, W), 1 and 2."""
     picture, mask = scene(width=180, left=red, seed=seed)
     box = (blue, 25, blue + 40, 65)
     ImageDraw.Draw(picture).rectangle(box, fill=(40, 60, 230))
@@ -127,7 +127,7 @@ COLOURS = ((220, 40, 30), (40, 60, 220), (240, 220, 40), (200, 60, 220), (30, 21
 
 
 def coloured_scene(class_ids, width=48, height=36):
-    """Draw an object of each class, in its colour on green; give the picture and class numbers (H, W)."""
+    """Draw an object of each class, in its colour on green; give the image and class numbers (H, W)."""
     picture = Image.new("RGB", (width, height), (30, 120, 40))
     labels = Image.new("L", (width, height))
     step = width // len(class_ids)
@@ -146,7 +146,7 @@ def classes_by_image(pairs):
 
 
 def write_pascal(root, pairs):
-    """Write VOC2012's layout: photographs and palette masks; a border of 255 around the picture's edge."""
+    """Write VOC2012's layout: images and palette masks; a border of 255 around the image's edge."""
     images, masks = root / "VOC2012" / "JPEGImages", root / "VOC2012" / "SegmentationClassAug"
     images.mkdir(parents=True)
     masks.mkdir()
@@ -203,7 +203,7 @@ def write_coco(root, pairs, split="val2014"):
 
 
 def write_fss(root, classes):
-    """Write FSS-1000's layout: ten photographs and black and white masks (in colour) a class."""
+    """Write FSS-1000's layout: ten images and black and white masks (in colour) a class."""
     for index, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for number in range(1, 11):
@@ -337,11 +337,11 @@ def result_of(
 
 
 TRAINED, HOLDOUT, NOVEL = (8, 9, 11), (7, 12), (2,)
-"""Classes of `write_training_photographs`, for fold 0 of PASCAL-5i: chair, cow, dog; cat, horse; bird."""
+"""Classes of `write_training_images`, for fold 0 of PASCAL-5i: chair, cow, dog; cat, horse; bird."""
 
 
-def write_training_photographs(root, per_class=5):
-    """Write a few of PASCAL-5i's train photographs for fold 0, drawn; one dog's also shows a bird."""
+def write_training_images(root, per_class=5):
+    """Write a few of PASCAL-5i's train images for fold 0, drawn; one dog's also shows a bird."""
     from kshot.data.benchmarks import read_fold
 
     queries = [query for fold in range(4) for query in read_fold("pascal", fold, "train").queries]

@@ -13,7 +13,7 @@ from kshot.io.images import read_mask
 from kshot.web.archive import write_archive
 from kshot.web.images import ObjectClass
 from kshot.web.limits import Limits
-from kshot.web.sessions import Sessions
+from kshot.web.session_store import Sessions
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def is_red(image):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_labels_follow_the_picture(seed):
+def test_labels_follow_the_image(seed):
     pil_image, labels = coloured_scene([0], 96, 72)
     image, changed = apply_augmentation(pil_image, labels, draw_augmentation((seed,), blur=0.0), 64)
     assert image.shape == (3, 64, 64)
@@ -46,7 +46,7 @@ def test_without_changes_the_shorter_side_fills_the_crop():
     torch.testing.assert_close(image, torch.from_numpy(np.array(pil_image)).permute(2, 0, 1)[..., :40] / 255)
 
 
-def test_outside_of_the_photograph_is_the_mean_colour_without_a_label():
+def test_outside_of_the_image_is_the_mean_colour_without_a_label():
     pil_image, labels = coloured_scene([0], 40, 40)
     image, changed = apply_augmentation(
         pil_image, labels, IDENTITY._replace(scale=0.5, left=0.5, top=0.5), 40

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_data import HOLDOUT, NOVEL, TRAINED, write_folder, write_pascal, write_training_photographs
+from make_data import HOLDOUT, NOVEL, TRAINED, write_folder, write_pascal, write_training_images
 from PIL import Image
 
 from kshot.data.base_classes import (
@@ -111,7 +111,7 @@ def test_under_a_cap_common_classes_show_their_images_in_turn():
 
 @pytest.fixture
 def voc(tmp_path):
-    return Pascal(write_training_photographs(tmp_path))
+    return Pascal(write_training_images(tmp_path))
 
 
 def test_labels_count_from_one_and_omit_what_is_not_learned(voc):

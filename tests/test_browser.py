@@ -357,7 +357,7 @@ def test_fingers_paint_and_pinch_on_a_small_screen(new_page, coins):
     np.testing.assert_array_equal(labels(page, "coins.png"), painted)  # a pinch paints nothing
 
 
-def test_several_classes_are_painted_and_told_apart(page, coins):
+def test_several_classes_are_painted_and_distinguished(page, coins):
     open_support(page, coins)
     name = page.get_by_label("Name of the class")
     name.fill("small coin")

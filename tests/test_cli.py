@@ -24,7 +24,7 @@ def run(*arguments):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two labelled photographs, and a folder with three more to segment."""
+    """Two labelled images, and a folder with three more to segment."""
     for index in range(2):
         picture, mask = scene(left=10 + 30 * index, seed=index)
         picture.save(tmp_path / f"support {index}.png")
@@ -88,7 +88,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(photos, capsys):
     assert not (out / "failures.jsonl").exists()
 
 
-def test_several_classes_become_label_pictures(tmp_path, capsys):
+def test_several_classes_become_label_images(tmp_path, capsys):
     picture, labels = two_things()
     picture.save(tmp_path / "support.png")
     label_image(labels * np.uint8(3)).save(tmp_path / "labels.png")  # 3 is the disc, 6 the square
@@ -208,7 +208,7 @@ def test_help_and_import_are_quick_and_leave_torch_alone():
     subprocess.run([sys.executable, "-c", "import kshot, sys; assert 'torch' not in sys.modules"], check=True)
 
 
-def test_results_are_never_mistaken_for_photographs(photos, capsys):
+def test_results_are_never_mistaken_for_images(photos, capsys):
     queries = photos / "queries"
     for _ in range(2):
         assert run("segment", *support_options(photos), queries, "--out", queries / "out") == 0
@@ -217,7 +217,7 @@ def test_results_are_never_mistaken_for_photographs(photos, capsys):
     assert "Choose another --out" in capsys.readouterr().err
 
 
-def test_photographs_that_differ_in_their_suffix_only_are_all_segmented(photos):
+def test_images_that_differ_in_their_suffix_only_are_all_segmented(photos):
     scene(left=40)[0].save(photos / "queries" / "one.png")
     assert run("segment", *support_options(photos), photos / "queries", "--out", photos / "out") == 0
     results = {path.name for path in (photos / "out").glob("one*")}
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_made_is_named(photos, capsys):
     assert "cannot be made" in capsys.readouterr().err
 
 
-def test_masks_of_the_thinnest_pictures_have_their_size(photos):
+def test_masks_of_the_thinnest_images_have_their_size(photos):
     thin, sizes = photos / "thin", [(1, 1), (1, 40), (40, 1), (3, 700)]
     thin.mkdir()
     for width, height in sizes:

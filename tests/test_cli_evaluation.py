@@ -12,7 +12,7 @@ from kshot.data.fss1000 import CLASSES
 from kshot.evaluation.results import write_result
 from kshot.evaluation.selection import selection_fold
 from kshot.methods.config import ModelConfig
-from kshot.methods.hub import save_model
+from kshot.methods.saving import save_model
 
 PAIRS = [(f"im{n}", n % 2) for n in range(8)]
 
@@ -135,7 +135,7 @@ def test_fss_is_scored(tmp_path):
     assert sum(content["class_episodes"].values()) == 12
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_runs(folder, tmp_path, capsys):
+def test_a_place_that_cannot_be_written_is_reported_before_anything_runs(folder, tmp_path, capsys):
     (tmp_path / "file").touch()
     for place, reason in ((tmp_path / "file" / "r.json", "cannot be written"), (tmp_path, "is a folder")):
         assert run("evaluate", "--data", folder, "--model", "gone", "--json", place) == 2
@@ -144,7 +144,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(folder, tmp
     assert "file" in capsys.readouterr().err
 
 
-def test_missing_files_are_told_before_a_model_runs(tmp_path, capsys):
+def test_missing_files_are_reported_before_a_model_runs(tmp_path, capsys):
     write_pascal(tmp_path, [("2007_000033", 0)])
     assert run("evaluate", "--data", "pascal", "--root", tmp_path, "--episodes", 5) == 2
     assert "images are missing" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from kshot.data.manifest import read_manifest
 from kshot.errors import DataError
 from kshot.evaluation.results import write_result
 from kshot.methods.config import ModelConfig
-from kshot.methods.hub import save_model
+from kshot.methods.saving import save_model
 from kshot.reproduction.episode_rows import comparison_row, load_episode, select_episodes
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize

@@ -93,6 +93,8 @@ MISTAKES = (
     "segment nowhere --out out --support a.png b.png",
     "segment images --out out --support gone.png b.png",
     "segment images --out out --support a.png b.png --model gone",
+    "export gone --out gone.onnx",
+    "serve --model gone",
     "suggest images",
     "train --out out --set learning_rate=3",
     "train --out out --fold 9",

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from make_data import TINY, settings, write_folder, write_tiny_backbone, write_training_photographs
+from make_data import TINY, settings, write_folder, write_tiny_backbone, write_training_images
 from safetensors.torch import load_file
 from test_cli import run
 
@@ -13,7 +13,7 @@ from kshot.training.base_learner_files import drop_classes, find_base_learner, l
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
     root = tmp_path_factory.mktemp("voc")
-    write_training_photographs(root)
+    write_training_images(root)
     write_tiny_backbone(root / "tiny.safetensors")
     return root
 

@@ -28,7 +28,7 @@ from kshot.evaluation.results import read_result as read_result_file
 from kshot.export import EXPORTERS
 from kshot.io.overlays import label_image
 from kshot.methods import METHODS
-from kshot.methods.hub import load_model
+from kshot.methods.saving import load_model
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import weights_sha256
 from kshot.reproduction.table_writers import insert_between, to_markdown

@@ -6,7 +6,7 @@ from PIL import Image
 
 from kshot import ModelError, Segmenter
 from kshot.cli.main import main
-from kshot.methods.engine import InBf16, accelerate
+from kshot.methods.acceleration import InBf16, accelerate
 from kshot.types import Support
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_what_cannot_be_had_is_said_with_a_remedy(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
     with pytest.raises(ModelError, match="no units for bf16"):
         accelerate(method, "torch", "bf16", CPU)
-    monkeypatch.setattr("kshot.methods.engine.find_spec", lambda name: None)
+    monkeypatch.setattr("kshot.methods.acceleration.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'kshot\[openvino\]'"):
         accelerate(method, "openvino", "fp32", CPU)
 

@@ -12,7 +12,7 @@ from make_data import (
     randomise_norms,
     tiny_backbone,
     write_pascal,
-    write_training_photographs,
+    write_training_images,
 )
 
 from kshot.data.pascal import Pascal
@@ -34,7 +34,7 @@ BASE_CLASSES = ("bus", "chair", "cow", "dog")
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    return Pascal(write_training_photographs(tmp_path_factory.mktemp("voc")))
+    return Pascal(write_training_images(tmp_path_factory.mktemp("voc")))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_only_trained_classes_are_ever_shown(voc):
     drawn = [episodes.episode(index) for index in range(600)]
     seen = Counter(episode.class_id for episode, _ in drawn)
     assert set(seen) == set(TRAINED)
-    assert min(seen.values()) > 150  # all have five photographs, and a cap of four
+    assert min(seen.values()) > 150  # all have five images, and a cap of four
     assert all(episode.query not in episode.supports for episode, _ in drawn)
     assert {flips for _, flips in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
     again = episodes_of(voc)
@@ -83,7 +83,7 @@ def test_each_episode_knows_its_place_among_the_base_classes(voc, encoder):
     assert unknown.load([0], encoder).episode_class.tolist() == [-1]
 
 
-def test_a_batch_holds_what_the_networks_say_of_the_photographs_mirrored_too(voc, networks, encoder):
+def test_a_batch_holds_what_the_networks_say_of_the_images_mirrored_too(voc, networks, encoder):
     episodes = episodes_of(voc)
     batch = episodes.load(list(range(8)), encoder)
     cls_backbone, base_learner = networks
@@ -140,7 +140,7 @@ def test_only_what_a_method_matches_with_is_read(voc, networks, tmp_path):
     assert only_sem.base_logits.dtype == torch.float32
 
 
-def test_without_photographs_there_is_nothing_to_train_on(tmp_path):
+def test_without_images_there_is_nothing_to_train_on(tmp_path):
     empty = Pascal(write_pascal(tmp_path, [("alone", 3)]))
     with pytest.raises(DataError, match="No class has enough images"):
         TrainingEpisodes(CONFIG, empty, [BASE_CLASSES])

@@ -80,7 +80,7 @@ def test_mirrored_features_are_those_of_the_mirrored_image(tmp_path, path):
     assert cache.num_computed == 2
 
 
-def test_other_weights_and_changed_photographs_are_computed_anew(tmp_path, path):
+def test_other_weights_and_changed_images_are_computed_again(tmp_path, path):
     cache_in(tmp_path / "cache").get(ImageKey(path))
     other = cache_in(tmp_path / "cache", settings="other weights")
     other.get(ImageKey(path))
@@ -103,7 +103,7 @@ def test_a_full_cache_is_correct_and_grows_no_more(tmp_path, path):
     assert DiskBudget(tmp_path / "cache", 100).left < 100 - 32
 
 
-def test_a_damaged_file_is_made_anew(tmp_path, path):
+def test_a_damaged_file_is_made_again(tmp_path, path):
     cache = cache_in(tmp_path / "cache")
     first = cache.get(ImageKey(path))
     (file,) = (tmp_path / "cache").rglob("*.safetensors")

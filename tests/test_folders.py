@@ -11,7 +11,7 @@ from kshot.annotations.reader import read_annotations
 from kshot.errors import DataError, MaskError
 
 
-def test_which_folder_holds_the_masks_is_told_by_the_images(tmp_path):
+def test_which_folder_holds_the_masks_follows_from_the_images(tmp_path):
     write_annotated(tmp_path, "side-by-side")
     (tmp_path / "photos").rename(tmp_path / "z")  # now the masks come first
     assert read_annotations(tmp_path).images[0].read()[0] == tmp_path / "z" / "table.png"

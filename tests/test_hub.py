@@ -8,18 +8,18 @@ from make_data import FEW_CHANNELS, TINY, randomise_norms, scene, tiny_backbone
 from safetensors.torch import load_file, save_file
 
 from kshot import ModelError, Segmenter, WeightsError
-from kshot.methods.hub import (
+from kshot.methods.hub import list_models
+from kshot.methods.saving import (
     ModelConfig,
     base_learner_names,
     build_method,
-    list_models,
     load_model,
     read_config,
     save_model,
 )
 from kshot.models.base_learner import PSPNet
+from kshot.models.choices import CHANNELS
 from kshot.models.imagenet_weights import state_sha256
-from kshot.models.settings import CHANNELS
 from kshot.training.base_learner_files import BaseLearnerConfig, load_base_learner, save_base_learner
 
 CONFIGS = {

@@ -11,7 +11,7 @@ from kshot.segmenter import Segmenter
 from kshot.web.images import ObjectClass
 from kshot.web.jobs import Worker, segment
 from kshot.web.limits import Limits
-from kshot.web.sessions import Sessions
+from kshot.web.session_store import Sessions
 
 SUPPORT, MASK = scene()
 

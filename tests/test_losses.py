@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kshot.models.choices import KAPPA
 from kshot.models.losses import dice, shannon, training_losses
-from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
 
 ALL_KNOWN = torch.zeros(1, 4, 4, dtype=torch.long)

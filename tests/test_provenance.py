@@ -16,7 +16,7 @@ def test_provenance_names_commit_versions_and_machine(monkeypatch):
     assert record_provenance([]).commit is None
 
 
-def test_places_on_ones_own_machine_are_not_kept():
+def test_places_on_the_users_machine_are_not_kept():
     arguments = [
         "evaluate",
         "--root",

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from kshot.models.settings import CHANNELS
+from kshot.models.choices import CHANNELS
 from kshot.training.recipes import PretrainConfig, SizeStage, TrainConfig, lite, paper_coco, paper_pascal
 
 

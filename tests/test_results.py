@@ -67,7 +67,7 @@ def test_instances_are_connected_parts_with_box_area_score_and_outline():
     assert len(result.instances(min_area=1)) == 3
 
 
-def test_a_result_is_an_array_a_picture_and_a_file(tmp_path):
+def test_a_result_is_an_array_a_image_and_a_file(tmp_path):
     mask = np.zeros((20, 30), dtype=bool)
     mask[5:9, 5:9] = True
     image = Image.new("RGB", (30, 20), "green")

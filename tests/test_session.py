@@ -8,7 +8,7 @@ from test_uploads import encoded
 from kshot.errors import ImageError, KshotError
 from kshot.web.images import ObjectClass
 from kshot.web.limits import BusyError, LimitExceededError, Limits
-from kshot.web.sessions import Sessions
+from kshot.web.session_store import Sessions
 
 PHOTO, MASK = scene()
 DATA = encoded(PHOTO)

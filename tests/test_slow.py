@@ -1,4 +1,4 @@
-"""Real photographs and large networks; `make test-slow`."""
+"""Real images and large networks; `make test-slow`."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_pass_learns_a_real_episode_in_every_step(demo):
-    """The support is a photograph, the query its mirror image; each loss must fall and each mask fit."""
+    """The support is a image, the query its mirror image; each loss must fall and each mask fit."""
     size = 161
     support, support_mask = demo.annotated_image("person")
     query, query_mask = ImageOps.mirror(support), support_mask[:, ::-1].copy()

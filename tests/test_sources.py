@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from make_data import HOLDOUT, NOVEL, TRAINED, write_training_photographs
+from make_data import HOLDOUT, NOVEL, TRAINED, write_training_images
 from PIL import Image
 
 from kshot.data.base_classes import present, train_fold
@@ -24,7 +24,7 @@ SIZE = 65
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    voc = Pascal(write_training_photographs(tmp_path_factory.mktemp("voc")))
+    voc = Pascal(write_training_images(tmp_path_factory.mktemp("voc")))
     return ImagePool(voc, present(train_fold("pascal", 0, exclude_holdout=False), voc), NOVEL)
 
 

@@ -14,7 +14,7 @@ from kshot.evaluation.metrics import score_episodes
 from kshot.evaluation.selection import selection_manifest
 from kshot.evaluation.thresholds import THRESHOLDS, score_thresholds
 from kshot.methods.config import ModelConfig
-from kshot.methods.hub import read_config, save_model
+from kshot.methods.saving import read_config, save_model
 from kshot.segmenter import Segmenter
 from kshot.transforms import Resize
 

@@ -11,7 +11,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from make_data import HOLDOUT, TINY, TRAINED, settings, write_tiny_backbone, write_training_photographs
+from make_data import HOLDOUT, TINY, TRAINED, settings, write_tiny_backbone, write_training_images
 from PIL import Image
 from processes import run_alone, run_together
 from safetensors.torch import load_file
@@ -21,10 +21,10 @@ from kshot.cli.main import main
 from kshot.data.pascal import Pascal
 from kshot.io.images import read_image
 from kshot.io.provenance import record_provenance
-from kshot.methods.hub import read_config
+from kshot.methods.saving import read_config
+from kshot.models.choices import KAPPA
 from kshot.models.hypercorrelation import tap_means
 from kshot.models.imagenet_weights import read_state, state_sha256
-from kshot.models.settings import KAPPA
 from kshot.reproduction.curves import save_curves
 from kshot.training.base_learner_files import find_base_learner, load_base_learner, save_base_learner
 from kshot.training.checkpoint import read_checkpoint, save_checkpoint
@@ -90,7 +90,7 @@ STILL = {"lr": 0.0, "seed": 5}
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     root = tmp_path_factory.mktemp("voc")
-    write_training_photographs(root)
+    write_training_images(root)
     return root, write_tiny_backbone(root / "tiny.safetensors")
 
 

@@ -9,7 +9,7 @@ from make_data import (
     tiny_backbone,
     write_folder,
     write_pascal,
-    write_training_photographs,
+    write_training_images,
 )
 
 from kshot.data.folder import Folder
@@ -30,7 +30,7 @@ BASE_CLASSES = ("bus", "chair", "cow", "dog")
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    return Pascal(write_training_photographs(tmp_path_factory.mktemp("voc")))
+    return Pascal(write_training_images(tmp_path_factory.mktemp("voc")))
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ from kshot.io.nifti import load_nifti, make_volume, write_volume
 from kshot.io.overlays import label_image
 from kshot.io.raster_options import RasterOptions
 from kshot.methods.config import ModelConfig
-from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.saving import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
 from kshot.predict.outputs import Outputs
 from kshot.predict.resume_log import ImageRecord, ResumeLog

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.robustness.rows import Outcome, Row
 from kshot.errors import KshotError, WeightsError
 from kshot.methods.config import ModelConfig
-from kshot.methods.hub import build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.saving import build_method, imagenet_backbone, load_model, save_model
 from kshot.models.backbones import Backbone
 from kshot.models.imagenet_weights import load_backbone
 from kshot.training.base_learner_files import load_base_learner

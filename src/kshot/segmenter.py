@@ -16,11 +16,12 @@ from torch import Tensor
 
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
 from kshot.io.images import ImageSource, MaskSource, list_images, read_image, read_label_map, read_mask
+from kshot.methods.acceleration import Engine, Precision, accelerate
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
-from kshot.methods.engine import Engine, Precision, accelerate
 from kshot.methods.episode import EpisodeRunner, move, select
-from kshot.methods.hub import DEFAULT_MODEL, build_method, imagenet_backbone, load_model, save_model
+from kshot.methods.hub import DEFAULT_MODEL
+from kshot.methods.saving import build_method, imagenet_backbone, load_model, save_model
 from kshot.methods.tiling import Box, Window, around, blend, check_tile, cut, tile_for
 from kshot.results import MAX_CLASSES, OBJECT, SegmentationResult
 from kshot.transforms import Resize

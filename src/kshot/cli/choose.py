@@ -41,7 +41,7 @@ def choose(
 
     from kshot.evaluation.score import score_model
     from kshot.io.progress import progress
-    from kshot.methods.hub import save_model
+    from kshot.methods.saving import save_model
 
     scored = []
     for path in models:

@@ -20,7 +20,7 @@ from kshot.cli.options import (
     prints_json,
 )
 from kshot.errors import DataError
-from kshot.io.settings import read_settings, setting_fault
+from kshot.io.name_values import read_settings, setting_fault
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -46,7 +46,7 @@ def describe(
     import torch
 
     from kshot.methods.config import ModelConfig
-    from kshot.methods.hub import build_method
+    from kshot.methods.saving import build_method
     from kshot.models.backbones import STRIDES, Backbone
 
     try:

@@ -123,7 +123,12 @@ def prints_json(json_file: Path | None) -> bool:
 
 
 def load_segmenter(model: str | None, **settings: Any) -> "Segmenter":
-    """Load the named model, or the default one."""
+    """Load the named model, or the default one. A wrong name is reported before torch is imported."""
+    from kshot.methods.hub import DEFAULT_MODEL, find_folder
+
+    name = model or DEFAULT_MODEL
+    if "/" not in name:
+        find_folder(name)
     from kshot.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(*(() if model is None else (model,)), **settings)
+    return Segmenter.from_pretrained(name, **settings)

@@ -19,7 +19,7 @@ from kshot.cli.options import (
     load_segmenter,
 )
 from kshot.errors import KshotError
-from kshot.io.settings import split_commas
+from kshot.io.name_values import split_commas
 
 if TYPE_CHECKING:
     from kshot.io.raster_options import RasterOptions

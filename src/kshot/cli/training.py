@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kshot.cli.options import DATA_HELP
 from kshot.errors import DataError
-from kshot.io.settings import read_settings, setting_fault
+from kshot.io.name_values import read_settings, setting_fault
 
 if TYPE_CHECKING:
     from kshot.training.recipes import PretrainConfig, RuntimeArgs, TrainConfig

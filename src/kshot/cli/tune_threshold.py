@@ -31,7 +31,8 @@ def tune_threshold(
 
     from kshot.evaluation.thresholds import score_thresholds
     from kshot.io.progress import progress
-    from kshot.methods.hub import CONFIG_FILE, read_config, write_config
+    from kshot.methods.hub import CONFIG_FILE
+    from kshot.methods.saving import read_config, write_config
 
     config = read_config(model / CONFIG_FILE)
     segmenter = load_segmenter(str(model), backbone_weights=backbone_weights, device=device)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kshot.io.settings import split_commas
+from kshot.io.name_values import split_commas
 from kshot.models.feature_cache import CACHE_GB
 
 

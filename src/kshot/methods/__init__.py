@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from kshot.methods.config import ModelConfig
     from kshot.methods.episode import EpisodeRunner
     from kshot.methods.hsnet import HSNet
-    from kshot.methods.hub import load_model, save_model
     from kshot.methods.prototype import Prototype
+    from kshot.methods.saving import load_model, save_model
     from kshot.methods.two_pass import TwoPass
     from kshot.methods.voting import segment_by_vote
     from kshot.types import Prediction, Segmentation, Support
@@ -28,7 +28,7 @@ __getattr__ = lazy_names(
         "kshot.methods.config": "ModelConfig",
         "kshot.methods.episode": "EpisodeRunner",
         "kshot.methods.hsnet": "HSNet",
-        "kshot.methods.hub": "load_model save_model",
+        "kshot.methods.saving": "load_model save_model",
         "kshot.methods.prototype": "Prototype",
         "kshot.methods.two_pass": "TwoPass",
         "kshot.methods.voting": "segment_by_vote",

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kshot.models.settings import CHANNELS, FusionKind, MaskPosition
+from kshot.models.choices import CHANNELS, FusionKind, MaskPosition
 
 RENAMED = {"matched_by": "backbones", "centred": "center_features", "sharpened": "sharpen_mask"}
 """Settings by the names that they have in older files."""

@@ -14,6 +14,7 @@ from kshot.errors import ModelError
 from kshot.methods.base import Method, register_method
 from kshot.methods.config import ModelConfig
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
+from kshot.models.choices import CHANNELS, MaskPosition
 from kshot.models.decoder import Decoder
 from kshot.models.encoder import Encoder
 from kshot.models.hypercorrelation import (
@@ -22,7 +23,6 @@ from kshot.models.hypercorrelation import (
     normalize_features,
 )
 from kshot.models.prior import NUM_MAPS, support_prior
-from kshot.models.settings import CHANNELS, MaskPosition
 from kshot.types import Prediction, Support
 
 

@@ -18,8 +18,8 @@ from kshot.methods.hsnet import SETTINGS, BackboneFeatures, HSNet
 from kshot.methods.voting import foreground
 from kshot.models.backbones import STRIDES, Backbone, FeaturePyramid
 from kshot.models.base_learner import PSPNet, PyramidPoolingHead, base_map, mask_class_logit
+from kshot.models.choices import CHANNELS, FusionKind, MaskPosition
 from kshot.models.fusion import BothPasses, Fusion
-from kshot.models.settings import CHANNELS, FusionKind, MaskPosition
 from kshot.types import Prediction, Support
 
 LEAST = 1e-6

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.models import kernels
+from kshot.models.choices import CHANNELS
 from kshot.models.conv4d import CenterPivotConv4d
 from kshot.models.hypercorrelation import Correlation, resize
 from kshot.models.kernels.norm import norm_relu
-from kshot.models.settings import CHANNELS
 
 # The deepest stage (stride 32) comes first, as everywhere in the encoder.
 KERNEL_SIZES = ((3, 3, 3), (5, 3, 3), (5, 5, 3))

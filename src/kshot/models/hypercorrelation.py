@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kshot.errors import ModelError
 from kshot.models.backbones import FeaturePyramid
-from kshot.models.settings import MaskPosition
+from kshot.models.choices import MaskPosition
 
 NORM_EPS = 1e-5
 """Added to every norm (Min et al. 2021), so that an all-zero feature correlates with nothing."""

@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot.models.choices import KAPPA
 from kshot.models.hypercorrelation import resize
-from kshot.models.settings import KAPPA
 from kshot.types import IGNORE_INDEX, Prediction
 
 

@@ -8,15 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kshot.errors import ModelError, fault_of
-from kshot.methods.hub import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    find_folder,
-    read_config,
-    to_base_learner,
-    write_config,
-    write_weights,
-)
+from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, find_folder
+from kshot.methods.saving import read_config, to_base_learner, write_config, write_weights
 from kshot.models.base_learner import PSPNet
 from kshot.models.imagenet_weights import load_strictly, read_state
 

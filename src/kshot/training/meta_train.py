@@ -21,8 +21,8 @@ from kshot.evaluation.selection import check_holdout_classes
 from kshot.io.provenance import record_provenance
 from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
-from kshot.methods.hub import (
-    CONFIG_FILE,
+from kshot.methods.hub import CONFIG_FILE
+from kshot.methods.saving import (
     base_learner_names,
     build_method,
     folder_sha256,

@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from kshot.data.base import Dataset
 from kshot.io.provenance import record_provenance
-from kshot.methods.hub import folder_sha256
+from kshot.methods.saving import folder_sha256
 from kshot.models.base_learner import PSPNet
 from kshot.models.hypercorrelation import resize
 from kshot.models.imagenet_weights import load_weights

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kshot.data.base_classes import NovelPixels, UnknownPixels, train_fold
 from kshot.data.folds import NUM_FOLDS
 from kshot.errors import DataError, reason_of
-from kshot.io.settings import setting_fault, split_commas
+from kshot.io.name_values import setting_fault, split_commas
 from kshot.methods.config import with_new_names as with_new_model_names
-from kshot.models.settings import CHANNELS, KAPPA, FusionKind
+from kshot.models.choices import CHANNELS, KAPPA, FusionKind
 from kshot.training.watchdog import PATIENCE
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -8,7 +8,8 @@ from torch import Tensor
 from kshot.errors import ModelError
 from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
-from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, find_folder, load_model, read_config
+from kshot.methods.hub import CONFIG_FILE, WEIGHTS_FILE, find_folder
+from kshot.methods.saving import load_model, read_config
 from kshot.methods.two_pass import TwoPass
 from kshot.models.backbones import timm_name
 from kshot.models.imagenet_weights import load_strictly

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kshot.errors import DataError
 from kshot.io.progress import progress
-from kshot.methods.engine import multiplies_bf16
+from kshot.methods.acceleration import multiplies_bf16
 from kshot.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from kshot.training.recipes import Precision, PretrainConfig, RuntimeArgs, TrainConfig
 from kshot.training.run_folder import SKIPPED_STEPS, RunFolder

@@ -22,7 +22,7 @@ from kshot.web.images import ObjectClass, Role, SessionImage
 from kshot.web.jobs import Worker
 from kshot.web.limits import BusyError
 from kshot.web.session import Session
-from kshot.web.sessions import Sessions
+from kshot.web.session_store import Sessions
 from kshot.web.state import ImageState, SessionState, image_state, session_state
 from kshot.web.uploads import decode_labels
 from kshot.web.views import View, render_view

@@ -23,7 +23,7 @@ from kshot.web.concurrency import ConcurrencyLimitMiddleware
 from kshot.web.jobs import Worker
 from kshot.web.limits import RETRY_AFTER, BusyError, LimitExceededError, Limits
 from kshot.web.routes import router
-from kshot.web.sessions import Sessions
+from kshot.web.session_store import Sessions
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
