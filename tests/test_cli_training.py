@@ -79,7 +79,7 @@ def test_from_images_to_a_model_by_two_commands(voc, tmp_path, capsys):
     assert "mIoU" in capsys.readouterr().out
 
 
-def test_a_folder__is_trained_on_too(voc, tmp_path):
+def test_a_folder_is_trained_on_too(voc, tmp_path):
     names = ("ant", "bee", "cow")
     pairs = [(f"im{n}", n % 3) for n in range(12)]
     folder = write_folder(tmp_path / "data", pairs, class_names=names)
@@ -171,7 +171,7 @@ def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     assert "pip install accelerate" in capsys.readouterr().err
 
 
-def test_a_folder__is_trained_on_without_a_word_of_folds(voc, tmp_path, capsys):
+def test_a_folder_is_trained_on_without_a_word_of_folds(voc, tmp_path, capsys):
     names = ("ant", "bee", "cat", "dog", "elk")
     pairs = [(f"im{class_id}{n}", class_id) for class_id in range(5) for n in range(3)]
     folder = write_folder(tmp_path / "data", pairs, class_names=names)

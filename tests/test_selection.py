@@ -30,7 +30,7 @@ def test_the_draw_takes_what_is_there(tmp_path):
 
 def test_a_model_trained_on_the_holdout_classes_is_refused():
     check_holdout_classes("pascal", 0, ("car", "dog"))
-    with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--select-on novel"):
+    with pytest.raises(DataError, match=r"trained on cat, horse, sofa.*--set select_on=novel"):
         check_holdout_classes("pascal", 0, PASCAL_CLASSES[5:])
     with pytest.raises(DataError, match="trained on"):
         check_holdout_classes("fss1000", 0, train_fold("fss1000", 0, exclude_holdout=False).class_names)

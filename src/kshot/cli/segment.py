@@ -141,7 +141,7 @@ def segment(
     """
     if shard is not None and ray is not None:
         raise KshotError("--shard takes one share of the images, --ray all of them. Give one of the two.")
-    check_support_options(support_pairs, support_set, support_images, classes)
+    values = check_support_options(support_pairs, support_set, support_images, classes)
 
     from kshot.io.raster_options import GEOTIFF_TILE, RasterOptions, parse_bands
     from kshot.predict.outputs import Outputs
@@ -150,7 +150,7 @@ def segment(
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
     raster_options = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
     outputs = Outputs.from_paths(queries, out, frozenset(split_commas(also)), share)
-    supports = read_support_set(support_pairs, support_set, support_images, classes, raster_options)
+    supports = read_support_set(support_pairs, support_set, support_images, values, raster_options)
     supports = supports.with_negatives(negatives or [])
     segmenter = load_segmenter(
         model,
@@ -198,11 +198,10 @@ def read_support_set(
     pairs: SupportPairs,
     file: Path | None,
     images: Path | None,
-    classes: str,
+    values: dict[str, int | None],
     raster_options: "RasterOptions | None" = None,
 ) -> "SupportSet":
-    """Read the support set from --support or --support-set."""
-    values = check_support_options(pairs, file, images, classes)
+    """Read the support set from --support or --support-set. values: from `check_support_options`."""
     from kshot.io.raster_options import RasterOptions
     from kshot.predict.support_set import read_annotated, read_masks
 

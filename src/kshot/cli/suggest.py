@@ -48,10 +48,10 @@ def suggest(
     from kshot.io.files import write_text
     from kshot.io.images import list_images
 
-    check_support_options(support_pairs, support_set, support_images, classes)
+    values = check_support_options(support_pairs, support_set, support_images, classes)
     labelled = {Path(image).resolve() for image, _ in support_pairs or ()}
     images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
-    supports = read_support_set(support_pairs, support_set, support_images, classes)
+    supports = read_support_set(support_pairs, support_set, support_images, values)
     segmenter = load_segmenter(
         model, image_size=image_size, backbone=backbone, backbone_weights=backbone_weights, device=device
     )

@@ -23,7 +23,8 @@ class Method(nn.Module):
     """A few-shot segmentation method. A subclass defines `features`, and `match` or `segment`.
 
     The default constructor is for a method that learns nothing: it keeps one ImageNet backbone as
-    `cls_backbone`. threshold: foreground probability above which a pixel is part of the mask.
+    `cls_backbone`. threshold: foreground probability above which a pixel is part of the mask; None: the
+    class's own.
     """
 
     needs_training: ClassVar[bool] = True
@@ -38,9 +39,10 @@ class Method(nn.Module):
     threshold: float = 0.5
     """Foreground probability above which a pixel is part of the mask; 0.5 is the argmax."""
 
-    def __init__(self, cls_backbone: Backbone | None = None, *, threshold: float = 0.5) -> None:
+    def __init__(self, cls_backbone: Backbone | None = None, *, threshold: float | None = None) -> None:
         super().__init__()
-        self.threshold = threshold
+        if threshold is not None:
+            self.threshold = threshold
         if cls_backbone is not None:
             self.add_module("cls_backbone", cls_backbone)
 
