@@ -182,7 +182,9 @@ def test_a_users_mistake_is_one_line_and_status_2(photos, monkeypatch, capsys, a
 def test_a_support_without_a_mask_is_a_mistake(photos, capsys):
     options = ["--out", photos / "out", photos / "queries"]
     assert run("segment", *options, "--support", photos / "support 0.png") == 2
-    assert "requires 2 arguments" in capsys.readouterr().err
+    assert "--support takes two files: an image and its mask" in capsys.readouterr().err
+    assert run("segment", photos / "queries", "--support", photos / "support 0.png", *options[:2]) == 2
+    assert "--support takes two files" in capsys.readouterr().err
 
 
 def test_info_prints_json(capsys):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from kshot.errors import KshotError
+
 if TYPE_CHECKING:
     from kshot.segmenter import Segmenter
 
@@ -110,6 +112,14 @@ class WithSupportPairs(TyperCommand):
         for parameter in self.params:
             if parameter.name == "support_pairs":
                 parameter.nargs = 2
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises KshotError if a mask is missing: click would take the next option."""
+        for index, argument in enumerate(args):
+            pair = args[index + 1 : index + 3]
+            if argument == "--support" and (len(pair) < 2 or any(one.startswith("--") for one in pair)):
+                raise KshotError("--support takes two files: an image and its mask.")
+        return super().parse_args(ctx, args)
 
 
 def examples(*commands: str) -> str:
