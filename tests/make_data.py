@@ -39,7 +39,7 @@ TINY = "test_resnet"
 
 NUM_BASE_CLASSES = 4
 
-FEW_CHANNELS = (4, 8, 8)
+FEW_CHANNELS = (8, 8, 8)
 """Of the encoder, for tests in which the numbers do not matter: a fifth of the time."""
 
 

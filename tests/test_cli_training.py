@@ -79,6 +79,7 @@ def test_from_images_to_a_model_by_two_commands(voc, tmp_path, capsys):
     assert "mIoU" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # the next test trains on a folder, too
 def test_a_folder_is_trained_on_too(voc, tmp_path):
     names = ("ant", "bee", "cow")
     pairs = [(f"im{n}", n % 3) for n in range(12)]

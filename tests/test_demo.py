@@ -31,6 +31,7 @@ def test_annotations_lie_in_their_images(demo, name):
     assert 0.005 < mask.mean() < 0.6
 
 
+@pytest.mark.slow  # `make demo` runs it too
 def test_the_demo_finds_all_coins_from_two_and_a_motorcycle_from_its_other_side(demo, tmp_path, capsys):
     demo.main(list(demo.EPISODES), tmp_path / "demo.png")
     with Image.open(tmp_path / "motorcycle_mask.png") as image:  # a stereo pair: nearly in the same place

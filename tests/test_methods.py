@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_data import MATCHING_METHODS, METHODS, NUM_BASE_CLASSES, square_mask, tiny_backbone, tiny_method
+from make_data import (
+    FEW_CHANNELS,
+    MATCHING_METHODS,
+    METHODS,
+    NUM_BASE_CLASSES,
+    square_mask,
+    tiny_backbone,
+    tiny_method,
+)
 from torch.nn import functional as F
 
 from kshot.errors import ModelError
@@ -59,7 +67,7 @@ def differ(a, b):
 class TestContract:
     @pytest.mark.parametrize("shots", [1, 5])
     def test_a_result_has_the_requested_size_and_finite_probabilities(self, name, shots):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         with torch.no_grad():
             query = method.features(query_images(batch=2))
             result = method.segment(query, read_supports(method, shots, batch=2), (50, 37))
@@ -69,7 +77,7 @@ class TestContract:
         assert ((result.probability >= 0) & (result.probability <= 1)).all()
 
     def test_the_order_of_supports_does_not_matter(self, name):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         with torch.no_grad():
             query, supports = method.features(query_images()), read_supports(method, 5)
             forwards = method.segment(query, supports, (96, 96))
@@ -78,7 +86,7 @@ class TestContract:
         assert differ(forwards.probability, backwards.probability) < 1e-5
 
     def test_a_batch_equals_its_singles(self, name):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         images, support_images = query_images(3), query_images(3, seed=10)
         mask = torch.stack([square_mask()[0].roll(9 * n, dims=-2) for n in range(3)])
         with torch.no_grad():
@@ -93,7 +101,7 @@ class TestContract:
 
     @pytest.mark.parametrize("size", [(33, 57), (1, 1), (40, 128), (160, 97)])
     def test_one_instance_takes_images_of_any_size(self, name, size):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         with torch.no_grad():
             before = method.segment(method.features(query_images()), read_supports(method), (96, 96))
             mask = torch.ones(1, 1, *size)
@@ -106,7 +114,7 @@ class TestContract:
 
     @pytest.mark.parametrize("kind", ["empty", "full", "one pixel"])
     def test_degenerate_masks_produce_finite_numbers(self, name, kind):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         mask = torch.full((1, 1, 96, 96), float(kind == "full"))
         if kind == "one pixel":
             mask[..., 50, 51] = 1
@@ -119,7 +127,7 @@ class TestContract:
 @pytest.mark.parametrize("name", MATCHING_METHODS)
 class TestMatching:
     def episode(self, name, batch=2):
-        method = tiny_method(name)
+        method = tiny_method(name, channels=FEW_CHANNELS)
         # A mask that is nowhere 0, so that it leaves something at each position that a stride keeps.
         mask = 0.2 + 0.8 * square_mask(batch)
         inputs = [query_images(batch), query_images(batch, seed=10), mask]
@@ -170,7 +178,7 @@ def two_pass_and_features():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_features_of_supports_only_predict_the_same(name):
-    method = tiny_method(name)
+    method = tiny_method(name, channels=FEW_CHANNELS)
     images, mask = query_images(batch=2), square_mask(2)
     with torch.inference_mode():
         query = method.features(query_images(batch=2, seed=5))

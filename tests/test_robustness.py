@@ -48,7 +48,7 @@ def test_the_result_file_has_the_current_rows():
 @pytest.mark.parametrize(
     ("measure", "count"),
     [
-        (broken_images.broken_files, 40),
+        (broken_images.broken_files, 15),
         (masks.random_masks, 100),
         (annotations.random_files, 50),
         (weights.flipped_bytes, 5),

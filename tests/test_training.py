@@ -192,8 +192,8 @@ def learned_when_scored(before, first, second, files, out, monkeypatch):
     ("method", "backbones", "losses"),
     [
         ("hsnet", "cls", {"final"}),
-        ("hsnet", "sem", {"final"}),
-        ("hsnet", "both", {"cls", "sem", "combined"}),
+        pytest.param("hsnet", "sem", {"final"}, marks=pytest.mark.slow),
+        pytest.param("hsnet", "both", {"cls", "sem", "combined"}, marks=pytest.mark.slow),
         ("two-pass", "cls", {"cls", "sem", "combined", "second", "final"}),
     ],
 )
@@ -540,6 +540,7 @@ def pretrain_briefly(files, out, resume=False):
     pretrain(config, Pascal(files[0]), out, runtime, backbone_weights=files[1])
 
 
+@pytest.mark.slow  # the loop is that of the killed training above
 def test_a_killed_pretraining_resumes_to_the_same_weights(files, tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     pretrain_briefly(files, whole)
