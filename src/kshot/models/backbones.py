@@ -149,10 +149,15 @@ class Backbone(nn.Module):
         return self._pyramid(self.trunk, images, self.output_stride)
 
     def _is_same_undilated(self, shape: torch.Size) -> bool:
+        is_safe, has_tf_padding = self._dilation_traits
+        return is_safe and not (has_tf_padding and any(side % STRIDES[-1] != 1 for side in shape[-2:]))
+
+    @cached_property
+    def _dilation_traits(self) -> tuple[bool, bool]:
+        """Whether all modules are of STRIDE_SAFE, and whether some have TensorFlow's asymmetric padding."""
         used = [module for name, module in self.trunk.named_modules() if not name.startswith("global_pool")]
-        is_aligned = all(side % STRIDES[-1] == 1 for side in shape[-2:])
-        is_symmetric = is_aligned or not any(isinstance(module, Conv2dSame) for module in used)
-        return is_symmetric and all(isinstance(module, STRIDE_SAFE) for module in used)
+        is_safe = all(isinstance(module, STRIDE_SAFE) for module in used)
+        return is_safe, any(isinstance(module, Conv2dSame) for module in used)
 
     @cached_property
     def _undilated(self) -> Any:
