@@ -56,6 +56,10 @@ def test_evaluate_scores_a_folder_and_compare_compares(folder, tmp_path, capsys)
     assert run("compare", first, second, "--json", tmp_path / "c.json") == 0
     assert "B - A" in capsys.readouterr().out
     assert [d["name"] for d in json.loads((tmp_path / "c.json").read_text())][:2] == ["miou", "fb_iou"]
+    assert run("compare", first, second, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "c.json").read_text())
+    assert run("evaluate", *options, *QUICK, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["class_iou"] == content["class_iou"]
 
 
 def test_compare_says_how_checkpoints_were_chosen(tmp_path, capsys):

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import typer
+from PIL import Image
 from test_cli import run
 
 from kshot.cli.main import app
@@ -114,7 +115,7 @@ def test_a_mistake_shows_before_torch_is_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     for name in ("images/one.png", "a.png", "b.png"):
-        Path(name).write_bytes(PNG)
+        Image.new("L", (1, 1), 255).save(name)
     code = """
 import sys
 from kshot.cli.main import main
@@ -126,13 +127,6 @@ for arguments in sys.argv[1:]:
     done = subprocess.run([sys.executable, "-c", code, *MISTAKES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-
-
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
-    "3a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
-)
-"""A black pixel."""
 
 
 def test_json_is_written_or_printed(tmp_path, capsys):

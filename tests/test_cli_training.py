@@ -115,6 +115,7 @@ CPU = ("--device", "cpu", *settings("precision=fp32"))
         (("pretrain", *settings("data.name=1")), "data is 'pascal', which has no settings of its own"),
         (("train", *settings("sizes=257")), "sizes: Value error, '257' is not a number of steps"),
         (("train", *settings("epochs=3")), "There is no setting 'epochs'. Settings: method, backbones,"),
+        (("train", *settings("draw_curves=1")), "There is no setting 'draw_curves'"),
         (("train", *settings("bach=3")), "There is no setting 'bach'. Did you mean batch"),
         (("train", *settings("fold=3")), "--set fold is an option of its own: give --fold"),
         (("train", "--set", "batch"), "--set is 'batch'. Give a setting's name and value, such as lr=5e-4"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kshot.cli.options import Json, prints_json
+from kshot.cli.options import Json, report
 from kshot.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def compare(
     from kshot.evaluation.comparison import compare as compare_results
     from kshot.evaluation.results import read_result
     from kshot.evaluation.suite_results import compare_suites, is_suite_result, read_suite_result
-    from kshot.io.files import write_text
 
     are_suites = [is_suite_result(path) for path in (a, b)]
     if all(are_suites):
@@ -43,19 +42,13 @@ def compare(
     else:
         results = read_result(a), read_result(b)
         models, differences = [result.model for result in results], compare_results(*results)
-    text = json.dumps([asdict(d) for d in differences], indent=2)
-    if prints_json(json_file):
-        typer.echo(text)
-        return
-    for letter, model in zip("AB", models, strict=True):
-        typer.echo(f"{letter}: {_describe(model)}")
-    typer.echo(f"{'':24} {'A':>7} {'B':>7}   B - A  95 % interval")
+    lines = [f"{letter}: {_describe(model)}" for letter, model in zip("AB", models, strict=True)]
+    lines.append(f"{'':24} {'A':>7} {'B':>7}   B - A  95 % interval")
     for d in differences:
         low, high = (f"{100 * value:+.1f}" for value in d.interval)
         values = f"{100 * d.a:7.1f} {100 * d.b:7.1f} {100 * d.difference:+7.1f}"
-        typer.echo(f"{d.name:24} {values}  [{low}, {high}]")
-    if json_file is not None:
-        write_text(text + "\n", json_file)
+        lines.append(f"{d.name:24} {values}  [{low}, {high}]")
+    report(lines, json.dumps([asdict(d) for d in differences], indent=2), json_file)
 
 
 def _describe(model: "ModelRecord | PeerRecord") -> str:

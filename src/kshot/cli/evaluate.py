@@ -10,17 +10,20 @@ from pydantic import ValidationError
 from kshot.cli.episodes import report_small_classes
 from kshot.cli.options import (
     DATA_HELP,
+    STDOUT,
     BackboneWeights,
     Device,
     Json,
     Model,
     ProtocolName,
     Root,
+    check_json_file,
     load_segmenter,
-    prints_json,
+    report,
 )
 from kshot.errors import DataError
 from kshot.io.name_values import read_settings, setting_fault
+from kshot.methods.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -42,7 +45,7 @@ def evaluate(
             metavar="NAME_OR_DIR",
         ),
     ],
-    model: Model = None,
+    model: Model = DEFAULT_MODEL,
     backbone_weights: BackboneWeights = None,
     root: Root = None,
     fold: Annotated[int | None, typer.Option(help="0 to 3 on pascal and coco; default: 0.")] = None,
@@ -81,10 +84,7 @@ def evaluate(
     from kshot.evaluation.score import check_asked, choose_protocol
 
     changed = _read_evaluation_settings(settings)
-    if json_file is not None and not prints_json(json_file):
-        from kshot.io.files import check_place
-
-        check_place(json_file)
+    check_json_file(json_file)
     loading = {"backbone": changed.backbone, "backbone_weights": backbone_weights, "device": device}
     if data.startswith(PREFIX):
         useless = {"--root": root, "--fold": fold, "--protocol": protocol_name, "--manifest": manifest}
@@ -125,20 +125,13 @@ def evaluate(
             dataset,
             manifests,
             protocol,
-            name=model_name(model),
+            name=model,
             num_workers=changed.workers,
             cache_gb=changed.cache_gb,
             arguments=context.obj,
             on_progress=on_progress,
         )
     _report(result, summary(result), json_file)
-
-
-def model_name(model: str | None) -> str:
-    """Return the name of a model in results: as it was given, or the default's."""
-    from kshot.methods.hub import DEFAULT_MODEL
-
-    return model or DEFAULT_MODEL
 
 
 def _read_evaluation_settings(pairs: list[str] | None) -> "EvaluationSettings":
@@ -164,7 +157,7 @@ def _evaluate_suite(
     shots: int,
     num_queries: int,
     settings: "EvaluationSettings",
-    model: str | None,
+    model: str,
     loading: dict[str, Any],
     json_file: Path | None,
     arguments: list[str],
@@ -190,7 +183,7 @@ def _evaluate_suite(
     with progress("Evaluating", "episodes") as on_progress:
         result = score_suite(
             SegmenterRunner(segmenter),
-            record_model(model_name(model), segmenter),
+            record_model(model, segmenter),
             sets,
             drawn,
             provenance,
@@ -201,13 +194,9 @@ def _evaluate_suite(
 
 
 def _report(result: "BaseModel", lines: list[str], json_file: Path | None) -> None:
-    """Print the summary and write the JSON file, or print the JSON."""
-    if prints_json(json_file):
-        typer.echo(result.model_dump_json(indent=2))
-        return
-    typer.echo("\n".join(lines))
-    if json_file is not None:
-        from kshot.evaluation.results import write_result
+    """Report a result, then where it was written."""
+    from kshot.evaluation.results import result_json
 
-        write_result(result, json_file)
+    report(lines, result_json(result), json_file)
+    if json_file not in (None, STDOUT):
         typer.echo(f"Written to {json_file}")

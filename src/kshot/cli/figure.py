@@ -14,11 +14,13 @@ from kshot.cli.options import (
     Json,
     Model,
     Root,
+    check_json_file,
     examples,
     load_segmenter,
-    prints_json,
+    report,
 )
 from kshot.errors import DataError
+from kshot.methods.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from kshot.data.manifest import Manifest
@@ -81,7 +83,7 @@ def draw_discriminability(
     ] = None,
     json_file: Json = None,
     root: Root = None,
-    model: Model = None,
+    model: Model = DEFAULT_MODEL,
     which: Annotated[
         Literal["cls", "sem"], typer.Option(help="Measure its ImageNet backbone or its base learner's.")
     ] = "cls",
@@ -133,8 +135,7 @@ def _measure(
     from kshot.data.benchmarks import open_dataset
     from kshot.data.manifest import read_manifest
     from kshot.evaluation.evaluator import EpisodeReader, check_files
-    from kshot.evaluation.results import printed_name, write_result
-    from kshot.io.files import check_place
+    from kshot.evaluation.results import printed_name, result_json
     from kshot.io.progress import progress
     from kshot.io.provenance import record_provenance
     from kshot.reproduction.discriminability import (
@@ -143,8 +144,7 @@ def _measure(
         measure_similarities,
     )
 
-    if json_file is not None and not prints_json(json_file):
-        check_place(json_file)
+    check_json_file(json_file)
     start, provenance = time.monotonic(), record_provenance(arguments)
     dataset, drawn = open_dataset(data, root), read_manifest(manifest)
     check_files(dataset, drawn)
@@ -165,13 +165,9 @@ def _measure(
         transform.size,
         provenance.with_duration(time.monotonic() - start),
     )
-    if prints_json(json_file):
-        typer.echo(result.model_dump_json(indent=2))
-        return result
-    if json_file is not None:
-        write_result(result, json_file)
-    for (stride, tap), rho in zip(result.taps, result.rho, strict=True):
-        typer.echo(f"stride {stride:2}  {tap:28} {'-' if rho is None else f'{rho:.3f}'}")
+    rows = zip(result.taps, result.rho, strict=True)
+    lines = [f"stride {s:2}  {tap:28} {'-' if rho is None else f'{rho:.3f}'}" for (s, tap), rho in rows]
+    report(lines, result_json(result), json_file)
     return result
 
 
@@ -316,7 +312,7 @@ def _segmenters(
     from kshot.evaluation.results import printed_name
 
     segmenters = {}
-    for model in models or ["prototype"]:
+    for model in models or [DEFAULT_MODEL]:
         given = backbones if backbones and model == "prototype" else [None]
         for backbone in given:
             segmenter = load_segmenter(

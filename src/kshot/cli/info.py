@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from kshot.cli.options import Json, prints_json
+from kshot.cli.options import Json, report
 from kshot.errors import ModelError, fault_of
 
 EXAMPLES = ("kshot info two-pass --backbone resnet50", "kshot info hsnet --backbones both --json -")
@@ -24,13 +24,8 @@ def info(
     json_file: Json = None,
 ) -> None:
     """Print a method's number of parameters, and where it takes features from its backbone."""
-    from kshot.io.files import write_text
-
     description = describe(method, backbone, backbones, num_base_classes)
-    text = json.dumps(description, indent=2)
-    typer.echo(text if prints_json(json_file) else to_text(description))
-    if json_file is not None and not prints_json(json_file):
-        write_text(text + "\n", json_file)
+    report([to_text(description)], json.dumps(description, indent=2), json_file)
 
 
 def describe(

@@ -1,5 +1,6 @@
 """Options that several verbs share, so that one meaning has one name, one set of values and one help text."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from kshot.errors import KshotError
+from kshot.methods.hub import find_folder
 
 if TYPE_CHECKING:
     from kshot.segmenter import Segmenter
@@ -26,9 +28,9 @@ ProtocolName = Annotated[
     typer.Option("--protocol", help="hsnet, bam, pfenet or balanced; see docs/benchmarks.md."),
 ]
 Model = Annotated[
-    str | None,
+    str,
     typer.Option(
-        help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub; default: prototype.",
+        help="Model that ships with kshot, a model's folder, or OWNER/NAME on the hub.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -127,18 +129,33 @@ def examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *(command.replace("[", r"\[") for command in commands)])
 
 
-def prints_json(json_file: Path | None) -> bool:
-    """Return whether --json asks for JSON on stdout."""
-    return json_file == Path("-")
+STDOUT = Path("-")
 
 
-def load_segmenter(model: str | None, **settings: Any) -> "Segmenter":
-    """Load the named model, or the default one. A wrong name is reported before torch is imported."""
-    from kshot.methods.hub import DEFAULT_MODEL, find_folder
+def check_json_file(json_file: Path | None) -> None:
+    """Raise DataError now, and not after hours of work, if the file of --json cannot be written."""
+    from kshot.io.files import check_place
 
-    name = model or DEFAULT_MODEL
-    if "/" not in name:
-        find_folder(name)
+    if json_file not in (None, STDOUT):
+        check_place(json_file)
+
+
+def report(lines: Iterable[str], as_json: str, json_file: Path | None) -> None:
+    """Print lines and write the file of --json, if there is one; for "-" print JSON alone."""
+    from kshot.io.files import write_text
+
+    if json_file == STDOUT:
+        typer.echo(as_json)
+        return
+    typer.echo("\n".join(lines))
+    if json_file is not None:
+        write_text(as_json + "\n", json_file)
+
+
+def load_segmenter(model: str, **settings: Any) -> "Segmenter":
+    """Load the named model. A wrong name is reported before torch is imported."""
+    if "/" not in model:
+        find_folder(model)
     from kshot.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(name, **settings)
+    return Segmenter.from_pretrained(model, **settings)

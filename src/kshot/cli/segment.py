@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kshot.cli.options import (
+    MODEL,
     SUPPORT,
     BackboneName,
     BackboneWeights,
@@ -20,6 +21,7 @@ from kshot.cli.options import (
 )
 from kshot.errors import KshotError
 from kshot.io.name_values import split_commas
+from kshot.methods.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from kshot.io.raster_options import RasterOptions
@@ -57,7 +59,7 @@ def segment(
             rich_help_panel=SUPPORT,
         ),
     ] = None,
-    model: Model = None,
+    model: Model = DEFAULT_MODEL,
     image_size: ImageSize = None,
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
@@ -65,14 +67,14 @@ def segment(
     engine: Annotated[
         Literal["torch", "openvino"],
         typer.Option(
-            help="openvino is faster on a CPU (pip install 'kshot\\[openvino]').", rich_help_panel="Model"
+            help="openvino is faster on a CPU (pip install 'kshot\\[openvino]').", rich_help_panel=MODEL
         ),
     ] = "torch",
     precision: Annotated[
         Literal["fp32", "bf16"],
         typer.Option(
             help="bf16 is faster on CPUs that support it, and changes about one pixel in some hundreds.",
-            rich_help_panel="Model",
+            rich_help_panel=MODEL,
         ),
     ] = "fp32",
     tile: Annotated[

@@ -7,6 +7,7 @@ import typer
 
 from kshot.cli.options import Device, ImageSize, Model, load_segmenter
 from kshot.errors import KshotError
+from kshot.methods.hub import DEFAULT_MODEL
 
 EXAMPLES = ("kshot serve --open", "kshot serve --model two-pass --host 0.0.0.0 --port 8080")
 
@@ -19,7 +20,7 @@ def serve(
         str,
         typer.Option(help="Address to listen at. Another than this machine's own needs the printed token."),
     ] = "127.0.0.1",
-    model: Model = None,
+    model: Model = DEFAULT_MODEL,
     image_size: ImageSize = None,
     device: Device = "auto",
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,

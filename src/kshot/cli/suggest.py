@@ -17,9 +17,10 @@ from kshot.cli.options import (
     SupportImages,
     SupportPairs,
     load_segmenter,
-    prints_json,
+    report,
 )
 from kshot.cli.segment import Queries, check_support_options, read_support_set
+from kshot.methods.hub import DEFAULT_MODEL
 
 EXAMPLES = (
     "kshot suggest images/ --support cup.jpg cup_mask.png",
@@ -35,7 +36,7 @@ def suggest(
     classes: Classes = "",
     count: Annotated[int, typer.Option(help="Number of images to suggest.", min=1)] = 5,
     json_file: Json = None,
-    model: Model = None,
+    model: Model = DEFAULT_MODEL,
     image_size: ImageSize = None,
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = None,
@@ -45,7 +46,6 @@ def suggest(
 
     Exit status: 0 all images were used, 1 some could not be read, 2 nothing could be done.
     """
-    from kshot.io.files import write_text
     from kshot.io.images import list_images
 
     values = check_support_options(support_pairs, support_set, support_images, classes)
@@ -58,12 +58,7 @@ def suggest(
     from kshot.predict.suggest import suggest as find
 
     found = find(segmenter, supports.classes, images, count)
-    if prints_json(json_file):
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        typer.echo("\n".join(map(str, found.label_next)))
-        for path, reason in found.failures.items():
-            typer.echo(f"{path}: failed: {reason}", err=True)
-        if json_file is not None:
-            write_text(found.model_dump_json(indent=2) + "\n", json_file)
+    report(map(str, found.label_next), found.model_dump_json(indent=2), json_file)
+    for path, reason in found.failures.items():
+        typer.echo(f"{path}: failed: {reason}", err=True)
     raise typer.Exit(1 if found.failures else 0)

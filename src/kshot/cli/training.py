@@ -66,7 +66,8 @@ def read_run(
     for name in ("data", "fold", "device", "resume"):
         if name in settings:
             raise DataError(f"--set {name} is an option of its own: give --{name}.")
-    ran = {name: settings.pop(name) for name in list(settings) if name in RuntimeArgs.model_fields}
+    known = RuntimeArgs.model_fields.keys() - {"draw_curves"}  # not a text
+    ran = {name: settings.pop(name) for name in list(settings) if name in known}
     settings |= {name: value for name, value in (("data", data), ("fold", fold)) if value is not None}
     config = make_config(kind, recipe, settings)
     try:

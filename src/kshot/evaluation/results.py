@@ -256,11 +256,15 @@ def _percent(value: float, interval: Interval) -> str:
     return f"{100 * value:5.1f} % [{low:.1f}, {high:.1f}]"
 
 
-def write_result(result: BaseModel, path: Path) -> None:
-    """Write a result as JSON, atomically; each list of numbers takes one line."""
+def result_json(result: BaseModel) -> str:
+    """Return a result as JSON, in which each list of numbers takes one line."""
     text = json.dumps(result.model_dump(mode="json"), indent=2)
-    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
-    write_text(text + "\n", path)
+    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
+
+
+def write_result(result: BaseModel, path: Path) -> None:
+    """Write a result as JSON, atomically."""
+    write_text(result_json(result) + "\n", path)
 
 
 def read_result(path: Path) -> Result:
