@@ -71,6 +71,7 @@ class Plugins(Generic[T]):
             try:
                 point.load()
             except Exception as error:  # another package's code can raise anything
+                self._is_loaded = False  # else the next call would pass over it, and over those that follow
                 raise self.error(
                     f"The {self.kind} '{point.name}' cannot be imported from {point.value}: "
                     f"{reason_of(error)}. Repair or uninstall the package that contains it."
