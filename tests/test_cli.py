@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from make_data import iou, scene, two_things
 from PIL import Image
+from processes import run_alone
 
 from kshot.cli.main import main
 from kshot.io.images import read_mask
@@ -254,6 +255,11 @@ def test_masks_of_the_thinnest_images_have_their_size(photos):
     assert run("segment", *own, "--out", photos / "own", "--image-size", 97) == 0
 
 
+def segment_in_a_terminal(options):
+    sys.stdout.reconfigure(encoding="utf-8", errors="strict")
+    main(["segment", *map(str, options)])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 def test_names_that_are_no_text_or_of_several_lines_are_done_and_listed(photos):
     queries, names = photos / "odd", {os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "a\rreturn.png"}
@@ -261,9 +267,7 @@ def test_names_that_are_no_text_or_of_several_lines_are_done_and_listed(photos):
     for name in names:
         scene()[0].save(queries / name)
     options = [*support_options(photos), queries, "--out", photos / "out", "--image-size", "97"]
-    code = "from kshot.cli.main import main; main()"
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as terminals have it
-    subprocess.run([sys.executable, "-c", code, "segment", *options], check=True, env=environment)
+    assert run_alone(segment_in_a_terminal, options, log=photos / "stderr.txt").status == 0
     assert {path.name for path in (photos / "out").glob("*_mask.png")} == {
         name.replace(".png", "_mask.png") for name in names
     }

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +6,6 @@ from make_data import scene
 from make_rasters import write_nifti, write_slice
 
 from kshot.errors import ImageError
-from kshot.io.overlays import mask_image
 from kshot.predict.inputs import list_queries
 
 LEVELS = np.zeros((4, 5), np.uint16)
@@ -37,33 +34,3 @@ def test_folders_are_searched_for_all_kinds(tmp_path):
         list_queries([photos / "out"], photos / "out")
     with pytest.raises(ImageError, match="no file or folder"):
         list_queries([photos / "gone"], photos / "out")
-
-
-SCRIPT = """
-import sys
-from kshot.annotations import reader, writers
-from kshot.cli.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit as end:
-    assert not end.code
-readers = {"io.geotiff", "io.nifti", "io.dicom"}
-readers |= {f"predict.{name}" for name in ("segment_geotiff", "segment_volume", "raster_supports")}
-readers = {f"kshot.{name}" for name in readers} | {"rasterio", "nibabel", "pydicom"}
-print("imported:", *readers & set(sys.modules))
-"""
-
-
-def test_ordinary_images_need_no_reader_of_geotiffs_and_volumes(tmp_path):
-    (tmp_path / "queries").mkdir()
-    picture, mask = scene()
-    picture.save(tmp_path / "support.jpg")
-    picture.save(tmp_path / "queries" / "a.jpg")
-    mask_image(mask).save(tmp_path / "mask.png")
-    command = ["segment", "--support", "support.jpg", "mask.png", "queries", "--out", "out"]
-    command += ["--image-size", "97"]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *command], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert (tmp_path / "out" / "a_mask.png").exists()
-    assert done.stdout.splitlines()[-1] == "imported:"
