@@ -37,10 +37,14 @@ ReadPart = Callable[[Box], tuple[Image.Image, NDArray[np.bool_] | None]]
 
 
 class ClassSupport(NamedTuple):
-    """The encoded labelled images of a class. negatives: images without the object."""
+    """The encoded labelled images of a class, and what the method learned from them (`Segmenter.learn`).
+
+    negatives: images without the object.
+    """
 
     shots: tuple[Support, ...]
     negatives: tuple[Support, ...] = ()
+    adapted: Any = None
 
 
 class Segmenter:
@@ -266,7 +270,7 @@ class Segmenter:
         runner = self.runner
         return _merged(
             {
-                name: runner.segment(query, own.shots, size, own.negatives)
+                name: runner.segment(query, own.shots, size, own.negatives, own.adapted)
                 for name, own in self.support_set.items()
             }
         )
@@ -303,6 +307,10 @@ class Segmenter:
             self.runner.encode_support(part, np.zeros((part.height, part.width), np.bool_))
             for part in (image.crop(window.box) for window in cut(size, self.tile_for(size)))
         )
+
+    def learn(self, shots: Sequence[Support], negatives: Sequence[Support] = ()) -> ClassSupport:
+        """Let the method adapt to the encoded labelled images of a class."""
+        return ClassSupport(tuple(shots), tuple(negatives), self.runner.adapt(shots, negatives))
 
     def tile_for(self, size: tuple[int, int]) -> int | None:
         """Return the side in pixels of the windows of an image of `size`; None if it is segmented whole."""
@@ -342,7 +350,7 @@ class Segmenter:
             if id(source) not in known:
                 known[id(source)] = source, self.encode_negative(image)
             negatives += known[id(source)][1]
-        return ClassSupport(tuple(shots), tuple(negatives))
+        return self.learn(shots, negatives)
 
     def _predict_one(self, source: ImageSource, image: Image.Image) -> SegmentationResult:
         size = image.height, image.width

@@ -36,6 +36,13 @@ class Runner(Protocol):
         """Return the mask of an encoded query of size (H, W), and the probability of each pixel in [0, 1]."""
 
 
+class Fitted(NamedTuple):
+    """A model's support set, and what it learned from it."""
+
+    supports: list[Support]
+    adapted: Any
+
+
 class SegmenterRunner:
     """A kshot model as a Runner: images are squashed to the model's size, masks have the query's own size."""
 
@@ -46,16 +53,17 @@ class SegmenterRunner:
         """Extract the features of an image; those of a support image may cost less."""
         return self.runner.features(self.runner.transform.image(image), as_query=as_query)
 
-    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> list[Support]:
+    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> Fitted:
         """Pair features with masks; ignored pixels are not the object."""
-        return [
+        supports = [
             Support(features, self.runner.support_mask(mask))
             for features, mask in zip(encoded, masks, strict=True)
         ]
+        return Fitted(supports, self.runner.adapt(supports))
 
-    def predict(self, fitted: list[Support], encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
+    def predict(self, fitted: Fitted, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
         """Segment a query; the mask is a vote of the support images."""
-        found = self.runner.segment(encoded, fitted, size)
+        found = self.runner.segment(encoded, fitted.supports, size, adapted=fitted.adapted)
         return found.mask, found.probability
 
 

@@ -70,6 +70,11 @@ def export_onnx(segmenter: Segmenter, name: str, path: Path) -> float:
         raise KshotError(f"Exporting needs {', '.join(missing)}: pip install {' '.join(missing)}.")
     if path.is_dir():
         raise KshotError(f"{path} is a folder; --out names the file to write, say {path / 'model.onnx'}.")
+    if segmenter.method.adapts:
+        raise KshotError(
+            f"{name} learns from each support set anew, which a graph cannot hold. Export another model, "
+            "such as two-pass or prototype."
+        )
     example = _example(segmenter.config.image_size)
     with torch.inference_mode():
         expected = _segment(segmenter.method, *example)

@@ -33,6 +33,8 @@ class Method(nn.Module):
     """Whether the query's own features are used as support features, too."""
     supports_negatives: ClassVar[bool] = False
     """Whether `segment` uses images without the object."""
+    adapts: ClassVar[bool] = False
+    """Whether `adapt` learns something, without which `match` is another, simpler prediction."""
     matching_modules: ClassVar[tuple[str, ...]] = ()
     """Names of the submodules that take most of the time in `match`; precision="bf16" applies to them."""
 
@@ -93,16 +95,22 @@ class Method(nn.Module):
         pairs = tree_map_only(Tensor, each_query, queries), tree_map_only(Tensor, each_support, support)
         return self.match(*pairs).final
 
+    def adapt(self, supports: Sequence[Support], negatives: Sequence[Support] = ()) -> Any:
+        """Learn from a support set, once for all queries; None for a method that learns nothing from it."""
+        return None
+
     def segment(
         self,
         query: Any,
         supports: Sequence[Support],
         size: tuple[int, int],
         negatives: Sequence[Support] = (),
+        adapted: Any = None,
     ) -> Segmentation:
         """Segment a query with K shots, by vote, at `size` = (height, width).
 
-        negatives: images without the object, with empty masks; empty unless `supports_negatives`.
+        negatives: images without the object, with empty masks; empty unless `supports_negatives`. adapted:
+        what `adapt` returned for the same supports; None: not called yet.
         """
         return segment_by_vote(self.match_each(query, supports), size, self.threshold)
 
@@ -128,6 +136,7 @@ METHODS: Plugins[type[Method]] = Plugins(
         "prototype": "kshot.methods.prototype",
         "hsnet": "kshot.methods.hsnet",
         "two-pass": "kshot.methods.two_pass",
+        "adaptive": "kshot.methods.adaptive",
     },
     ModelError,
 )

@@ -46,16 +46,23 @@ class EpisodeRunner(NamedTuple):
         """Resize a support mask (H, W): (1, 1, size, size) on the device."""
         return self.transform.support_mask(mask).to(self.device)
 
+    def adapt(self, supports: Sequence[Support], negatives: Sequence[Support] = ()) -> Any:
+        """Let the method learn from a support set, once for all queries; None if it learns nothing."""
+        with torch.inference_mode():
+            return self.method.adapt(supports, negatives)
+
     def segment(
         self,
         query: Any,
         supports: Sequence[Support],
         size: tuple[int, int],
         negatives: Sequence[Support] = (),
+        adapted: Any = None,
     ) -> SegmentationResult:
-        """Segment an encoded query of `size` = (height, width) with K shots."""
+        """Segment an encoded query of `size` = (height, width) with K shots, and what `adapt` returned."""
+        output_size = self.transform.output_size(*size)
         with torch.inference_mode():
-            found = self.method.segment(query, supports, self.transform.output_size(*size), negatives)
+            found = self.method.segment(query, supports, output_size, negatives, adapted)
 
         def crop(maps: Tensor | None) -> FloatMap | None:
             return None if maps is None else self.transform.crop(maps[0].float().cpu().numpy(), *size)

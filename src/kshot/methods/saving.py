@@ -150,10 +150,10 @@ def read_config(path: Path) -> ModelConfig:
 def _base_learner_names(keys: Iterable[str]) -> dict[str, str]:
     parts = {"matcher.sem_backbone.": "backbone.", "sem_backbone.": "backbone.", "base_head.": "head."}
     return {
-        key: part + key.removeprefix(prefix)
+        key: part + key.removeprefix("network.").removeprefix(prefix)
         for key in keys
         for prefix, part in parts.items()
-        if key.startswith(prefix)
+        if key.removeprefix("network.").startswith(prefix)
     }
 
 

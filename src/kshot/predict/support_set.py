@@ -142,7 +142,6 @@ def _read_pair(source: ImageSource, mask: MaskSource) -> tuple[Image.Image, NDAr
 def _check_class(fitted: "Segmenter", pairs: "LabelledImages", name: str) -> str | None:
     """Return a warning if the first support images of a class have a low mean support IoU."""
     from kshot.predict.support_check import low_iou_warning, support_iou
-    from kshot.segmenter import ClassSupport
 
     found = list[float]()
     for source, mask in pairs:
@@ -150,7 +149,7 @@ def _check_class(fitted: "Segmenter", pairs: "LabelledImages", name: str) -> str
         if foreground.any() and len(found) < MAX_CHECKED:
             single_support = fitted.clone()
             shot = fitted.support_set[name].shots[len(found)]
-            single_support.support_set = {name: ClassSupport((shot,))}
+            single_support.support_set = {name: single_support.learn([shot])}
             found.append(support_iou(single_support, image, foreground))
     options = ", --image-size, --tile, or --model prototype"
     if not fitted.method.needs_training:

@@ -53,7 +53,7 @@ def load_start(
     """
     model, start = load_model(folder, backbone_weights=backbone_weights)
     prefix = "matcher." if model.method == "hsnet" and config.method == "two-pass" else ""
-    state = {f"{prefix}{key}": value for key, value in start.state_dict().items()}
+    state = {f"{prefix}{key.removeprefix('network.')}": value for key, value in start.state_dict().items()}
     trained = {k: v for k, v in state.items() if not f"method.{k}".startswith(FROZEN)}
     usable = _usable(trained, model, config)
     if _has_other_base_learner(state, method.state_dict()):
@@ -79,4 +79,5 @@ def _usable(trained: dict[str, Tensor], source: ModelConfig, target: TrainConfig
 
 
 def _kind(config: TrainConfig | ModelConfig) -> tuple[str, str, tuple[int, ...]]:
-    return config.method, timm_name(config.backbone), config.channels
+    method = "two-pass" if config.method == "adaptive" else config.method  # its network
+    return method, timm_name(config.backbone), config.channels
