@@ -9,6 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
+import kshot.methods.hub
+
+kshot.methods.hub.DEFAULT_MODEL = "prototype"
+"""Tests that name no model are about something else: they use the fastest one. Others read this constant when
+they are imported, which is later."""
+
 ROOT = Path(__file__).parent.parent
 
 

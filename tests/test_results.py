@@ -42,16 +42,19 @@ def test_probabilities_of_several_classes_sum_to_1_with_the_background():
 
 
 def test_confidence_is_the_mean_probability_of_the_mask():
-    probability = [[0.9, 0.7], [0.2, 0.6]]
+    probability = np.array([[0.9, 0.7], [0.2, 0.6]])
     assert one_class([[1, 1], [0, 0]], probability).confidence == pytest.approx(0.8)
-    assert one_class([[0, 0], [0, 0]], probability).confidence == 0
+    assert one_class([[0, 0], [0, 0]], probability * 0.4).confidence == pytest.approx(
+        1 - 0.4 * probability.max()
+    )
+    assert "nothing found" in repr(one_class([[0, 0], [0, 0]], probability * 0.4))
 
 
 def test_confidence_of_several_classes_is_that_of_each_pixels_own_class():
     labels = np.array([[1, 1], [2, 0]], dtype=np.uint8)
     levels = np.stack([np.full((2, 2), value, dtype=np.float32) for value in (0.9, 0.6)])
     assert SegmentationResult(labels, levels, ("a", "b")).confidence == pytest.approx((0.9 + 0.9 + 0.6) / 3)
-    assert SegmentationResult(labels * 0, levels, ("a", "b")).confidence == 0
+    assert SegmentationResult(labels * 0, levels, ("a", "b")).confidence == pytest.approx(1 - levels.max())
 
 
 def test_instances_are_connected_parts_with_box_area_score_and_outline():

@@ -39,8 +39,11 @@ def test_of_several_classes_each_is_reported():
     np.testing.assert_array_equal(thumbnail.whole().labels, labels[::2, ::2])
 
 
-def test_where_nothing_was_found_the_confidence_is_0():
+def test_where_nothing_was_found_the_confidence_is_that_of_the_likeliest_pixel():
     nothing = SegmentationResult.of_one_class(np.zeros((2, 2), bool), np.zeros((2, 2), np.float32))
     stats = PredictionStats()
     stats.add(nothing)
-    assert stats.summary(None, nothing)[2:] == ({"object": 0}, 0)
+    assert stats.summary(None, nothing)[2:] == ({"object": 0}, 1)
+    unsure = SegmentationResult.of_one_class(np.zeros((1, 2), bool), np.array([[0.4, np.nan]], np.float32))
+    stats.add(unsure)
+    assert stats.summary(None, nothing).confidence == pytest.approx(0.6) == unsure.confidence

@@ -140,15 +140,24 @@ class SegmentationResult:
 
     @property
     def confidence(self) -> float:
-        """Mean probability of the labelled pixels, each by its own class; 0 if nothing was found.
+        """Mean probability of the labelled pixels, each by its own class, in [0, 1].
 
-        It ranks results, so that a person sees the worst first; it does not estimate the IoU.
+        If nothing was found, how sure that is: 1 minus the highest probability of any pixel. It ranks
+        results, so that a person sees the worst first; it does not estimate the IoU.
         """
+        if not self.mask.any():
+            return 1 - self.highest_probability
         if len(self.class_names) == 1:
             own = self.class_probabilities[0][self.mask]
         else:
             own = np.concatenate([p[self.labels == n] for n, p in enumerate(self.class_probabilities, 1)])
-        return float(own.mean()) if own.size else 0.0
+        return float(own.mean())
+
+    @property
+    def highest_probability(self) -> float:
+        """Highest probability of any pixel and class; 1 where there are no data at all."""
+        highest = float(np.fmax.reduce(self.class_probabilities, axis=None))
+        return 1.0 if np.isnan(highest) else highest
 
     def of_class(self, name: str) -> "SegmentationResult":
         """Return the result of one class alone. Raises KeyError for a class that is not there."""
@@ -209,4 +218,5 @@ class SegmentationResult:
     def __repr__(self) -> str:
         height, width = self.labels.shape
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.shares.items())
-        return f"SegmentationResult({width} x {height}: {shares}; confidence {self.confidence:.2f})"
+        found = shares if self.mask.any() else "nothing found"
+        return f"SegmentationResult({width} x {height}: {found}; confidence {self.confidence:.2f})"

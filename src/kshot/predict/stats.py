@@ -16,7 +16,8 @@ NO_DATA = 255
 class Summary(NamedTuple):
     """An image and its result, both scaled down if large, and statistics of the full size.
 
-    shares: share of the image that each class covers, 0 to 1, by name. confidence: mean probability, 0 to 1.
+    shares: share of the image that each class covers, 0 to 1, by name. confidence: see
+    `SegmentationResult.confidence`.
     """
 
     image: Image.Image
@@ -32,6 +33,7 @@ class PredictionStats:
     num_pixels: int = 0
     found: Counter[str] = field(default_factory=Counter)
     total_confidence: float = 0.0
+    highest: float = 0.0
 
     def add(self, part: SegmentationResult) -> None:
         """Add a part."""
@@ -39,11 +41,14 @@ class PredictionStats:
         self.num_pixels += part.labels.size
         self.found.update(counts)
         self.total_confidence += part.confidence * sum(counts.values())
+        self.highest = max(self.highest, part.highest_probability)
 
     def summary(self, image: Image.Image, result: SegmentationResult) -> Summary:
         """Return the summary of all parts, with the image and result to show."""
         shares = {name: count / self.num_pixels for name, count in self.found.items()}
-        return Summary(image, result, shares, self.total_confidence / max(1, self.found.total()))
+        number = self.found.total()
+        confidence = self.total_confidence / number if number else 1 - self.highest
+        return Summary(image, result, shares, confidence)
 
 
 @dataclass

@@ -19,6 +19,8 @@ from kshot.data.folder import Folder
 from kshot.errors import ModelError
 from kshot.evaluation.selection import check_holdout_classes
 from kshot.io.provenance import record_provenance
+from kshot.methods.adaptive import Adaptive
+from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import HSNet
 from kshot.methods.hub import CONFIG_FILE
@@ -175,7 +177,7 @@ def train(
     def validate(learner: MetaLearner) -> dict[str, float]:
         scores = validation.score(learner.method)
         if config.select_on is None or scores["miou"] > max(run.validations("miou"), default=-1.0):
-            save_model(model, learner.method, run.path, half=True)
+            save_model(*finished(config, model, learner.method), run.path, half=True)
         return scores
 
     fit(trainer, batches, run, validate)
@@ -186,6 +188,14 @@ def train(
         scores = {"miou": all_scores[-1] if config.select_on is None else max(all_scores)}
         provenance = provenance.with_duration(time.monotonic() - start_time)
         run.finish({"validation": scores}, model_card(model, config, scores, provenance), provenance)
+
+
+def finished(config: TrainConfig, model: ModelConfig, method: HSNet | TwoPass) -> tuple[ModelConfig, Method]:
+    """Return the model to save: the trained network, or the method that adapts, around it."""
+    if not (config.adapt and isinstance(method, TwoPass)):
+        return model, method
+    adaptive = {"method": "adaptive", "image_size": 2 * model.image_size - 1}
+    return model.model_copy(update=adaptive), Adaptive(method)
 
 
 class BaseLearner(NamedTuple):

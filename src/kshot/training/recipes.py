@@ -208,6 +208,8 @@ class TrainConfig(BaseModel):
     sharpen_mask: bool | None = None
     """Sharpen the second pass's soft mask (`methods.two_pass.sharpen`); not in the paper. None: the setting
     of the model that the training starts from, else no."""
+    adapt: bool = False
+    """Save the network as part of the method `adaptive`, which adapts to each support set."""
     mask_class_logit: bool = False
     """How training hides the episode's class from the base map, which would suppress it. False: leave its
     probability out of the base map's sum. True: mask its logit, as if H_cls had not learned the class. H_cls
@@ -385,7 +387,7 @@ def lite_general(backbone: str = "efficientnet_lite2", fold: int = 0) -> Recipe:
     """Return the settings of `two-pass-general`: things, parts, textures, small items, thin structures."""
     pretrain, train = lite_two_pass(backbone, fold)
     mix = EpisodeMix(classes=0.34, extra=0.2, regions=0.18, parts=0.06, items=0.09, mosaics=0.06, thin=0.07)
-    return Recipe(pretrain, train.model_copy(update={"mix": mix, "dice": 8.0}))
+    return Recipe(pretrain, train.model_copy(update={"mix": mix, "dice": 8.0, "adapt": True}))
 
 
 RECIPES: Mapping[str, Callable[..., Recipe]] = {
