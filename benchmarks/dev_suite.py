@@ -29,7 +29,7 @@ from kshot.reproduction.table_writers import MISSING, Cell, Table, insert_betwee
 from kshot.segmenter import Segmenter
 
 RESULTS = Path("benchmarks/results/dev")
-MODELS = ("prototype", "prototype-lite2", "hsnet", "two-pass", "two-pass-plus")
+MODELS = ("two-pass-general", "prototype", "prototype-lite2", "hsnet", "two-pass", "two-pass-plus")
 PEERS: dict[str, Callable[[], LogisticPeer | ForestPeer]] = {"logistic": LogisticPeer, "forest": ForestPeer}
 PRINTED = {
     "logistic": "logistic regression on EfficientNet-Lite2",

@@ -27,16 +27,31 @@ from kshot.models.hypercorrelation import resize
 from kshot.models.pixel_features import GRID, PixelFeatures, pixel_features
 from kshot.types import Prediction, Segmentation, Support
 
-CERTAIN, DOUBTFUL = 0.7, 0.4
+CERTAIN, DOUBTFUL = 0.55, 0.4
 """IoU of the network on a support's view at which there is no doubt about it, and at which there is most."""
 
+UNHEARD = 0.5
+"""Share of the network's logits that does not count where doubt is greatest."""
+
 REPLACED = 0.7
-"""Share of the prototypes' logits that a trusted classifier replaces where doubt is greatest."""
+"""Share of all other logits that a trusted classifier replaces where doubt is greatest."""
 
 CLASSIFIER_WEIGHT = 2.0
 
-FAMILIAR = 1000.0
-"""Strangeness at which the classifier counts half; that of another image of one series is 300 to 900."""
+FAMILIAR = 400.0
+"""Strangeness at which the classifier counts half; other images of a series have about 50 to 300."""
+
+PEAK = 0.99
+"""Quantile of an image's similarity to the object that says whether the object is there."""
+
+ABSENT = 0.33
+"""Peak of a query, relative to those of the support images, below which nothing is found."""
+
+MOST_DOUBT = 0.2
+"""Doubt up to which that holds: colours and textures have no clear peak."""
+
+REFINE_RADIUS, REFINE_EPS = 10, 4e-3
+"""Window, in positions of the grid, and smoothness of the filter that moves borders to the image's edges."""
 
 VIEW_SIZE = 0.8
 """Side of a support's view, relative to the image; mirrored pixels fill the rest."""
@@ -54,11 +69,15 @@ class AdaptiveFeatures(NamedTuple):
 
 
 class Adaptation(NamedTuple):
-    """What is learned from a support set. doubt: 0 to 1. classifier: None if it has no background."""
+    """What is learned from a support set.
+
+    classifier: None if all of it is one class. doubt: 0 to 1. peak: of the support images' similarity.
+    """
 
     classifier: PixelClassifier | None
     prototypes: tuple[Tensor, ...]
     doubt: float
+    peak: float
 
 
 @register_method("adaptive")
@@ -109,8 +128,14 @@ class Adaptive(Method):
             )
             for of_tap in list(taps)[1:]
         )
-        known = [is_known(mask, self.compare(own, means)) for own, mask in zip(pixels, masks, strict=True)]
-        return Adaptation(PixelClassifier.fit(pixels, masks, known), means, self._doubt(supports, known))
+        similar = [self.compare(own, means) for own in pixels]
+        known = [is_known(mask, own) for mask, own in zip(masks, similar, strict=True)]
+        return Adaptation(
+            PixelClassifier.fit(pixels, masks, known),
+            means,
+            self._doubt(supports, known),
+            float(torch.cat([peak(one) for one in similar[: len(supports)]]).mean()),
+        )
 
     def match_each(
         self, query: AdaptiveFeatures, supports: Sequence[Support], episode_class: Tensor | None = None
@@ -130,14 +155,19 @@ class Adaptive(Method):
         if adapted is None:
             adapted = self.adapt(supports, negatives)
         found = segment_by_vote(self.match_each(query, supports), size, self.threshold)
-        logits = (1 - adapted.doubt) * logit(found.probability)
-        logits = logits + resize(self.compare(query.pixels, adapted.prototypes), size)[:, 0]
+        similarity = self.compare(query.pixels, adapted.prototypes)
+        logits = (1 - UNHEARD * adapted.doubt) * logit(found.probability)
+        logits = logits + resize(similarity, size)[:, 0]
+        logits = refine(logits, query.pixels)
         if adapted.classifier is not None:
             strangeness = adapted.classifier.strangeness(query.pixels).view(-1, 1, 1)
             trust = 1 / (1 + (strangeness / FAMILIAR) ** 2)
             classified = resize(adapted.classifier.logits(query.pixels), size)[:, 0]
             logits = logits * (1 - REPLACED * adapted.doubt * trust) + CLASSIFIER_WEIGHT * trust * classified
         probability = logits.sigmoid()
+        if adapted.doubt <= MOST_DOUBT:
+            is_there = peak(similarity) >= ABSENT * adapted.peak
+            probability = torch.where(is_there.view(-1, 1, 1), probability, probability * self.threshold)
         return found._replace(mask=probability > self.threshold, probability=probability)
 
     def compare(self, query: PixelFeatures, classes: Sequence[Tensor]) -> Tensor:
@@ -184,23 +214,45 @@ def _matching(support: Support) -> Support:
 def is_known(mask: Tensor, similarity: Tensor) -> Tensor:
     """Return where a mask (1, 1, H, W) is to be believed: (1, 1, GRID, GRID) bool.
 
-    People label a few of many objects. Far from all that is labelled, what looks like the object is therefore
-    not taken as background. Far is outside the box of all that is labelled, with half its size added on each
-    side. similarity: (1, 1, h, w), positive where a position resembles the object.
+    People label a few of many objects. What looks like the object, or is beside that, but is neither labelled
+    nor near a label, is therefore not taken as background. Near is within a quarter of the side of a square
+    of the labelled area. similarity: (1, 1, h, w), positive where a position resembles the object.
     """
-    labelled = F.adaptive_max_pool2d(mask, GRID)[0, 0] > 0
-    near = torch.zeros_like(labelled)
-    if labelled.any():
-        rows, columns = (labelled.any(dim=dim).nonzero()[[0, -1], 0] for dim in (1, 0))
-        (top, bottom), (left, right) = (_widen(*ends.tolist()) for ends in (rows, columns))
-        near[top:bottom, left:right] = True
-    return (near | (resize(similarity, (GRID, GRID))[0, 0] <= 0) | labelled)[None, None]
+    labelled = F.adaptive_max_pool2d(mask, GRID)
+    radius = max(round(float(labelled.sum().sqrt()) / 4), 1)
+    near, similar = (
+        F.max_pool2d(one, 2 * radius + 1, 1, radius) > 0
+        for one in (labelled, (resize(similarity, (GRID, GRID)) > 0).float())
+    )
+    return near | ~similar
 
 
-def _widen(first: int, last: int) -> tuple[int, int]:
-    """Return start and end of a range with half its length added on each side, within the grid."""
-    margin = (last + 1 - first) // 2
-    return max(first - margin, 0), min(last + 1 + margin, GRID)
+def peak(similarity: Tensor) -> Tensor:
+    """Return the highest similarities (B, 1, h, w) of images, but for outliers: (B,)."""
+    return similarity.flatten(1).quantile(PEAK, dim=1)
+
+
+def refine(logits: Tensor, pixels: PixelFeatures) -> Tensor:
+    """Move borders in logits (B, H, W) to edges of the image, by a guided filter (He et al. 2013).
+
+    The guide is the lightness on the grid: in each window the logits are fitted as a line of it.
+    """
+    guide = pixels.filters[:, :1]
+    coarse = F.interpolate(logits[:, None], (GRID, GRID), mode="bilinear", align_corners=True)
+    mean, guide_mean = window_mean(coarse), window_mean(guide)
+    variance = window_mean(guide**2) - guide_mean**2
+    slope = (window_mean(guide * coarse) - guide_mean * mean) / (variance + REFINE_EPS)
+    offset = mean - slope * guide_mean
+    refined = window_mean(slope) * guide + window_mean(offset)
+    return resize(refined, logits.shape[-2:])[:, 0]
+
+
+def window_mean(maps: Tensor) -> Tensor:
+    """Return the mean of maps (B, C, H, W) in a window around each position, smaller at the border."""
+    side = 2 * REFINE_RADIUS + 1
+    for kernel, padding in (((side, 1), (REFINE_RADIUS, 0)), ((1, side), (0, REFINE_RADIUS))):
+        maps = F.avg_pool2d(maps, kernel, 1, padding, count_include_pad=False)
+    return maps
 
 
 def halve(images: Tensor) -> Tensor:
