@@ -40,6 +40,15 @@ def test_finds_a_colour_that_an_untrained_network_does_not(method, scene):
     assert found.first_pass is not None
 
 
+def test_features_of_a_query_serve_as_those_of_a_support(method, scene):
+    image, mask = scene
+    with torch.inference_mode():
+        supports = [Support(extract(image), mask) for extract in (method.features, method.support_features)]
+        query = method.features(image.flip(-1))
+        first, second = (method.segment(query, [one], (SIZE, SIZE)).probability for one in supports)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
+
+
 def test_adapting_before_or_in_segment_is_the_same(method, scene):
     image, mask = scene
     support = support_of(method, image, mask)

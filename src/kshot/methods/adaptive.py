@@ -61,11 +61,14 @@ LEAST = 1e-3
 
 
 class AdaptiveFeatures(NamedTuple):
-    """Features of images: for matching, for prototypes and classifier, and of a support's view."""
+    """Features of images: for matching, and for prototypes and classifier.
+
+    images: (B, 3, h, w) as the matching network sees them, for views.
+    """
 
     matching: BackboneFeatures
     pixels: PixelFeatures
-    view: BackboneFeatures | None = None
+    images: Tensor
 
 
 class Adaptation(NamedTuple):
@@ -109,13 +112,13 @@ class Adaptive(Method):
 
     def features(self, images: Tensor) -> AdaptiveFeatures:
         """Extract features of images (B, 3, H, W) in [0, 1]."""
-        return AdaptiveFeatures(self.network.features(halve(images)), self._pixels(images))
+        small = halve(images)
+        return AdaptiveFeatures(self.network.features(small), self._pixels(images), small)
 
     def support_features(self, images: Tensor) -> AdaptiveFeatures:
-        """Extract features of support images (B, 3, H, W) in [0, 1], and those of their views."""
+        """Extract features of support images (B, 3, H, W) in [0, 1]; no base map."""
         small = halve(images)
-        view = self.network.features(make_view(small))
-        return AdaptiveFeatures(self.network.support_features(small), self._pixels(images), view)
+        return AdaptiveFeatures(self.network.support_features(small), self._pixels(images), small)
 
     def adapt(self, supports: Sequence[Support], negatives: Sequence[Support] = ()) -> Adaptation:
         """Learn from a support set: about a second for each image. negatives: images without the object."""
@@ -199,7 +202,8 @@ class Adaptive(Method):
         for one, believed in zip(supports, known, strict=False):  # those of negatives follow
             mask = make_view(one.mask)[:, 0] > 0.5
             counts = make_view(F.interpolate(believed.float(), one.mask.shape[-2:]))[:, 0] > 0.5
-            predictions = self.network.match_each(one.features.view, [_matching(one)])
+            view = self.network.features(make_view(one.features.images))
+            predictions = self.network.match_each(view, [_matching(one)])
             found = segment_by_vote(predictions, (mask.shape[1], mask.shape[2]), self.threshold).mask
             overlaps.append((found & mask & counts).sum() / ((found | mask) & counts).sum().clamp(min=1))
         mean = float(torch.stack(overlaps).mean())
