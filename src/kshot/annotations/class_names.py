@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kshot.errors import DataError
@@ -26,13 +26,14 @@ Colour = tuple[int, int, int]
 class ClassNames:
     """Names of classes, of which the first has the number 1 in masks.
 
-    colours: those of the background (0) and the classes, by number, if the masks are coloured. indices: the
-    class number of each line of a label map, if not the same. notes: what was assumed, one sentence each.
+    colours: those of the background (0) and the classes, by number, if a label map gives them.
+    are_numbered: whether the order of the names says which number each has in masks without those colours.
+    notes: what was assumed, one sentence each.
     """
 
     names: tuple[str, ...]
     colours: dict[Colour, int] = field(default_factory=dict)
-    indices: dict[int, int] = field(default_factory=dict)
+    are_numbered: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -53,7 +54,7 @@ def find_class_names(folder: Path) -> ClassNames | None:
         read = read_names_text(path)
     unused = " and ".join(other.name for other in others)
     notes = (f"Class names are those of {path.name}; {unused} is not used.",) if others else ()
-    return ClassNames(read.names, read.colours, read.indices, (*notes, *read.notes))
+    return replace(read, notes=(*notes, *read.notes))
 
 
 def read_names_text(path: Path) -> ClassNames:
@@ -82,22 +83,22 @@ def read_label_map_file(path: Path) -> ClassNames:
     lines, notes = _stripped_lines(path)
     names: list[str] = []
     colours: dict[Colour, int] = {}
-    indices: dict[int, int] = {}
+    are_numbered = True
     entries = [line for line in lines if line and not line.startswith("#")]
-    for index, line in enumerate(entries):
+    for line in entries:
         name, colour = _entry(line, path)
         if BACKGROUND.fullmatch(name):
             number = 0
+            are_numbered = not names  # else it is unclear which line has the number 0
         else:
             names.append(name)
             number = len(names)
-        indices[index] = number
         if colour is not None and colours.setdefault(colour, number) != number:
             raise DataError(
                 f"{path} gives two classes the colour {colour}; the second is {name!r}. Change one."
             )
     colours.setdefault((0, 0, 0), 0)
-    return ClassNames(_checked(names, path), colours, indices, tuple(notes))
+    return ClassNames(_checked(names, path), colours, are_numbered, tuple(notes))
 
 
 def read_names_json(path: Path) -> tuple[str, ...]:
@@ -129,7 +130,7 @@ def read_names_json(path: Path) -> tuple[str, ...]:
 def _stripped_lines(path: Path) -> tuple[list[str], list[str]]:
     """Return the lines of a file, and a note if its encoding had to be assumed."""
     lines, encoding = read_lines(path)
-    notes = [] if encoding == "utf-8" else [f"{path.name} is not UTF-8; it is read as {encoding}."]
+    notes = [f"{path.name} is not UTF-8; it is read as {encoding}."] if encoding == "cp1252" else []
     return [line.strip() for line in lines], notes
 
 

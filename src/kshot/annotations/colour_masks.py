@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kshot.annotations.class_names import LABEL_MAP, ClassNames, Colour
+from kshot.annotations.label_maps import mask_values
 from kshot.errors import MaskError
 from kshot.io.image_files import open_checked
 from kshot.types import IGNORE_INDEX, GroundTruth
@@ -18,7 +19,7 @@ VOID: Colour = (224, 224, 192)
 def read_colour_mask(path: Path, classes: ClassNames) -> GroundTruth:
     """Return the class numbers of a mask (H, W), by its colours.
 
-    Palette and grey masks with other colours are read as line numbers of the label map, from 0.
+    Palette and grey masks with other colours are read as class numbers.
     Raises MaskError for a colour or number that the label map does not have.
     """
     with open_checked(path, MaskError) as image:
@@ -29,7 +30,7 @@ def read_colour_mask(path: Path, classes: ClassNames) -> GroundTruth:
         if used and all(_code(colour) in codes for colour in used):
             return _replace(_codes(coloured), {_code(colour): codes[_code(colour)] for colour in used})
         if image.mode in ("1", "L", "P"):
-            return _read_indices(image, path, classes)
+            return _read_numbers(image, path, classes)
         unknown = sorted(set(_colours(coloured, coloured.width * coloured.height)) - numbers.keys())
         raise MaskError(
             f"Mask '{path}' has {len(unknown)} colours that {LABEL_MAP} does not have, such as {unknown[0]}. "
@@ -37,16 +38,20 @@ def read_colour_mask(path: Path, classes: ClassNames) -> GroundTruth:
         )
 
 
-def _read_indices(image: Image.Image, path: Path, classes: ClassNames) -> GroundTruth:
-    values = np.array(image, dtype=np.uint8)
-    numbers = {0: 0, **classes.indices, IGNORE_INDEX: IGNORE_INDEX}
-    found = np.flatnonzero(np.bincount(values.ravel())).tolist()
-    if unknown := [value for value in found if value not in numbers]:
+def _read_numbers(image: Image.Image, path: Path, classes: ClassNames) -> GroundTruth:
+    values: GroundTruth = np.array(image, dtype=np.uint8)
+    known = {*range(len(classes.names) + 1), IGNORE_INDEX}
+    if unknown := [value for value in mask_values(values) if value not in known]:
         raise MaskError(
-            f"Mask '{path}' has the value {unknown[0]}, and neither it nor its colour is in {LABEL_MAP}, "
-            f"which has {len(classes.indices)} lines. Add its colour there."
+            f"Mask '{path}' has the value {unknown[0]}, and neither its colour is in {LABEL_MAP} nor is there a "
+            f"class of that number, of {len(classes.names)}. Add its colour there."
         )
-    return _replace(values.astype(np.uint32), {value: numbers[value] for value in found})
+    if not classes.are_numbered:
+        raise MaskError(
+            f"Mask '{path}' has colours that {LABEL_MAP} does not have, and numbers are unclear, because its "
+            "first line is not the background. Move the background to the top."
+        )
+    return values
 
 
 def _colours(image: Image.Image, limit: int) -> list[Colour]:
