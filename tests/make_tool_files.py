@@ -1,4 +1,4 @@
-"""Small annotation files as tools write them, one function a format: one box in an image of 10 x 12 pixels."""
+"""Small annotation files as tools write them, one function a format: a box in an image of 10 x 12."""
 
 import json
 

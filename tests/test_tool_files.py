@@ -327,6 +327,14 @@ def masks_whose_names_are_encoded(root):
     return root
 
 
+@case({"class 1": BOX}, "1 folder in the folder of images", "1 mask without an image")
+def masks_with_names_in_two_forms(root):
+    folders(root, indices(), file="a.PNG")
+    image(root, "images/deep/b.png")
+    indices(mask=NONE).save(root / "masks" / "%61.png")
+    return root
+
+
 LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:128,0,0::\ndog:0,128,0::\n"
 
 
@@ -449,7 +457,7 @@ def test_names_that_cannot_be_used_are_an_error(tmp_path, name, content, reason)
 
 
 SETTINGS = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 

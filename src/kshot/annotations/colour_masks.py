@@ -43,8 +43,8 @@ def _read_numbers(image: Image.Image, path: Path, classes: ClassNames) -> Ground
     known = {*range(len(classes.names) + 1), IGNORE_INDEX}
     if unknown := [value for value in mask_values(values) if value not in known]:
         raise MaskError(
-            f"Mask '{path}' has the value {unknown[0]}, and neither its colour is in {LABEL_MAP} nor is there a "
-            f"class of that number, of {len(classes.names)}. Add its colour there."
+            f"Mask '{path}' has the value {unknown[0]}, but {LABEL_MAP} has {len(classes.names)} classes, "
+            "none of its colour. Add it there."
         )
     if not classes.are_numbered:
         raise MaskError(

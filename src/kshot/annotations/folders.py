@@ -6,6 +6,7 @@
 - `CLASS/NAME.png` is black and white, in one folder per class.
 """
 
+from collections import Counter, defaultdict
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from kshot.annotations.label_maps import mask_values, read_binary_mask, read_ind
 from kshot.annotations.rasterize import Mask, Size
 from kshot.annotations.summary import Omissions
 from kshot.errors import DataError, MaskError
-from kshot.io.file_names import FileIndex, files_in, is_left_behind
+from kshot.io.file_names import comparable, files_in, is_left_behind
 from kshot.io.image_files import open_checked
 from kshot.io.images import IMAGE_SUFFIXES
 from kshot.types import IGNORE_INDEX, GroundTruth
@@ -55,14 +56,9 @@ class MaskFolders:
             path.name for path in masks.iterdir() if path.is_dir() and not is_left_behind(path.name)
         )
         self._named = None if class_names or self.class_folders else find_class_names(masks.parent)
-        self.notes = () if self._named is None else self._named.notes
-        if self._named is None and not class_names and not self.class_folders and assumed_names:
-            self.notes = (
-                f"Class names are assumed: {assumed_names[0]}, {assumed_names[1]}, … (VOC's); there is no "
-                f"class_names.txt or labelmap.txt in {masks.parent}.",
-            )
+        self.notes = self._named.notes if self._named is not None else ()
         self.class_names = class_names or self._find_class_names(assumed_names)
-        self._mask_files: dict[Path, FileIndex] = {}
+        self._masks_by_name: dict[Path, dict[str, list[Path]]] = {}
 
     @cached_property
     def images(self) -> dict[str, Path]:
@@ -81,9 +77,12 @@ class MaskFolders:
         Names match in any Unicode form and percent-encoding. Raises MaskError if several masks match.
         """
         folder = self.masks / self.class_names[class_id] if self.class_folders else self.masks
-        if folder not in self._mask_files:
-            self._mask_files[folder] = FileIndex(files_in(folder))
-        found = self._mask_files[folder].find(f"{name}.png")
+        if folder not in self._masks_by_name:
+            by_name = self._masks_by_name.setdefault(folder, defaultdict(list))
+            for path in filter(_is_png, files_in(folder)):
+                by_name[comparable(path.stem)].append(path)
+        found = self._masks_by_name[folder].get(comparable(name), [])
+        found = [path for path in found if path.stem == name] or found
         if len(found) > 1:
             raise MaskError(f"The mask of image {name!r} may be {found[0]} or {found[1]}. Keep one of them.")
         return found[0] if found else folder / f"{name}.png"
@@ -108,30 +107,41 @@ class MaskFolders:
 
     def has_mask(self, name: str) -> bool:
         """Return whether there is a mask of an image."""
-        ids = range(len(self.class_names)) if self.class_folders else [0]
-        return any(self.mask_path(name, class_id).exists() for class_id in ids)
+        return comparable(name) in self._mask_keys
 
     def count_omissions(self) -> Omissions:
-        """Count images without masks, masks without images, and files that are neither."""
+        """Count images without masks, masks without images, and what is neither."""
         omissions = Omissions()
-        omissions.add_all(
-            "image", "without a mask", (path for name, path in self.images.items() if not self.has_mask(name))
-        )
+        alone = (path for name, path in self.images.items() if not self.has_mask(name))
+        omissions.add_all("image", "without a mask", alone)
         omissions.add_all("mask", "without an image", self.masks_without_image())
         others = [path for path in files_in(self.image_folder) if path.suffix.lower() not in IMAGE_SUFFIXES]
-        others += [path for path in self._files_of_masks() if path.suffix.lower() != ".png"]
+        others += [path for path in self._files_of_masks() if not _is_png(path)]
         for path in others:
             omissions.add("file", f"({path.suffix.lower() or 'no suffix'})", str(path))
+        beside = files_in(self.masks) if self.class_folders else []
+        omissions.add_all("file", "beside the folders of classes", beside)
+        inside = (
+            path for path in self.image_folder.iterdir() if path.is_dir() and not is_left_behind(path.name)
+        )
+        omissions.add_all("folder", "in the folder of images", sorted(inside))
         return omissions
 
     def masks_without_image(self) -> list[Path]:
         """Return the masks to which no image belongs."""
-        used = {
-            self.mask_path(name, class_id)
-            for name in self.images
-            for class_id in (range(len(self.class_names)) if self.class_folders else [0])
-        }
-        return [path for path in self._files_of_masks() if path.suffix.lower() == ".png" and path not in used]
+        images = {comparable(name) for name in self.images}
+        masks = [path for path in self._files_of_masks() if _is_png(path)]
+        twice = Counter((path.parent, comparable(path.stem)) for path in masks)
+        return [
+            path
+            for path in masks
+            if comparable(path.stem) not in images
+            or (twice[path.parent, comparable(path.stem)] > 1 and path.stem not in self.images)
+        ]
+
+    @cached_property
+    def _mask_keys(self) -> set[str]:
+        return {comparable(path.stem) for path in self._files_of_masks() if _is_png(path)}
 
     def _files_of_masks(self) -> list[Path]:
         folders = [self.masks / name for name in self.class_folders] or [self.masks]
@@ -154,6 +164,10 @@ class MaskFolders:
         if self._named is not None:
             return self._named.names
         if assumed:
+            self.notes = (
+                f"Class names are assumed to be VOC's ({', '.join(assumed[:2])}, …): there is no class_names.txt "
+                f"or labelmap.txt in {self.masks.parent}.",
+            )
             return assumed
         highest = self._highest
         if highest in (0, IGNORE_INDEX):
@@ -221,6 +235,10 @@ def _find(root: Path) -> MaskFolders | None:
             "greyscale PNGs, images are not. Call the folders images and masks."
         )
     return MaskFolders(inside[0], inside[1])
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
 
 
 def _images_in(folder: Path) -> list[Path]:

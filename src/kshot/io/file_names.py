@@ -45,10 +45,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files in a folder, sorted, but for those that systems leave; none if it does not exist."""
+    """Return the files in a folder, sorted, but for those that systems leave; none if it does not exist.
+
+    Broken links are among them: reading one says what is wrong.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not is_left_behind(path.name) and path.is_file())
+    return sorted(path for path in folder.iterdir() if not is_left_behind(path.name) and not path.is_dir())
 
 
 def is_left_behind(name: str) -> bool:
