@@ -165,7 +165,7 @@ class MaskFolders:
             return self._named.names
         if assumed:
             self.notes = (
-                f"Class names are assumed to be VOC's ({', '.join(assumed[:2])}, …): there is no class_names.txt "
+                f"Class names are assumed to be VOC's ({assumed[0]}, …): there is no class_names.txt "
                 f"or labelmap.txt in {self.masks.parent}.",
             )
             return assumed
