@@ -7,6 +7,7 @@
 """
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -178,8 +179,9 @@ class MaskFolders:
     def _highest(self) -> int:
         """The highest class number in the masks; 255 if they hold nothing but 0 and 255."""
         values: set[int] = set()
-        for path in self.masks.glob("*.png"):
-            with open_checked(path, MaskError) as image:
+        for path in filter(_is_png, files_in(self.masks)):
+            # What is wrong with a mask is reported when it is used.
+            with suppress(MaskError), open_checked(path, MaskError) as image:
                 if image.mode in ("1", "L", "P"):
                     values.update(mask_values(np.array(image, dtype=np.uint8)))
         numbers = values - {0, IGNORE_INDEX}
