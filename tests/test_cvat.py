@@ -34,10 +34,7 @@ def test_polygons_and_boxes_are_drawn_and_turned(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        ('<polyline label="a" points="1,2;3,4"/>', "polyline, which covers no area"),
-        ('<skeleton label="a"><points label="b" points="1,2"/></skeleton>', "skeleton, which covers no area"),
         ('<polygon label="a" points="1,2;3"/>', "must be x,y;x,y"),
-        ('<polygon label="a"/>', "must be x,y;x,y"),
         ('<polygon label="a" points="1,2;3,nan;5,6"/>', "has 'nan' where a number must be"),
         ('<box label="a" xtl="1" ytl="2" xbr="3"/>', "has '' where a number must be"),
         ('<ellipse label="a" cx="1" cy="2" rx="1e9" ry="3"/>', "nowhere near"),

@@ -74,11 +74,6 @@ def test_a_region_of_two_labels_shows_both_and_a_task_of_none_shows_nothing(tmp_
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (
-            with_region("keypointlabels", {"x": 1, "y": 1, "width": 1}),
-            "'keypointlabels', which covers no area",
-        ),
-        (with_region("polygonlabels", {"points": [[1, 2]]}), "1 points; it needs 3"),
         (with_region("polygonlabels", {"points": [1, 2]}), r"is damaged: points\.0"),
         (with_region("rectanglelabels", {"x": 1e9}), "nowhere near"),
         (

@@ -66,8 +66,24 @@ def test_a_folder_of_labelmes_files_is_read_and_so_is_a_folder_of_one_file(tmp_p
     assert annotations.class_names == ("another", "disc", "square")
     assert annotations.count_images() == {"another": 1, "disc": 1, "square": 1}
     (tmp_path / "many" / "third.json").write_text("{}")
-    with pytest.raises(DataError, match=r"third\.json is not LabelMe's"):
-        read_annotations(tmp_path / "many")
+    (tmp_path / "many" / "fourth.json").write_text("{")
+    left_out = {str(kind): kind.examples for kind in read_annotations(tmp_path / "many").summary.left_out}
+    assert left_out["1 file of another kind"] == (str(tmp_path / "many" / "third.json"),)
+    assert "fourth.json is no JSON" in left_out["1 file that cannot be read"][0]
+    (tmp_path / "many" / "deep").mkdir()
+    (tmp_path / "many" / "deep" / "fifth.json").write_text(json.dumps(labelme_content()))
+    assert read_annotations(tmp_path / "many").summary.images == 3
+
+
+def test_a_folder_of_several_files_must_have_one_of_annotations(tmp_path):
+    (tmp_path / "settings.json").write_text("{}")
+    write_annotated(tmp_path, "coco")
+    annotations = read_annotations(tmp_path)
+    assert annotations.class_names == ("disc", "square")
+    assert "1 file of another kind" in str(annotations.summary)
+    write_annotated(tmp_path / "other", "cvat")
+    with pytest.raises(DataError, match="holds 2 annotation files"):
+        read_annotations(tmp_path)
 
 
 def test_other_files_are_errors_that_name_them(tmp_path):

@@ -44,6 +44,9 @@ def test_an_annotation_file_gives_labels_and_files_that_it_can_be_replaced_by(tm
         source, found = read_annotations(out / f"{name}.json").images[0].read()
         assert source.resolve() == (tmp_path / "queries" / f"{name}.png").resolve()
         assert iou(found["disc"], masks["disc"]) > 0.95
+    folder = read_annotations(out)
+    assert folder.count_images() == {"disc": 2, "square": 2}
+    assert "3 files of another kind" in str(folder.summary)  # instances, classes and settings
     again = ["--support-set", out / "instances.json", "--support-images", tmp_path / "queries"]
     assert run("segment", *again, *options[:3], "--out", tmp_path / "again") == 0
     assert "2 of 2 images segmented" in capsys.readouterr().out

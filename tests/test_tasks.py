@@ -120,7 +120,7 @@ def test_faulty_suites_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match="two data sets called 'one'"):
         read_task_sets(listed)
     (root / "one" / "classes.txt").write_text("ant\nant\n")
-    with pytest.raises(DataError, match="two classes called 'ant'"):
+    with pytest.raises(DataError, match="names class 2 'ant'"):
         folder_set(root / "one")
 
 

@@ -78,7 +78,9 @@ class KshotBackend(LabelStudioMLBase):
         """Return the support images and masks of each label; skips annotations that cannot be used."""
         examples = defaultdict(list)
         for task in reversed(self.annotated()):
-            images = SimpleNamespace(find=lambda *names, task=task: self.path_of(task))
+            images = SimpleNamespace(
+                find=lambda *names, task=task: self.path_of(task), add_listed=lambda names: None
+            )
             try:
                 (annotated,) = read_label_studio([task], Path(f"Task {task['id']}"), images).images
                 path, masks = annotated.read()

@@ -1,14 +1,20 @@
 """Annotated images from any annotation file, located and rasterized only when they are read."""
 
-from collections import Counter, defaultdict
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from kshot.annotations.rasterize import Mask, Size
-from kshot.errors import DataError, ImageError, MaskError
-from kshot.io.images import ImageSource, read_size
+from kshot.annotations.summary import Omissions, Summary
+from kshot.errors import DataError, ImageError, KshotError, MaskError
+from kshot.io.images import ImageSource, read_image, read_size
+
+logger = logging.getLogger(__name__)
+
+MAX_WARNINGS = 5
+"""Images and objects that cannot be used and are named at once; all are counted in the summary."""
 
 MAX_SUPPORTS = 20
 """Images used per class: more make each query slower and hardly improve its mask."""
@@ -44,40 +50,66 @@ class AnnotatedImage:
         """Return a copy with only these classes."""
         return replace(self, shapes=tuple(shape for shape in self.shapes if shape.class_name in class_names))
 
-    def read(self) -> tuple[ImageSource, dict[str, Mask]]:
+    def read(self, omissions: Omissions | None = None) -> tuple[ImageSource, dict[str, Mask]]:
         """Return the image or its path, and each class's mask (H, W), the union of its shapes.
 
-        Raises ImageError if the image is not found, MaskError if a shape cannot be drawn or is outside.
+        omissions: counts the shapes that cannot be drawn and the classes that show no pixel; without it,
+        they are errors. Raises ImageError if the image is not found, MaskError if it has another size, if a
+        shape cannot be drawn, or if nothing is left.
         """
         source = self.locate()
+        if omissions is not None:
+            read_image(source)  # finds damage now, while the image can still be passed over
         height, width = size = read_size(source)
         if self.size is not None and self.size != size:
             raise MaskError(
                 f"Image {self.name!r} is {width} x {height} pixels when upright, but was annotated as "
                 f"{self.size[1]} x {self.size[0]}. Use the image that was annotated."
             )
+        masks, faults = self._draw(size)
+        if faults and (omissions is None or not masks):
+            raise faults[0]
+        if omissions is not None:
+            for fault in faults:
+                _pass_over("object", fault, omissions)
+        return source, masks
+
+    def _draw(self, size: Size) -> tuple[dict[str, Mask], list[MaskError]]:
+        """Return the masks of the classes that show a pixel, and what is wrong with the other shapes."""
         masks: dict[str, Mask] = {}
+        faults = list[MaskError]()
         for shape in self.shapes:
+            name = shape.class_name
             try:
                 mask = shape.draw(size)
             except MaskError as error:
-                raise MaskError(f"Image {self.name!r}, class '{shape.class_name}': {error}") from error
-            masks[shape.class_name] = masks[shape.class_name] | mask if shape.class_name in masks else mask
-        for name, mask in masks.items():
-            if not mask.any():
-                raise MaskError(f"Image {self.name!r} shows no pixel of '{name}': its shapes are outside.")
-        return source, masks
+                faults.append(MaskError(f"Image {self.name!r}, class '{name}': {error}"))
+            else:
+                masks[name] = masks[name] | mask if name in masks else mask
+        empty = [name for name, mask in masks.items() if not mask.any()]
+        faults += [
+            MaskError(f"Image {self.name!r} shows no pixel of '{name}': its shapes are outside or too small.")
+            for name in empty
+        ]
+        return {name: mask for name, mask in masks.items() if name not in empty}, faults
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The annotated images of a file or folder. class_names: the annotated classes, in the file's order."""
+    """The annotated images of a file or folder.
+
+    class_names: the annotated classes, in the file's order. summary: what the whole file holds, and what was
+    left out.
+    """
 
     class_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
+    summary: Summary
 
-    def select(self, class_names: Sequence[str] | None = None, limit: int = MAX_SUPPORTS) -> "Annotations":
-        """Return only these classes, in this order, with the first `limit` images of each.
+    def select(
+        self, class_names: Sequence[str] | None = None, limit: int | None = MAX_SUPPORTS
+    ) -> "Annotations":
+        """Return only these classes, in this order, with the first `limit` images of each; None: all.
 
         Raises DataError for a class that is not annotated.
         """
@@ -89,101 +121,97 @@ class Annotations:
         taken: Counter[str] = Counter()
         kept = []
         for image in self.images:
-            names = [name for name in image.class_names if name in wanted and taken[name] < limit]
+            names = [n for n in image.class_names if n in wanted and (limit is None or taken[n] < limit)]
             taken.update(names)
             if names:
                 kept.append(image.only(names))
-        return Annotations(wanted, tuple(kept))
+        return replace(self, class_names=wanted, images=tuple(kept))
 
     def count_images(self) -> Counter[str]:
         """Return the number of images of each class."""
         return Counter(name for image in self.images for name in image.class_names)
 
+    def read(
+        self, omissions: Omissions, limit: int | None = None
+    ) -> Iterator[tuple[ImageSource, dict[str, Mask]]]:
+        """Yield the images and their masks, until each class has `limit` of them.
+
+        What cannot be used is logged and counted in `omissions`. Raises the first such error if it leaves
+        nothing to yield.
+        """
+        taken: Counter[str] = Counter()
+        first_error: KshotError | None = None
+        for image in self.images:
+            names = [name for name in image.class_names if limit is None or taken[name] < limit]
+            if not names:
+                continue
+            try:
+                source, masks = image.only(names).read(omissions)
+            except (ImageError, MaskError) as error:
+                first_error = first_error or error
+                _pass_over("image", error, omissions)
+                continue
+            taken.update(masks.keys())
+            yield source, masks
+        if first_error and not taken:
+            raise first_error
+
     def examples(self) -> dict[str, Iterator[tuple[ImageSource, Mask]]]:
-        """Return each class's images with their masks, read one at a time, for `Segmenter.fit`."""
+        """Return each class's images with their masks, read one at a time, for `Segmenter.fit`.
+
+        An image that cannot be used is passed over with a warning; it is an error if a class has no other.
+        """
         return {name: self._examples_of(name) for name in self.class_names}
 
     def _examples_of(self, name: str) -> Iterator[tuple[ImageSource, Mask]]:
-        for image in self.images:
-            if name in image.class_names:
-                source, masks = image.only([name]).read()
-                yield source, masks[name]
+        for source, masks in self.select([name], limit=None).read(Omissions()):
+            yield source, masks[name]
 
 
-def collect(images: Sequence[AnnotatedImage], order: Sequence[str], source: Path) -> Annotations:
-    """Return the images that have shapes. order: class names in the file's order, if it defines one.
+def collect(
+    images: Sequence[AnnotatedImage],
+    order: Sequence[str],
+    source: Path,
+    omissions: Omissions | None = None,
+    notes: Sequence[str] = (),
+) -> Annotations:
+    """Return the images that have shapes, and the summary of what was read.
 
-    Raises DataError if no image has a shape, or if a class name is blank or unprintable.
+    order: class names in the file's order, if it defines one. omissions: what the reader left out.
+    Raises DataError if no image has a shape.
     """
-    kept = tuple(image for image in images if image.shapes)
+    omissions = omissions or Omissions()
+    named = [_with_names(image, omissions) for image in images]
+    kept = tuple(image for image in named if image.shapes)
+    omissions.add_all("image", "without objects", (image.name for image in named if not image.shapes))
     found = {name for image in kept for name in image.class_names}
+    omissions.add_all(
+        "class", "without objects", (name for name in dict.fromkeys(order) if name not in found)
+    )
+    class_names = tuple(name for name in dict.fromkeys((*order, *sorted(found))) if name in found)
+    num_shapes = sum(len(image.shapes) for image in kept)
+    summary = Summary(len(kept), num_shapes, len(class_names), omissions.left_out(), tuple(notes))
     if not kept:
-        raise DataError(f"{source} annotates nothing: no image in it has an outline.")
-    if invalid := [name for name in found if not name.strip() or not name.isprintable()]:
-        raise DataError(f"{source} has a class named {min(invalid)[:40]!r}, which is no name. Rename it.")
-    return Annotations(tuple(name for name in dict.fromkeys((*order, *sorted(found))) if name in found), kept)
-
-
-@dataclass(frozen=True)
-class ImageLocator:
-    """Finds the images of an annotation file.
-
-    folders: to which a relative path in the file may refer. recursive: the one that is searched recursively.
-    """
-
-    folders: tuple[Path, ...]
-    recursive: Path
-
-    @classmethod
-    def for_file(cls, file: Path, images: Path | None) -> "ImageLocator":
-        """Return a locator for the folder of an annotation file and its images/, or for `images` alone.
-
-        Raises DataError if `images` is not a folder.
-        """
-        if images is None:
-            return cls((file.parent, file.parent / "images"), file.parent / "images")
-        if not images.is_dir():
-            raise DataError(f"There is no folder {images}. Give the one that holds the images.")
-        return cls((images,), images)
-
-    def find(self, *names: str) -> Path:
-        """Return the path of an image that may have several names; the first that exists.
-
-        Of absolute paths and URLs only the last part counts. Of relative paths the folders count too, so that
-        train/1.jpg never matches val/1.jpg. Raises ImageError if there is no match or more than one.
-        """
-        relative = [_relative(name) for name in names]
-        for name in relative:
-            for folder in self.folders:
-                if _is_file(folder / name):
-                    return folder / name
-        for name in relative:
-            same_name = self._by_name.get(name.rpartition("/")[2], [])
-            found = [path for path in same_name if path.as_posix().endswith(f"/{name}")]
-            if len(found) > 1:
-                raise ImageError(f"Image {name!r} may be {found[0]} or {found[1]}. Keep one of them.")
-            if found:
-                return found[0]
-        searched = " or ".join(map(str, self.folders))
-        raise ImageError(
-            f"Image {relative[0]!r} is not in {searched}. Name its folder: --support-images DIR."
+        left_out = "; ".join(f"{kind} ({', '.join(kind.examples[:1])})" for kind in summary.left_out)
+        raise DataError(
+            f"{source} annotates nothing: no image in it has an outline that covers an area. Export polygons "
+            f"or masks. Left out: {left_out or 'nothing'}."
         )
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        found = defaultdict(list)
-        for path in sorted(self.recursive.rglob("*")):
-            found[path.name].append(path)
-        return dict(found)
+    return Annotations(class_names, kept, summary)
 
 
-def _relative(name: str) -> str:
-    name = name.replace("\\", "/")
-    return name.rpartition("/")[2] if name.startswith("/") or ":" in name else name
+def _with_names(image: AnnotatedImage, omissions: Omissions) -> AnnotatedImage:
+    """Return an image without the shapes whose class has no name that can be printed."""
+    invalid = [name for name in image.class_names if not name.strip() or not name.isprintable()]
+    for shape in image.shapes:
+        if shape.class_name in invalid:
+            omissions.add("object", "whose class has no name", f"{image.name}: {shape.class_name[:40]!r}")
+    return image.only([name for name in image.class_names if name not in invalid]) if invalid else image
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long or has a null byte
-        return False
+def _pass_over(noun: str, error: KshotError, omissions: Omissions) -> None:
+    """Count what cannot be used, and log why: the first ones as warnings."""
+    why = "that cannot be used"
+    omissions.add(noun, why, str(error))
+    is_shown = omissions.counts[noun, why] <= MAX_WARNINGS
+    logger.log(logging.WARNING if is_shown else logging.DEBUG, f"Left out: {error}")

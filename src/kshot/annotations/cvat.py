@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kshot.annotations.annotated_images import AnnotatedImage, Annotations, ImageLocator, Shape, collect
+from kshot.annotations.annotated_images import AnnotatedImage, Annotations, Shape, collect
+from kshot.annotations.image_locator import ImageLocator
 from kshot.annotations.rasterize import (
     Mask,
     Point,
@@ -17,15 +18,15 @@ from kshot.annotations.rasterize import (
     decode_run_lengths,
     ellipse_polygon,
     fill_polygons,
+    outline_fault,
     rotate,
 )
+from kshot.annotations.summary import Omissions
 from kshot.errors import DataError, MaskError, reason_of
-
-WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 
 
 def read_cvat(content: bytes, path: Path, locator: ImageLocator) -> Annotations:
-    """Read a CVAT document. Tags, which label whole images, are ignored.
+    """Read a CVAT document. Tags, which label whole images, and shapes without an area are left out.
 
     Raises DataError for an invalid document, or one that declares entities: CVAT's never do, and they could
     fill the memory.
@@ -33,18 +34,39 @@ def read_cvat(content: bytes, path: Path, locator: ImageLocator) -> Annotations:
     root = _parse(content, path)
     if root.tag != "annotations" or root.find("track") is not None:
         raise DataError(f"{path} is no 'CVAT for images 1.1' file. Export the task in exactly this format.")
+    omissions = Omissions()
+    elements = root.findall("image")
+    locator.add_listed(image.get("name", "") for image in elements)
     images = []
-    for image in root.iterfind("image"):
+    for image in elements:
         name = image.get("name", "")
         size = _side(image, "height", path), _side(image, "width", path)
-        shapes = [
-            Shape(element.get("label", ""), partial(_draw, element))
-            for element in image
-            if element.tag in DRAW or element.tag in WITHOUT_AREA
-        ]
+        shapes = [shape for element in image if (shape := _shape(element, size, name, omissions))]
         images.append(AnnotatedImage(name, partial(locator.find, name), size, tuple(shapes)))
     order = [label.findtext("name", "") for label in root.iterfind("meta//labels/label")]
-    return collect(images, order, path)
+    return collect(images, order, path, omissions)
+
+
+def _shape(element: ElementTree.Element, size: Size, image_name: str, omissions: Omissions) -> Shape | None:
+    """Return an element as a shape, or None if it can show no pixel, which is counted."""
+    label = element.get("label", "")
+    if element.tag not in DRAW:
+        noun, why = (
+            ("tag", "of a whole image")
+            if element.tag == "tag"
+            else ("shape", f"of type '{element.tag[:20]}'")
+        )
+        omissions.add(noun, why, f"{image_name}: {label}")
+        return None
+    if element.tag == "polygon":
+        try:
+            fault = outline_fault(_points(element), size)
+        except MaskError:  # drawing it says what is wrong
+            fault = ""
+        if fault:
+            omissions.add("outline", fault, f"{image_name}: {label}")
+            return None
+    return Shape(label, partial(DRAW[element.tag], element))
 
 
 def _parse(content: bytes, path: Path) -> ElementTree.Element:
@@ -64,21 +86,16 @@ def _side(image: ElementTree.Element, name: str, path: Path) -> int:
     return int(text)
 
 
-def _draw(element: ElementTree.Element, size: Size) -> Mask:
-    if element.tag in WITHOUT_AREA:
-        raise MaskError(
-            f"It has a {element.tag}, which covers no area. Draw a polygon, rectangle, ellipse or mask, or "
-            "exclude its class (--classes)."
-        )
-    return DRAW[element.tag](element, size)
+def _points(element: ElementTree.Element) -> list[Point]:
+    points = element.get("points", "").strip(" ;")
+    pairs = [pair.split(",") for pair in points.split(";")] if points else []
+    if any(len(pair) != 2 for pair in pairs):
+        raise MaskError(f"A polygon has the points {points[:40]!r}; they must be x,y;x,y;…")
+    return [(_number(x), _number(y)) for x, y in pairs]
 
 
 def _draw_polygon(element: ElementTree.Element, size: Size) -> Mask:
-    points = element.get("points", "")
-    pairs = [pair.split(",") for pair in points.split(";")]
-    if any(len(pair) != 2 for pair in pairs):
-        raise MaskError(f"A polygon has the points {points[:40]!r}; they must be x,y;x,y;…")
-    return fill_polygons([[(_number(x), _number(y)) for x, y in pairs]], size)
+    return fill_polygons([_points(element)], size)
 
 
 def _draw_box(element: ElementTree.Element, size: Size) -> Mask:

@@ -4,6 +4,8 @@ Coordinates are (x, y) in pixels, from the image's upper left corner; shapes are
 is untrusted: shapes that would need much memory or crash a library are refused.
 """
 
+import base64
+import binascii
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import MaskError
+from kshot.errors import ImageError, MaskError
 from kshot.io.extras import import_extra
 
 Mask = NDArray[np.bool_]
@@ -58,6 +60,19 @@ def check_points(points: Sequence[Point], size: Size, fewest: int = 3) -> Sequen
     if steps.max(axis=1).sum() > MAX_LENGTH:
         raise MaskError(f"An outline of {len(points)} points is too long to draw: above {MAX_LENGTH} pixels.")
     return points
+
+
+def outline_fault(points: Sequence[Point], size: Size | None) -> str:
+    """Return why an outline cannot show a pixel of its image, or "". size: None if it is not known."""
+    if len(points) < 3:
+        return "of fewer than 3 points"
+    if size is not None:
+        (left, top), (right, bottom) = (
+            tuple(pick(axis) for axis in zip(*points, strict=True)) for pick in (min, max)
+        )
+        if right < 0 or bottom < 0 or left > size[1] or top > size[0]:
+            return "outside of its image"
+    return ""
 
 
 def box_polygon(left: float, top: float, right: float, bottom: float) -> list[Point]:
@@ -110,6 +125,14 @@ def parse_coco_run_lengths(text: str) -> list[int]:
     if shift:
         raise MaskError("Compressed run lengths end within a number; the file is damaged.")
     return counts
+
+
+def decode_base64(text: str, error: type[ImageError | MaskError]) -> bytes:
+    """Return the bytes of an image that is embedded as text. Raises `error` if it is damaged."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as problem:
+        raise error(f"An embedded image is no base64 ({problem}); the file is damaged.") from problem
 
 
 def pycocotools_mask() -> Any:

@@ -67,10 +67,10 @@ def _version(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command. A user's mistake is one line and exit status 2, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    show_messages()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name can have bytes that are not text
     try:
+        show_messages(arguments)
         app(arguments, obj=arguments)
     except (KshotError, OSError) as error:  # OSError: a full disk, or a folder without permission to write
         typer.echo(f"kshot: {error}", err=True)

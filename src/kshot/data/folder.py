@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kshot.annotations.folders import MaskFolders
+from kshot.annotations.summary import Summary
 from kshot.data.base import register_dataset
 from kshot.data.folds import COCO_CLASSES
 from kshot.data.lists import class_images
@@ -47,7 +48,21 @@ class Folder(MaskFolders):
                 f"{len(broken)} masks in {self.root} cannot be used, the first: {broken[0]} "
                 f"`kshot data check {self.root}` lists them all."
             )
+        self._report(fold)
         return fold
+
+    def _report(self, fold: Fold) -> None:
+        """Log what the folder holds and what was left out."""
+        omissions = self.count_omissions()
+        shown = {name for name, _ in fold.queries}
+        empty = [path for name, path in self.images.items() if name not in shown and self.has_mask(name)]
+        omissions.add_all("image", "without objects", empty)
+        omissions.add_all(
+            "class", "without objects", (fold.class_names[c] for c, names in fold.images.items() if not names)
+        )
+        num_classes = sum(bool(names) for names in fold.images.values())
+        summary = Summary(len(shown), len(fold.queries), num_classes, omissions.left_out(), self.notes)
+        summary.log(self.root)
 
     def scan(self) -> tuple[Fold, list[str]]:
         """Return all (image, class) pairs with an object, and a line for each broken mask."""
@@ -62,9 +77,10 @@ class Folder(MaskFolders):
 
     def unpaired(self) -> list[str]:
         """Return a line for each image without a mask, and each mask without an image."""
-        masks = {path.stem: path for path in sorted((self.root / "masks").rglob("*.png"))}
-        lines = [f"Image {self.images[n]} has no mask." for n in self.images if n not in masks]
-        return lines + [f"Mask {masks[name]} has no image." for name in masks if name not in self.images]
+        lines = [
+            f"Image {path} has no mask." for name, path in self.images.items() if not self.has_mask(name)
+        ]
+        return lines + [f"Mask {path} has no image." for path in self.masks_without_image()]
 
 
 @register_dataset(COCO_MINI)

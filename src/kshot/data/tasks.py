@@ -19,6 +19,7 @@ from kshot.data.folder import Folder
 from kshot.data.pascal import Pascal
 from kshot.data.sampling import Episode, number_below, shuffled
 from kshot.errors import DataError
+from kshot.io.files import read_lines
 
 PREFIX = "tasks:"
 """Prefix of --data for a suite of tasks."""
@@ -92,9 +93,6 @@ def folder_set(root: Path) -> TaskSet:
     """Return the task set of a folder with images/ and masks/; its name is the folder's."""
     folder = Folder(root)
     fold = folder.fold()
-    repeated = [name for name in fold.class_names if fold.class_names.count(name) > 1]
-    if repeated:
-        raise DataError(f"{root} has two classes called '{repeated[0]}'. Give each its own name.")
     return TaskSet(root.name, folder, {c: _by_name(names) for c, names in fold.images.items()})
 
 
@@ -187,10 +185,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    try:
-        lines = [line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text file ({error}). It must list one folder a line.") from error
+    lines = [line.split("#")[0].strip() for line in read_lines(file)[0]]
     folders = [(file.parent / line).resolve() for line in lines if line]
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise DataError(f"{file} lists {missing[0]}, but there is no such folder. Lines are relative to it.")

@@ -5,7 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -98,6 +98,22 @@ def encode_image(image: Image.Image, file_format: str, **options: int) -> bytes:
     content = BytesIO()
     image.save(content, file_format, **options)
     return content.getvalue()
+
+
+def read_lines(path: Path) -> tuple[list[str], str]:
+    """Return the lines of a text file and its encoding: utf-8, utf-16 if it begins so, or else cp1252.
+
+    A byte-order mark is no part of the first line. Raises DataError if the file is unreadable or not text.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    encodings = ("utf-16",) if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "cp1252")
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding).splitlines(), encoding.removesuffix("-sig")
+    raise DataError(f"{path} is no text file. Save it as UTF-8.")
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from kshot.annotations.annotated_images import MAX_SUPPORTS
 from kshot.annotations.reader import read_annotations
+from kshot.annotations.summary import Omissions, Summary
 from kshot.errors import DataError
 from kshot.io.filetypes import file_type
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
@@ -41,10 +42,15 @@ MAX_CHECKED = 5
 
 @dataclass(frozen=True, eq=False)
 class SupportSet:
-    """Labelled images. classes: the images and masks of each class. preview: some of them, as one image."""
+    """Labelled images.
+
+    classes: the images and masks of each class. preview: some of them, as one image. summary: what an
+    annotation file holds, and what was left out.
+    """
 
     classes: Mapping[str, Sequence[tuple[ImageSource, MaskSource]]]
     preview: Image.Image
+    summary: Summary | None = None
 
     def sha256(self) -> str:
         """Return the digest of the class names, images and masks, in their order."""
@@ -96,26 +102,44 @@ def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] |
     """Return the support set of an annotation file or folder: the first MAX_SUPPORTS images of each class.
 
     folder: where the images are. class_names: the classes to use, in this order; None: all.
-    Logs which classes have more images. Raises DataError, ImageError or MaskError for a file that cannot be
-    used.
+    Logs the summary of what was read and left out, and which classes have more images.
+    Raises DataError, ImageError or MaskError if nothing can be used.
     """
     annotations = read_annotations(path, folder)
     counts = annotations.count_images()
-    chosen = annotations.select(class_names)
+    chosen = annotations.select(class_names, limit=None)
     if len(chosen.class_names) > MAX_CLASSES:
         raise DataError(
             f"{path} has {len(chosen.class_names)} classes, but a label map holds {MAX_CLASSES}. Select "
             "classes: --classes cat,dog."
         )
-    for name in chosen.class_names:
+    omissions = Omissions()
+    classes: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in chosen.class_names}
+    shown = list[tuple[ImageSource, ClassMasks]]()
+    for source, masks in chosen.read(omissions, MAX_SUPPORTS):
+        for name, mask in masks.items():
+            classes[name].append((source, mask))
+        if len(shown) < MAX_THUMBNAILS:
+            shown.append((source, masks))
+    classes = _without_empty(classes, class_names is not None, omissions)
+    summary = annotations.summary.plus(omissions)
+    summary.log(path)
+    for name in classes:
         if counts[name] > MAX_SUPPORTS:
             logger.info(f"Class '{name}' has {counts[name]} images; the first {MAX_SUPPORTS} are used.")
-    thumbnails = []
-    for annotated in chosen.images[:MAX_THUMBNAILS]:
-        source, masks = annotated.read()
-        thumbnails.append(_thumbnail(read_image(source), masks, chosen.class_names))
-    classes = {name: list(pairs) for name, pairs in chosen.examples().items()}
-    return SupportSet(classes, _arrange(thumbnails, chosen.class_names))
+    thumbnails = [_thumbnail(read_image(source), masks, tuple(classes)) for source, masks in shown]
+    return SupportSet(classes, _arrange(thumbnails, tuple(classes)), summary)
+
+
+def _without_empty(
+    classes: dict[str, list[tuple[ImageSource, MaskSource]]], are_required: bool, omissions: Omissions
+) -> dict[str, list[tuple[ImageSource, MaskSource]]]:
+    """Return the classes that have an image; count the others, or raise DataError if they are required."""
+    empty = [name for name, pairs in classes.items() if not pairs]
+    if empty and are_required:
+        raise DataError(f"No image of class '{empty[0]}' can be used; the lines above say why.")
+    omissions.add_all("class", "without an image that can be used", empty)
+    return {name: pairs for name, pairs in classes.items() if pairs}
 
 
 def _read_labelled(
