@@ -7,9 +7,8 @@ Nothing is downloaded: images and weights come with installed packages.
 
 import argparse
 import json
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,42 +23,31 @@ from kshot.results import SegmentationResult
 HERE = Path(__file__).parent
 
 
-class Episode(NamedTuple):
-    """The image to segment, the model, and the side in pixels to which it resizes images."""
+MODEL = "two-pass-general"
 
-    query: str
-    model: str
-    image_size: int | None = None
-
-
-FINE = 641
-"""Side in pixels for small objects, which need a fine grid."""
-
-# two-pass-plus is for whole objects, like those that it was trained on; prototypes are for parts, textures
-# and small objects. The last episode is hard: the support is a woman in an orange suit, the query a grey
-# image of a man in a black coat.
 EPISODES = {
-    "coins": Episode("coins", "prototype", FINE),
-    "eye": Episode("chelsea", "prototype", FINE),
-    "gland": Episode("immunohistochemistry", "prototype", FINE),
-    "motorcycle": Episode("motorcycle_right", "two-pass-plus"),
-    "person": Episode("camera", "two-pass-plus"),
+    "coins": "coins",
+    "eye": "chelsea",
+    "gland": "immunohistochemistry",
+    "motorcycle": "motorcycle_right",
+    "person": "camera",
 }
+"""The labelled object, and the image in which it is segmented. The last one is hard: the support is a woman in
+an orange suit, the query a grey image of a man in a black coat."""
 
 
 def main(names: list[str], out: Path) -> None:
     """Segment the named episodes; write masks and overlays, and a contact sheet of all of them."""
-    rows: dict[str, list[SheetRow]] = {}
-    load = cache(Segmenter.from_pretrained)
+    rows = list[SheetRow]()
+    segmenter = Segmenter.from_pretrained(MODEL)
     for name in names:
-        query_name, model, image_size = EPISODES[name]
-        query = sample_image(query_name)
-        result, row = segment(load(model, image_size=image_size), name, query)
+        query = sample_image(EPISODES[name])
+        result, row = segment(segmenter, name, query)
         save_image(mask_image(result.mask), out.parent / f"{name}_mask.png")
         save_image(overlay(query, result.mask), out.parent / f"{name}_overlay.png")
-        rows.setdefault(model, []).append(row)
-        print(f"{name}: {100 * result.mask.mean():.1f} % of {query_name} is foreground, by {model}")
-    save_image(stack_sheets([contact_sheet(found) for found in rows.values()]), out)
+        rows.append(row)
+        print(f"{name}: {100 * result.mask.mean():.1f} % of {EPISODES[name]} is foreground")
+    save_image(contact_sheet(rows), out)
     print(f"Wrote {out}")
 
 
@@ -68,16 +56,6 @@ def segment(segmenter: Segmenter, name: str, query: Image.Image) -> tuple[Segmen
     support, mask = annotated_image(name)
     result = segmenter.fit(support, mask).predict(query)
     return result, sheet_row(overlay(support, mask), query, result)
-
-
-def stack_sheets(sheets: list[Image.Image]) -> Image.Image:
-    """Stack the models' contact sheets."""
-    width, height = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
-    stack, top = Image.new("RGB", (width, height), "white"), 0
-    for sheet in sheets:
-        stack.paste(sheet, (0, top))
-        top += sheet.height
-    return stack
 
 
 def sample_image(name: str) -> Image.Image:

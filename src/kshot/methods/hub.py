@@ -9,7 +9,7 @@ from pathlib import Path
 from kshot.errors import ModelError, reason_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-DEFAULT_MODEL = "prototype"
+DEFAULT_MODEL = "two-pass-general"
 
 
 def list_models() -> list[str]:

@@ -102,10 +102,33 @@ def _support_set(model: Segmenter, session: Session) -> dict[int, ClassSupport]:
     encoded = [_encode_support(model, session, one) for one in labelled]
     supports = {value: sum((one.get(value, ()) for one in encoded), ()) for value in values}
     negatives = sum((one.get(0, ()) for one in encoded), ())
-    fitted = {value: ClassSupport(shots, negatives) for value, shots in supports.items() if shots}
+    fitted = {
+        value: _learn(model, session, value, shots, negatives) for value, shots in supports.items() if shots
+    }
     if not fitted:
         raise NotFittedError("None of the labelled images can be used; each shows its own error.")
     return fitted
+
+
+def _learn(
+    model: Segmenter,
+    session: Session,
+    value: int,
+    shots: tuple[Support, ...],
+    negatives: tuple[Support, ...],
+) -> ClassSupport:
+    """Let the model adapt to a class, once for each change of its labelled images."""
+    with session.lock:
+        known = session.fitted.get(value)
+    if known is None or not _are_same((*known.shots, *known.negatives), (*shots, *negatives)):
+        known = model.learn(shots, negatives)
+        with session.lock:
+            session.fitted[value] = known
+    return known
+
+
+def _are_same(first: tuple[Support, ...], second: tuple[Support, ...]) -> bool:
+    return len(first) == len(second) and all(one is other for one, other in zip(first, second, strict=True))
 
 
 def _encode_support(

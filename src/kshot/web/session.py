@@ -18,6 +18,7 @@ from PIL import Image
 
 from kshot.errors import KshotError
 from kshot.io.files import save_image, write_bytes
+from kshot.segmenter import ClassSupport
 from kshot.types import FloatMap, LabelMap, Support
 from kshot.web.images import (
     FIRST_CLASS,
@@ -38,7 +39,7 @@ class Session:
 
     version: increases when the supports change; results of earlier versions are stale.
     encoded: encoded supports by image id: the image's label version, and the supports by class value;
-    those of a negative image have the key 0.
+    those of a negative image have the key 0. fitted: what the model learned from them, by class value.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Session:
     last_used: float = field(default_factory=time.monotonic)
     is_closed: bool = False
     encoded: dict[str, tuple[int, dict[int, tuple[Support, ...]]]] = field(default_factory=dict)
+    fitted: dict[int, ClassSupport] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add(self, name: str, data: bytes, role: Role) -> SessionImage:
@@ -203,6 +205,7 @@ class Session:
             self.is_closed = True
             self.images.clear()
             self.encoded.clear()
+            self.fitted.clear()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _supports_changed(self) -> None:
