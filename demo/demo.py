@@ -32,8 +32,8 @@ EPISODES = {
     "motorcycle": "motorcycle_right",
     "person": "camera",
 }
-"""The labelled object, and the image in which it is segmented. The last one is hard: the support is a woman in
-an orange suit, the query a grey image of a man in a black coat."""
+"""The labelled object, and the image in which it is segmented. The last one is hard: the support is a woman
+in an orange suit, the query a grey image of a man in a black coat."""
 
 
 def main(names: list[str], out: Path) -> None:

@@ -96,7 +96,7 @@ class Method(nn.Module):
         return self.match(*pairs).final
 
     def adapt(self, supports: Sequence[Support], negatives: Sequence[Support] = ()) -> Any:
-        """Learn from a support set, once for all queries; None for a method that learns nothing from it."""
+        """Learn from a support set, once for all queries; None: there is nothing to learn."""
         return None
 
     def segment(
@@ -105,12 +105,11 @@ class Method(nn.Module):
         supports: Sequence[Support],
         size: tuple[int, int],
         negatives: Sequence[Support] = (),
-        adapted: Any = None,
     ) -> Segmentation:
         """Segment a query with K shots, by vote, at `size` = (height, width).
 
-        negatives: images without the object, with empty masks; empty unless `supports_negatives`. adapted:
-        what `adapt` returned for the same supports; None: not called yet.
+        negatives: images without the object, with empty masks; empty unless `supports_negatives`. A method
+        that defines `adapt` takes one more argument, `adapted`: what that returned for the same supports.
         """
         return segment_by_vote(self.match_each(query, supports), size, self.threshold)
 

@@ -61,8 +61,11 @@ class EpisodeRunner(NamedTuple):
     ) -> SegmentationResult:
         """Segment an encoded query of `size` = (height, width) with K shots, and what `adapt` returned."""
         output_size = self.transform.output_size(*size)
+        more = (
+            () if adapted is None else (adapted,)
+        )  # a method that does not adapt need not have the argument
         with torch.inference_mode():
-            found = self.method.segment(query, supports, output_size, negatives, adapted)
+            found = self.method.segment(query, supports, output_size, negatives, *more)
 
         def crop(maps: Tensor | None) -> FloatMap | None:
             return None if maps is None else self.transform.crop(maps[0].float().cpu().numpy(), *size)

@@ -7,7 +7,6 @@ object, is one more prototype of the background: docs/mistakes.md.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +85,6 @@ class Prototype(Method):
         supports: Sequence[Support],
         size: tuple[int, int],
         negatives: Sequence[Support] = (),
-        adapted: Any = None,
     ) -> Segmentation:
         """Segment a query with the mean prototypes of K shots at `size` = (height, width); see `logits`."""
         probability = foreground(resize(self.logits(query, supports, negatives), size))[:, 0]
