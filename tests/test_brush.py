@@ -6,7 +6,7 @@ import pytest
 from make_annotations import packed
 from test_rasterize import decode_run_lengths
 
-from kshot.annotations.brush import decode_brush
+from kshot.annotations.brush import decode_brush, encode_brush
 from kshot.errors import MaskError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "label_studio_brush.json").read_text())
@@ -46,3 +46,15 @@ def test_damaged_streams_are_refused():
     ):
         with pytest.raises(MaskError, match=reason):
             decode_brush(stream, 400)
+
+
+def row_runs(mask):
+    changes = np.flatnonzero(np.diff(mask.ravel().astype(np.int8), prepend=0))
+    return np.diff(changes, prepend=0, append=mask.size).tolist()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (300, 200)])
+def test_brush_strokes_are_what_the_reader_unpacks(shape):
+    for mask in (np.zeros(shape, bool), np.ones(shape, bool), np.random.default_rng(0).random(shape) > 0.5):
+        values = decode_brush(encode_brush(row_runs(mask)), 4 * mask.size)
+        np.testing.assert_array_equal(values.reshape(*shape, 4), np.repeat(255 * mask, 4).reshape(*shape, 4))

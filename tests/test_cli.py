@@ -108,12 +108,12 @@ def test_several_classes_become_label_images(tmp_path, capsys):
     ]
     options = [tmp_path / "queries", "--out", out, "--also", "probability"]
     assert run("segment", *support, *options) == 0
-    assert json.loads((out / "classes.json").read_text()) == {"square": 1, "disc": 2}
+    assert json.loads((out / "classes.json").read_text()) == {"square": 6, "disc": 3}
     for name, ground_truth in ground_truths.items():
         with Image.open(out / f"{name}_labels.png") as picture:
             found = np.asarray(picture)
-        assert iou(found == 1, ground_truth == 2) > 0.5
-        assert iou(found == 2, ground_truth == 1) > 0.5
+        assert iou(found == 6, ground_truth == 2) > 0.5
+        assert iou(found == 3, ground_truth == 1) > 0.5
         probability = np.load(out / f"{name}_probability.npy")
         assert probability.shape == (2, *ground_truth.shape)
         assert (out / f"{name}_overlay.png").exists()

@@ -11,7 +11,7 @@ from kshot.cli.main import app
 
 OPTIONS = {
     "segment": "out support support-set support-images classes negative model image-size backbone "
-    "backbone-weights device engine precision tile long-side bands plane also shard ray",
+    "backbone-weights device engine precision tile long-side bands plane also instances strict shard ray",
     "suggest": "support support-set support-images classes count json model image-size backbone "
     "backbone-weights device",
     "serve": "port host model image-size device open",
@@ -57,7 +57,7 @@ def test_the_options_are_these():
     found = {name: {one.opts[0].removeprefix("--") for one in options(verb)} for name, verb in verbs()}
     assert found == {name: set(listed.split()) for name, listed in OPTIONS.items()}
     for name, names in found.items():
-        assert len(names) <= (20 if name == "segment" else 12), name
+        assert len(names) <= (22 if name == "segment" else 12), name
 
 
 def test_options_of_one_name_take_the_same_values():
@@ -91,6 +91,8 @@ MISTAKES = (
     "segment images --out out --support a.png b.png --classes a,b",
     "segment images --out out --support a.png b.png --shard 3/2",
     "segment images --out out --support a.png",
+    "segment images --out out --support a.png b.png --instances split",
+    "segment images --out out --support a.png b.png --also coco --instances splits",
     "segment nowhere --out out --support a.png b.png",
     "segment images --out out --support gone.png b.png",
     "segment images --out out --support a.png b.png --model gone",

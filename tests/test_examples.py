@@ -14,7 +14,6 @@ from make_annotations import label_studio_content
 from make_data import iou, two_things
 
 from kshot import MaskError
-from kshot.annotations.brush import decode_brush
 from kshot.annotations.reader import read_annotations
 
 
@@ -109,14 +108,6 @@ def test_a_broken_image_does_not_affect_others(backend, tmp_path):
     first, second = backend("BrushLabels").predict(label_studio_content())
     assert first["result"]
     assert second == {"result": [], "score": 0.0}
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (300, 200)])
-def test_brush_strokes_are_what_the_reader_unpacks(shape):
-    pack = load_module(ROOT / "examples/label_studio_backend/regions.py").pack
-    for mask in (np.zeros(shape, bool), np.ones(shape, bool), np.random.default_rng(0).random(shape) > 0.5):
-        values = decode_brush(pack(mask), 4 * mask.size)
-        np.testing.assert_array_equal(values.reshape(*shape, 4), np.repeat(255 * mask, 4).reshape(*shape, 4))
 
 
 def layer(data, name="layer", limits=(0, 255)):

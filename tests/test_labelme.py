@@ -6,7 +6,7 @@ import pytest
 from make_annotations import labelme_content, png_text, write_annotated
 from make_data import two_things
 from test_rasterize import decode_run_lengths
-from test_writers import answer, without_specks
+from test_writers import result_of, without_specks
 
 from kshot.annotations.reader import read_annotations
 from kshot.annotations.writers import labelme_document
@@ -32,14 +32,14 @@ def test_shapes_are_drawn_as_by_labelme_itself(tmp_path, shape):
 
 
 def test_what_we_write_is_read_back(tmp_path):
-    given = answer("table.png")
-    (tmp_path / "table.json").write_text(json.dumps(labelme_document(given)))
+    given = result_of(0)
+    (tmp_path / "table.json").write_text(json.dumps(labelme_document("table.png", given)))
     (image,) = read_annotations(tmp_path / "table.json").images
     assert (image.name, image.size) == ("table.png", (60, 80))
     for name in image.class_names:
         found = image.only([name]).shapes
         union = np.any([shape.draw((60, 80)) for shape in found], axis=0)
-        wanted = without_specks(given.masks[name])
+        wanted = without_specks(given.of_class(name).mask)
         assert (union & wanted).sum() / (union | wanted).sum() > 0.96
 
 

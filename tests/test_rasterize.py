@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from test_components import blobs
+from test_instances import blobs
 
 from kshot.annotations.rasterize import (
     box_polygon,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kshot.io.images import read_mask
-from kshot.results import SegmentationResult
+from kshot.results import SegmentationResult, choose_label_values
 
 
 def one_class(mask, probability, name="object"):
@@ -88,3 +88,26 @@ def test_a_result_is_an_array_a_image_and_a_file(tmp_path):
     with Image.open(tmp_path / "labels.png") as file:
         np.testing.assert_array_equal(np.asarray(file), both.labels)
     np.testing.assert_array_equal(np.asarray(both), both.labels)
+
+
+def test_labels_have_the_values_that_classes_were_given():
+    a, b = one_class([[1, 1, 0]], [[0.9, 0.6, 0.1]]), one_class([[0, 1, 0]], [[0.1, 0.8, 0.1]])
+    result = SegmentationResult.merge({"giraffe": a, "zebra": b}, {"giraffe": 24, "zebra": 23})
+    assert result.labels.tolist() == [[24, 23, 0]]
+    assert result.counts == {"giraffe": 1, "zebra": 1}
+    assert result.confidence == pytest.approx(0.85)
+    assert result.of_class("zebra").mask.tolist() == [[False, True, False]]
+    assert result.thin(1).class_values == SegmentationResult.stack([result] * 2, 2).class_values == (24, 23)
+    assert [(one.class_name, one.area) for one in result.instances(min_area=1)] == [
+        ("giraffe", 1),
+        ("zebra", 1),
+    ]
+
+
+def test_values_that_a_label_map_cannot_hold_are_numbered(caplog):
+    assert choose_label_values({"a": 254, "b": 1}) == {"a": 254, "b": 1}
+    assert choose_label_values({"a": None, "b": None}) == {"a": 1, "b": 2}
+    assert choose_label_values({"a": 24}) == {"a": 1}  # one class is a mask
+    assert not caplog.records
+    assert choose_label_values({"a": 300, "b": 3}) == {"a": 1, "b": 2}
+    assert "300: a=1, b=2" in caplog.text

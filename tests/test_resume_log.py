@@ -24,7 +24,7 @@ class Killed(BaseException):
 def test_records_come_back_and_the_last_of_a_name_counts(tmp_path):
     resume_log = ResumeLog(tmp_path / "done.jsonl")
     assert resume_log.read() == {}
-    later = replace(RECORDS[0], confidence=1 / 3, coco={"image": {}}, row=[["query", "…"]])
+    later = replace(RECORDS[0], confidence=1 / 3, entries={"image": {}}, row=[["query", "…"]])
     for record in (*RECORDS, later):
         resume_log.add(record)
     assert resume_log.read() == {record.results: record for record in (later, *RECORDS[1:])}

@@ -101,7 +101,7 @@ def test_more_images_of_a_class_than_are_used_are_reported(tmp_path, capsys):
             ["--support-set", "labels", "--classes", "disk"],
             "'disk' is not annotated. Annotated are: disc, square",
         ),
-        (["--support-set", "labels", "--also", "yolo"], "--also is 'yolo'; it must be one or more of"),
+        (["--support-set", "labels", "--also", "yolov"], "--also is 'yolov'; it must be one or more of"),
         (
             ["--support-set", "labels", "queries/classes.png", "--also", "labelme"],
             "has a name that the results need",

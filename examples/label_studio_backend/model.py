@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from label_studio_ml.model import LabelStudioMLBase
-from regions import TO_REGIONS
+from regions import TO_REGION
 
 from kshot import KshotError, Segmenter
 from kshot.annotations.label_studio import read_label_studio
@@ -64,10 +64,12 @@ class KshotBackend(LabelStudioMLBase):
         kind = control["type"].lower()
         about = {"from_name": name, "to_name": control["to_name"][0], "type": kind, "image_rotation": 0}
         about |= {"original_width": image.width, "original_height": image.height}
+        size = image.height, image.width
+        shapes = ((found, TO_REGION[kind](found, size)) for found in result.instances())
         return [
-            about | {"value": value | {kind: [label]}, "score": score}
-            for label, found in ((name, result.of_class(name)) for name in result.class_names)
-            for value, score in TO_REGIONS[kind](found.mask, found.probability)
+            about | {"value": shape | {kind: [found.class_name]}, "score": found.score}
+            for found, shape in shapes
+            if shape is not None
         ]
 
     def annotated(self):
@@ -100,7 +102,7 @@ class KshotBackend(LabelStudioMLBase):
     def control(self):
         """Return the name and the configuration of the brush or polygon tag."""
         for name, control in self.parsed_label_config.items():
-            if control["type"].lower() in TO_REGIONS:
+            if control["type"].lower() in TO_REGION:
                 return name, control
         raise KshotError("The labelling configuration has neither <BrushLabels> nor <PolygonLabels>.")
 

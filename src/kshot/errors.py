@@ -47,3 +47,12 @@ class WriteError(KshotError, OSError):
 
 class NotFittedError(KshotError, RuntimeError):
     """A segmenter was asked to segment before it has seen a support."""
+
+
+def failure_reason(error: Exception) -> str:
+    """Return in one line why one of many images failed, whatever was raised."""
+    if isinstance(error, KshotError | OSError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "It does not fit into the memory. Use --tile or --long-side, or end other programs."
+    return f"Unexpected error: {type(error).__name__}: {reason_of(error)}."

@@ -15,7 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
-from kshot.io.images import ImageSource, MaskSource, list_images, read_image, read_label_map, read_mask
+from kshot.io.images import (
+    ImageSource,
+    MaskSource,
+    list_images,
+    read_image,
+    read_label_map,
+    read_mask,
+)
 from kshot.methods.acceleration import Engine, Precision, accelerate
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
@@ -23,7 +30,7 @@ from kshot.methods.episode import EpisodeRunner, move, select
 from kshot.methods.hub import DEFAULT_MODEL
 from kshot.methods.saving import build_method, imagenet_backbone, load_model, save_model
 from kshot.methods.tiling import Box, Window, around, blend, check_tile, cut, tile_for
-from kshot.results import MAX_CLASSES, OBJECT, SegmentationResult
+from kshot.results import MAX_CLASSES, OBJECT, SegmentationResult, choose_label_values
 from kshot.transforms import Resize
 from kshot.types import FloatMap, Support
 
@@ -54,7 +61,7 @@ class Segmenter:
     more, also of masks. Results have the image's own size.
 
     `fit` replaces the support set. To serve several support sets with one model, `clone` it: clones share the
-    networks.
+    networks. class_values: the value of each class of the support set in label maps.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Segmenter:
         self.long_side = long_side
         self.accelerated = accelerated
         self.support_set: dict[str, ClassSupport] = {}
+        self.class_values: dict[str, int] = {}
 
     @property
     def runner(self) -> EpisodeRunner:
@@ -83,7 +91,7 @@ class Segmenter:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes of the support set, in the order of their labels 1, 2, …; none before `fit`."""
+        """The classes of the support set, in the order in which they were given; none before `fit`."""
         return tuple(self.support_set)
 
     def __repr__(self) -> str:
@@ -175,7 +183,9 @@ class Segmenter:
     ) -> Self: ...
 
     @overload
-    def fit(self, images: Mapping[str, LabelledImages]) -> Self: ...
+    def fit(
+        self, images: Mapping[str, LabelledImages], *, classes: Mapping[str, int] | None = None
+    ) -> Self: ...
 
     def fit(
         self,
@@ -186,15 +196,18 @@ class Segmenter:
     ) -> Self:
         """Encode one or more labelled images as the support set, and return the segmenter.
 
-        One class: images and their masks. Several classes: a dictionary of their names, each with its pairs
-        of image and mask; or images and label maps, and `classes`, each class's name and its value there.
+        One class: images and their masks. Several classes: images and label maps, and `classes`, each class's
+        name and its value there and in the results; or a dictionary of the classes' names, each with its
+        pairs of image and mask, and optionally `classes`, their values in the results.
         An all-zero mask makes its image a negative example of every class (prototype only); at least one mask
         of each class must mark it. Raises ImageError or MaskError for a support that cannot be used,
         ModelError for a negative that the method cannot use; the old support set then stays.
         """
         if isinstance(images, Mapping):
-            if masks is not None or classes is not None:
-                raise MaskError("A dictionary of classes holds the masks too: leave out masks and classes.")
+            if masks is not None:
+                raise MaskError("A dictionary of classes holds the masks too: leave out masks.")
+            if classes is not None and set(classes) != set(images):
+                raise MaskError(f"classes names {', '.join(classes)}, but images {', '.join(images)}.")
             pairs: Mapping[str, LabelledImages] = images
         elif masks is None:
             raise MaskError("There are no masks. Give one for each support image.")
@@ -202,7 +215,8 @@ class Segmenter:
             pairs = _pairs_by_class(_pairs(images, masks), classes)
         else:
             pairs = {OBJECT: _pairs(images, masks)}
-        self.support_set = self._encode(pairs)
+        values = choose_label_values({name: classes[name] if classes else None for name in pairs})
+        self.support_set, self.class_values = self._encode(pairs), values
         return self
 
     @overload
@@ -258,7 +272,7 @@ class Segmenter:
                 name: SegmentationResult.of_one_class(one > self.method.threshold, one, name)
                 for name, one in zip(self.class_names, maps, strict=True)
             }
-            yield _merged(by_class)
+            yield self._merge(by_class)
 
     def encode_query(self, image: Image.Image) -> Any:
         """Extract the features of a whole image, for `predict_encoded`; they do not depend on supports."""
@@ -268,7 +282,7 @@ class Segmenter:
         """Segment an image of `size` = (height, width) whose features are extracted; see `predict`."""
         self._check_fitted()
         runner = self.runner
-        return _merged(
+        return self._merge(
             {
                 name: runner.segment(query, own.shots, size, own.negatives, own.adapted)
                 for name, own in self.support_set.items()
@@ -315,6 +329,12 @@ class Segmenter:
     def tile_for(self, size: tuple[int, int]) -> int | None:
         """Return the side in pixels of the windows of an image of `size`; None if it is segmented whole."""
         return tile_for(size, self.tile, self.long_side)
+
+    def _merge(self, by_class: dict[str, SegmentationResult]) -> SegmentationResult:
+        if len(by_class) > 1:
+            return SegmentationResult.merge(by_class, self.class_values)
+        ((name, only),) = by_class.items()
+        return only if name == only.class_names[0] else only.named(name)
 
     def _check_fitted(self) -> None:
         if not self.support_set:
@@ -382,13 +402,6 @@ class Segmenter:
 
 def _path_of(source: ImageSource) -> str:
     return f"'{source}'" if isinstance(source, str | os.PathLike) else ""
-
-
-def _merged(by_class: dict[str, SegmentationResult]) -> SegmentationResult:
-    if len(by_class) > 1:
-        return SegmentationResult.merge(by_class)
-    ((name, only),) = by_class.items()
-    return only if name == only.class_names[0] else only.named(name)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -1,4 +1,4 @@
-"""Decode Label Studio's brush strokes, a stream of bits in rle-pack's format.
+"""Decode and encode Label Studio's brush strokes, a stream of bits in rle-pack's format.
 
 32 bits   number of values
 5 bits    bits per value, minus one
@@ -9,12 +9,20 @@ then, until all values are decoded:
 …         the length, minus one; then the value or values
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import MaskError
 
 HEADER_BITS = 32 + 5 + 4 * 4
+
+CHANNELS = 4
+"""Values of a pixel."""
+
+RUN_BITS = 16
+"""Bits of a run length in what is encoded."""
 
 
 def decode_brush(packed: list[int], expected: int) -> NDArray[np.unsignedinteger]:
@@ -43,6 +51,22 @@ def decode_brush(packed: list[int], expected: int) -> NDArray[np.unsignedinteger
         values[done : done + count] = bits[position:stop].reshape(-1, width) @ weights
         done, position = done + count, stop
     return values
+
+
+def encode_brush(lengths: Sequence[int]) -> list[int]:
+    """Return a mask as packed bytes of an RGBA image, white and opaque on the object, else transparent.
+
+    lengths: the mask's run lengths along its rows, the background's first.
+    """
+    bits = [f"{CHANNELS * sum(lengths):032b}{7:05b}", f"{RUN_BITS - 1:04b}" * 4]
+    for place, length in enumerate(lengths):
+        value = 255 * (place % 2)
+        for done in range(0, CHANNELS * length, 2**RUN_BITS):
+            count = min(CHANNELS * length - done, 2**RUN_BITS)
+            bits.append(f"100{count - 1:0{RUN_BITS}b}{value:08b}")
+    joined = "".join(bits)
+    padded = joined + "0" * (-len(joined) % 8)
+    return list(int(padded, 2).to_bytes(len(padded) // 8, "big"))
 
 
 def _integer(bits: NDArray[np.uint8]) -> int:

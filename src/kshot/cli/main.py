@@ -75,3 +75,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (KshotError, OSError) as error:  # OSError: a full disk, or a folder without permission to write
         typer.echo(f"kshot: {error}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("kshot: The memory is full. End other programs, or use smaller images.", err=True)
+        sys.exit(2)

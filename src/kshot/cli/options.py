@@ -71,7 +71,8 @@ SupportPairs = Annotated[
     list[Any] | None,
     typer.Option(
         "--support",
-        help="A support image (or GeoTIFF, volume) and its mask, 0 on the background (repeatable).",
+        help="A support image (or GeoTIFF, volume) and its mask, 0 on the background (repeatable); or two "
+        "folders of them, with the same names.",
         metavar="IMAGE MASK",
         rich_help_panel=SUPPORT,
     ),

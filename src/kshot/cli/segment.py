@@ -109,11 +109,29 @@ def segment(
         str,
         typer.Option(
             help="Also write: probability (values in [0, 1], as float16 NumPy files, or like the input for "
-            "GeoTIFFs and volumes), coco (one instances.json), labelme (a JSON file for each image).",
+            "GeoTIFFs and volumes); coco, labelme, yolo, cvat, label-studio or voc for images; geojson or "
+            "gpkg for GeoTIFFs.",
             metavar="KIND,…",
             rich_help_panel=RESULTS,
         ),
     ] = "",
+    instances: Annotated[
+        str,
+        typer.Option(
+            help="Objects in what --also writes: split (cut touching ones apart), min_area=PIXELS (default "
+            "16), tolerance=PIXELS (of polygons, default 0.5).",
+            metavar="NAME[=VALUE],…",
+            rich_help_panel=RESULTS,
+        ),
+    ] = "",
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Stop at the first image that fails; default: list it in failures.jsonl and go on.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -148,11 +166,16 @@ def segment(
     from kshot.io.raster_options import GEOTIFF_TILE, RasterOptions, parse_bands
     from kshot.predict.outputs import Outputs
     from kshot.predict.shards import Shard, parse_shard
+    from kshot.results.instances import InstanceOptions
 
     share = Shard(count=ray or 1) if shard is None else parse_shard(shard)
     raster_options = RasterOptions(parse_bands(bands), plane, tile or GEOTIFF_TILE, long_side)
-    outputs = Outputs.from_paths(queries, out, frozenset(split_commas(also)), share)
-    supports = read_support_set(support_pairs, support_set, support_images, values, raster_options)
+    formats, options = frozenset(split_commas(also)), InstanceOptions.parse(instances)
+    if instances and not formats - {"probability"}:
+        raise KshotError("--instances is for the objects that --also writes. Add a format: --also coco.")
+    outputs = Outputs.from_paths(queries, out, formats, share, options)
+    files = find_support_files(support_pairs)
+    supports = read_support_set(files, support_set, support_images, values, raster_options)
     supports = supports.with_negatives(negatives or [])
     segmenter = load_segmenter(
         model,
@@ -176,7 +199,7 @@ def segment(
         from kshot.cli.main import main
 
         raise typer.Exit(segment_on_ray(main, context.obj, ray, segmenter.device))
-    num_failed = segment_all(segmenter, supports, outputs, raster_options)
+    num_failed = segment_all(segmenter, supports, outputs, raster_options, strict=strict)
     raise typer.Exit(1 if num_failed else 0)
 
 
@@ -196,21 +219,30 @@ def check_support_options(
     return _class_values(classes, has_masks=bool(pairs))
 
 
+def find_support_files(pairs: SupportPairs) -> list[tuple[Path, Path]]:
+    """Return the images and masks that --support names; of two folders, all that have the same names."""
+    from kshot.predict.support_set import pair_files
+
+    return [found for image, mask in pairs or () for found in pair_files(Path(image), Path(mask))]
+
+
 def read_support_set(
-    pairs: SupportPairs,
+    pairs: list[tuple[Path, Path]],
     file: Path | None,
     images: Path | None,
     values: dict[str, int | None],
     raster_options: "RasterOptions | None" = None,
 ) -> "SupportSet":
-    """Read the support set from --support or --support-set. values: from `check_support_options`."""
+    """Read the support set from --support or --support-set.
+
+    pairs: from `find_support_files`. values: from `check_support_options`.
+    """
     from kshot.io.raster_options import RasterOptions
     from kshot.predict.support_set import read_annotated, read_masks
 
     if file is not None:
         return read_annotated(file, images, tuple(values) or None)
-    files = [(Path(image), Path(mask)) for image, mask in pairs or ()]
-    return read_masks(files, values, raster_options or RasterOptions())
+    return read_masks(pairs, values, raster_options or RasterOptions())
 
 
 def _class_values(text: str, *, has_masks: bool) -> dict[str, int | None]:
@@ -222,7 +254,8 @@ def _class_values(text: str, *, has_masks: bool) -> dict[str, int | None]:
     for part in split_commas(text):
         name, equals, value = part.rpartition("=")
         name = name.strip() if equals else part
-        if not name or (equals and not value.strip().isdecimal()) or name in values:
+        is_name = bool(name) and name.isprintable()
+        if not is_name or (equals and not value.strip().isdecimal()) or name in values:
             raise KshotError(
                 f"--classes says '{part}'; it must be names and values such as cat=1,dog=2, or names "
                 "alone, each once."

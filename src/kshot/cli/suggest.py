@@ -1,6 +1,5 @@
 """`kshot suggest`: find the images to label next."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,7 @@ from kshot.cli.options import (
     load_segmenter,
     report,
 )
-from kshot.cli.segment import Queries, check_support_options, read_support_set
+from kshot.cli.segment import Queries, check_support_options, find_support_files, read_support_set
 from kshot.methods.hub import DEFAULT_MODEL
 
 EXAMPLES = (
@@ -49,9 +48,10 @@ def suggest(
     from kshot.io.images import list_images
 
     values = check_support_options(support_pairs, support_set, support_images, classes)
-    labelled = {Path(image).resolve() for image, _ in support_pairs or ()}
+    files = find_support_files(support_pairs)
+    labelled = {image.resolve() for image, _ in files}
     images = [path for path, _ in list_images(unlabelled) if path.resolve() not in labelled]
-    supports = read_support_set(support_pairs, support_set, support_images, values)
+    supports = read_support_set(files, support_set, support_images, values)
     segmenter = load_segmenter(
         model, image_size=image_size, backbone=backbone, backbone_weights=backbone_weights, device=device
     )

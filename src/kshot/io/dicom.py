@@ -49,9 +49,9 @@ def series_id(path: Path) -> str:
     library = pydicom()
     try:
         header = library.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (OSError, EOFError, ValueError, library.errors.InvalidDicomError):
-        return str(path)  # `load_dicom` reports what is wrong with it
-    return str(header.get("SeriesInstanceUID", path))
+        return str(header.get("SeriesInstanceUID", path))
+    except Exception:  # pydicom raises errors of many kinds; `load_dicom` reports what is wrong
+        return str(path)
 
 
 def pydicom() -> Any:

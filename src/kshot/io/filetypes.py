@@ -1,6 +1,8 @@
 """Tell GeoTIFFs and medical volumes from ordinary images without loading their libraries."""
 
 import struct
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +37,9 @@ def is_dicom(path: Path) -> bool:
         return path.suffix.lower() in DICOM_SUFFIXES
     if not path.is_file():
         return False
-    with path.open("rb") as file:  # scanners often write files without a suffix
+    with suppress(OSError), path.open("rb") as file:  # scanners often write files without a suffix
         return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def is_tiff(path: Path) -> bool:
@@ -46,7 +49,8 @@ def is_tiff(path: Path) -> bool:
 
 def _has_coordinates(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of damage that the image reader reports
             header = file.read(8)
             header += file.read(8) if BIG_TIFF in header[2:4] else b""
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)

@@ -44,6 +44,14 @@ class GeoTiff:
         """Height and width."""
         return self.dataset.height, self.dataset.width
 
+    @property
+    def coordinates(self) -> tuple[Any, Any]:
+        """The coordinate system, or None, and the affine from (column, row) to it."""
+        points, crs = self.dataset.gcps
+        if points:
+            return crs, rasterio().transform.from_gcps(points)
+        return self.dataset.crs, self.dataset.transform
+
     def read(self, box: tuple[int, int, int, int]) -> tuple[Image.Image, NDArray[np.bool_]]:
         """Return the image of a box (left, top, right, bottom), and where it has data, (height, width).
 

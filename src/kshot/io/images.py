@@ -3,6 +3,7 @@
 Sizes are (height, width) in pixels. No input is resized or thresholded silently.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from kshot.errors import ImageError, MaskError
+from kshot.io.folders import find_files
 from kshot.io.high_bit_depth import select_low_bytes, stretch, to_rgb
 from kshot.io.image_files import open_checked
 from kshot.types import IGNORE_INDEX
@@ -22,6 +24,8 @@ from kshot.types import IGNORE_INDEX
 if TYPE_CHECKING:  # the command reads images before torch, which takes seconds to import
     from torch import Tensor
     from typing_extensions import TypeIs
+
+logger = logging.getLogger(__name__)
 
 ImageSource = Union[str, os.PathLike[str], Image.Image, NDArray[Any], "Tensor"]
 """A path, a PIL image, a (H, W, 3) or (H, W) uint8 or uint16 array, or a (3, H, W) uint8 or [0, 1] float
@@ -131,16 +135,17 @@ def read_label_map(
 def list_images(paths: list[Path], results: Path | None = None) -> list[tuple[Path, Path]]:
     """Return the images in files and folders, each with its path relative to the given file or folder.
 
-    Folders are searched recursively, in alphabetical order, for IMAGE_SUFFIXES; the folder `results` is
-    skipped, because earlier masks are not input.
+    Folders are searched recursively, in alphabetical order, for IMAGE_SUFFIXES; `io.folders.find_files` says
+    what is passed over, such as the folder `results`. What it leaves out is logged in one line.
     Raises ImageError for a path that does not exist or a folder without images.
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
-            candidates = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            skipped = None if results is None else results.resolve()
-            inside = sorted(p for p in candidates if skipped not in p.resolve().parents)
+            searched = find_files(path, results)
+            if left_out := searched.summary():
+                logger.warning(left_out)
+            inside = [p for p in searched.files if p.suffix.lower() in IMAGE_SUFFIXES]
             if not inside:
                 raise ImageError(f"Folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             found += [(p, p.relative_to(path)) for p in inside]

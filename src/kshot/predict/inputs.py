@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kshot.errors import ImageError
 from kshot.io.filetypes import is_dicom, is_nifti
+from kshot.io.folders import find_files
 from kshot.io.images import list_images
 
 
@@ -20,7 +21,7 @@ def list_queries(paths: list[Path], results: Path) -> list[tuple[Path, Path]]:
         if not path.is_dir():
             found += [(path, _with_one_suffix(Path(path.name)))] if _is_volume(path) else list_images([path])
             continue
-        volumes = _find_volumes(path, results.resolve())
+        volumes = _find_volumes(path, results)
         try:
             found += list_images([path], results=results)
         except ImageError:
@@ -34,12 +35,10 @@ def _is_volume(path: Path) -> bool:
     return path.is_file() and (is_nifti(path) or is_dicom(path))
 
 
-def _find_volumes(folder: Path, skipped: Path) -> list[tuple[Path, Path]]:
+def _find_volumes(folder: Path, results: Path) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     slices: dict[Path, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if not _is_volume(path) or skipped in path.resolve().parents:
-            continue
+    for path in filter(_is_volume, find_files(folder, results).files):
         if is_nifti(path):
             found.append((path, _with_one_suffix(path.relative_to(folder))))
         else:

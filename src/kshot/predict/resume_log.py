@@ -7,7 +7,7 @@ stopped at any moment loses at most the image in progress.
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,13 @@ from PIL import Image
 from kshot import __version__
 from kshot.errors import KshotError
 from kshot.io.files import append_text, encode_image, read_json, write_text
+from kshot.io.folders import SETTINGS_FILE
 from kshot.io.overlays import SheetRow
 from kshot.io.raster_options import RasterOptions
 
 if TYPE_CHECKING:
     from kshot.predict.support_set import SupportSet
     from kshot.segmenter import Segmenter
-
-SETTINGS_FILE = "settings.json"
-"""The settings that the results in a folder depend on."""
 
 RESUME_LOG_FILE = "done.jsonl"
 """One line for each finished image, in the order in which they were finished."""
@@ -46,6 +44,7 @@ def settings_of(
     return {
         "kshot": __version__,
         "classes": list(support_set.classes),
+        "class_values": list(segmenter.class_values.values()),
         **segmenter.config.model_dump(mode="json"),
         "weights_sha256": weights_sha256(segmenter.method),
         "supports_sha256": support_set.sha256(),
@@ -84,15 +83,15 @@ class ImageRecord:
     """A finished image.
 
     image: as the command named it. results: name of its results, relative to the folder. state: `fingerprint`
-    of the image when it was read. confidence: of the result, 0 to 1. coco: its part of the COCO document, if
-    that is written. row: captions and images (PNG in base64) of its row on the contact sheet, if it has one.
+    of the image when it was read. confidence: of the result, 0 to 1. entries: its parts of the run's files,
+    by format. row: captions and images (PNG in base64) of its row on the contact sheet, if it has one.
     """
 
     image: str
     results: str
     state: list[int]
     confidence: float
-    coco: dict[str, Any] | None = None
+    entries: dict[str, Any] = field(default_factory=dict)
     row: list[list[str]] | None = None
 
 

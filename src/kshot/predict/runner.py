@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from kshot.annotations.writers import CocoInstances, SegmentedImage
-from kshot.errors import KshotError, WriteError
+from kshot.errors import WriteError, failure_reason
 from kshot.io.files import save_image, write_text
 from kshot.io.filetypes import file_type
 from kshot.io.images import read_image
 from kshot.io.overlays import SheetRow, contact_sheet, heatmap, overlay
 from kshot.io.progress import make_bar
 from kshot.io.raster_options import RasterOptions
-from kshot.predict.outputs import INSTANCES_FILE, Outputs
+from kshot.predict.outputs import Outputs
 from kshot.predict.resume_log import (
     RESUME_LOG_FILE,
     ImageRecord,
@@ -74,12 +73,18 @@ class Report:
 
 
 def segment_all(
-    segmenter: Segmenter, support_set: SupportSet, outputs: Outputs, raster_options: RasterOptions
+    segmenter: Segmenter,
+    support_set: SupportSet,
+    outputs: Outputs,
+    raster_options: RasterOptions,
+    *,
+    strict: bool = False,
 ) -> int:
     """Segment every query, write its files and the contact sheet; return the number of failures.
 
-    Images that the folder's resume log has as done are reported, but not segmented again. A bad image is
-    listed in `failures.jsonl`, and the run continues. Raises WriteError for a full disk.
+    Images that the folder's resume log has as done are reported, but not segmented again. An image that
+    raises any exception is listed in `failures.jsonl`, and the run continues, or stops there if `strict`.
+    Raises WriteError for a full disk.
     """
     console, report = Console(), Report()
     resume_log = ResumeLog(outputs.shard_path(RESUME_LOG_FILE))
@@ -99,8 +104,10 @@ def segment_all(
                 logger.info(f"{index}/{num_left} {line} ({seconds_left:.0f} s left)")
             elif has_failed:
                 logger.info(line)  # above the bar, which takes over stdout
-    _write_report(report, outputs, class_names)
-    logger.info(f"{len(report.records)} of {len(outputs.queries)} images segmented into {outputs.folder}")
+            if strict and has_failed:
+                break
+    _write_report(report, outputs, support_set.label_values)
+    logger.info(_summary(report, outputs, strict))
     if report.num_rows:
         logger.info(f"Contact sheet: {outputs.shard_path(SHEET_FILE)}")
     return len(report.failures)
@@ -128,12 +135,25 @@ def _segment_rest(
             resume_log.add(record)
         except WriteError:
             raise  # disk full: every later write would fail too
-        except (KshotError, OSError) as error:
-            report.failures.append({"image": str(path), "reason": str(error)})
-            yield True, f"{path}: failed: {error}"
+        except Exception as error:  # libraries raise anything for a file that they did not expect
+            logger.debug("%s", path, exc_info=True)
+            reason = failure_reason(error)
+            report.failures.append({"image": str(path), "reason": reason})
+            yield True, f"{path}: failed: {reason}"
         else:
             report.add(record)
             yield False, f"{path}: {line}"
+
+
+def _summary(report: Report, outputs: Outputs, strict: bool) -> str:
+    """Return the last line of a run."""
+    text = f"{len(report.records)} of {len(outputs.queries)} images segmented into {outputs.folder}"
+    if not report.failures:
+        return text
+    listed = outputs.shard_path(FAILURES_FILE)
+    if strict:
+        return f"{text}; stopped at the first failure (--strict), see {listed}"
+    return f"{text}; {len(report.failures)} failed, see {listed}"
 
 
 def _segment_one(
@@ -153,55 +173,47 @@ def _segment_one(
         result = segmenter.predict(image)
         summary = Summary(image, result, result.shares, result.confidence)
     else:
-        summary = _segment_raster(
-            segmenter, path, outputs.folder / name, class_names, raster_options, "probability" in outputs.also
-        )
+        summary = _segment_raster(segmenter, path, name, outputs, class_names, raster_options)
     row = None
     if needs_row:  # before the files are written, because the overlay is drawn on the image
         row = pack_row(sheet_row(support_set.preview, summary.image, summary.result))
-    coco = _write_image(path, name, summary, outputs, class_names) if kind == "image" else None
-    record = ImageRecord(str(path), name.as_posix(), state, summary.confidence, coco, row)
+    entries = {}
+    if kind == "image":
+        outputs.write(name, summary.image, summary.result)
+        entries = outputs.write_formats(name, path, summary.result)
+    record = ImageRecord(str(path), name.as_posix(), state, summary.confidence, entries, row)
     return record, f"{_format_shares(summary.shares)}, confidence {summary.confidence:.2f}"
 
 
 def _segment_raster(
     segmenter: Segmenter,
     path: Path,
-    out: Path,
+    name: Path,
+    outputs: Outputs,
     class_names: Sequence[str],
     raster_options: RasterOptions,
-    with_probability: bool,
 ) -> Summary:
     """Segment a GeoTIFF or a volume. Its module is imported here, since most runs have neither."""
-    if file_type(path) == "geotiff":
-        from kshot.predict.segment_geotiff import segment_geotiff as segment
-    else:
-        from kshot.predict.segment_volume import segment_volume as segment
-    return segment(segmenter, path, out, class_names, raster_options, with_probability)
+    out, with_probability = outputs.folder / name, "probability" in outputs.also
+    if file_type(path) == "volume":
+        from kshot.predict.segment_volume import segment_volume
 
+        return segment_volume(segmenter, path, out, class_names, raster_options, with_probability)
+    from kshot.predict.segment_geotiff import segment_geotiff
 
-def _write_image(
-    path: Path, name: Path, summary: Summary, outputs: Outputs, class_names: tuple[str, ...]
-) -> dict[str, Any] | None:
-    """Write an ordinary image's files; return its part of the COCO document, if that is requested."""
-    outputs.write(name, summary.image, summary.result)
-    if not outputs.also & {"coco", "labelme"}:
-        return None
-    found = segmented((name.parent / path.name).as_posix(), summary.result)
-    if "labelme" in outputs.also:
-        outputs.write_labelme(name, path, found)
-    return CocoInstances(class_names).entry(found) if "coco" in outputs.also else None
-
-
-def segmented(file_name: str, result: SegmentationResult) -> SegmentedImage:
-    """Return a result in the form that annotation files are written from."""
-    masks = {name: result.labels == label for label, name in enumerate(result.class_names, 1)}
-    return SegmentedImage(
-        file_name, masks, dict(zip(result.class_names, result.class_probabilities, strict=True))
+    return segment_geotiff(
+        segmenter,
+        path,
+        out,
+        class_names,
+        raster_options,
+        with_probability,
+        map_formats=outputs.map_formats,
+        instance_options=outputs.instances,
     )
 
 
-def _write_report(report: Report, outputs: Outputs, class_names: tuple[str, ...]) -> None:
+def _write_report(report: Report, outputs: Outputs, class_values: Mapping[str, int]) -> None:
     if report.records:
         shown = [record for record in report.records if record.row is not None][:SHEET_ROWS]
         shown.sort(key=attrgetter("confidence"))
@@ -210,12 +222,7 @@ def _write_report(report: Report, outputs: Outputs, class_names: tuple[str, ...]
         if rows:
             save_image(contact_sheet(rows, CELL, titles), outputs.shard_path(SHEET_FILE))
         write_text(_confidence_table(report.records), outputs.shard_path(CONFIDENCE_FILE))
-    if "coco" in outputs.also:
-        instances = CocoInstances(class_names)
-        for record in report.records:
-            if record.coco is not None:
-                instances.add_entry(record.coco)
-        write_text(json.dumps(instances.document()), outputs.shard_path(INSTANCES_FILE))
+    outputs.write_run_files(report.records, class_values)
     failures = outputs.shard_path(FAILURES_FILE)
     failures.unlink(missing_ok=True)  # failures of an earlier run
     if report.failures:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from kshot.annotations.writers.base import MapFormat
 from kshot.io.files import save_image
 from kshot.io.geotiff import OVERVIEW_SIZE, GeoTiff, GeoTiffWriter, create_geotiff, open_geotiff
 from kshot.io.overlays import label_colour, overlay
 from kshot.io.raster_options import RasterOptions
-from kshot.predict.stats import NO_DATA, PredictionStats, Summary, Thumbnail
+from kshot.predict.stats import NO_DATA, PredictionStats, Summary, Thumbnail, WholeMap
+from kshot.results.instances import DEFAULT_INSTANCES, InstanceOptions
 from kshot.segmenter import Segmenter
 
 
@@ -21,11 +23,15 @@ def segment_geotiff(
     class_names: Sequence[str],
     raster_options: RasterOptions,
     with_probability: bool = False,
+    *,
+    map_formats: Sequence[MapFormat] = (),
+    instance_options: InstanceOptions = DEFAULT_INSTANCES,
 ) -> Summary:
     """Segment a GeoTIFF; write its mask or labels, and its probability, with its size and coordinates.
 
     out: path of the results without `_mask.tif`. A segmenter without a tile uses that of `raster_options`.
     Without data the mask is 255 and the probability NaN, which the files declare as no data.
+    map_formats: to write the instances in; they need three bytes of memory for each pixel of the map.
     Raises ImageError for a file that cannot be read.
     """
     if segmenter.tile is None:
@@ -38,6 +44,7 @@ def segment_geotiff(
             target = out.with_name(f"{out.name}_probability.tif")
             created = create_geotiff(target, source, class_names, "float32", np.nan)
             probability_file = files.enter_context(created)
+        vectors = WholeMap() if map_formats else None
         thumbnail, stats = Thumbnail(max(1, -(-max(source.size) // OVERVIEW_SIZE))), PredictionStats()
         for strip in segmenter.predict_strips(source.size, source.read):
             probabilities = strip.class_probabilities
@@ -46,7 +53,13 @@ def segment_geotiff(
                 probability_file.write(probabilities)
             thumbnail.add(strip)
             stats.add(strip)
+            if vectors is not None:
+                vectors.add(strip)
         image, small_result = source.overview(thumbnail.step), thumbnail.whole()
+        if vectors is not None:
+            instances = vectors.whole().instances(**instance_options.model_dump())
+            for one in map_formats:
+                one.write(out.with_name(one.file.format(name=out.name)), source, instances)
     save_image(overlay(image, small_result.labels), out.with_name(f"{out.name}_overlay.png"))
     return stats.summary(image, small_result)
 
@@ -54,6 +67,6 @@ def segment_geotiff(
 def _create_mask(
     segmenter: Segmenter, out: Path, source: GeoTiff, class_names: Sequence[str]
 ) -> AbstractContextManager[GeoTiffWriter]:
-    kind, count = ("labels", len(class_names)) if len(segmenter.class_names) > 1 else ("mask", 1)
-    colours = {label: label_colour(label) for label in range(count + 1)}
+    kind = "labels" if len(segmenter.class_names) > 1 else "mask"
+    colours = {label: label_colour(label) for label in (0, *segmenter.class_values.values())}
     return create_geotiff(out.with_name(f"{out.name}_{kind}.tif"), source, [kind], "uint8", NO_DATA, colours)

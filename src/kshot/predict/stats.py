@@ -71,3 +71,24 @@ class Thumbnail:
     def whole(self) -> SegmentationResult:
         """Return all rows as one result."""
         return SegmentationResult.stack(self.kept, sum(len(strip.labels) for strip in self.kept))
+
+
+@dataclass
+class WholeMap:
+    """Strips of a result with little memory: labels, and each pixel's probability of its own class."""
+
+    strips: list[SegmentationResult] = field(default_factory=list)
+
+    def add(self, strip: SegmentationResult) -> None:
+        """Add the next rows."""
+        own = np.zeros((1, *strip.labels.shape), np.float16)
+        for value, probability in zip(strip.class_values, strip.class_probabilities, strict=True):
+            own[0] = np.where(strip.labels == value, probability, own[0])
+        self.strips.append(replace(strip, class_probabilities=own))
+
+    def whole(self) -> SegmentationResult:
+        """Return all rows as one result, in which all classes share the probability of the pixel's class."""
+        labels = np.concatenate([strip.labels for strip in self.strips])
+        own = np.concatenate([strip.class_probabilities for strip in self.strips], axis=1)
+        shared = np.broadcast_to(own, (len(self.strips[0].class_names), *labels.shape))
+        return replace(self.strips[0], labels=labels, class_probabilities=shared)

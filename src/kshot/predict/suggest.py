@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.errors import DataError, ImageError
+from kshot.errors import DataError, failure_reason
 from kshot.io.images import read_image
 from kshot.io.progress import progress
 from kshot.methods.prototype import STAGES, prototypes
@@ -88,8 +88,8 @@ def suggest(
         for done, path in enumerate(unlabelled, 1):
             try:
                 scores[path] = _score(fitted, read_image(path))
-            except ImageError as error:
-                failures[path] = str(error)
+            except Exception as error:  # as in a batch of `kshot segment`
+                failures[path] = failure_reason(error)
             on_progress(done, len(unlabelled))
     rankings = []
     for name, supports in fitted.support_set.items():

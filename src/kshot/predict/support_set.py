@@ -15,12 +15,14 @@ from kshot.annotations.annotated_images import MAX_SUPPORTS
 from kshot.annotations.reader import read_annotations
 from kshot.annotations.summary import Omissions, Summary
 from kshot.errors import DataError
-from kshot.io.filetypes import file_type
+from kshot.io.filetypes import file_type, is_dicom
+from kshot.io.folders import first_names
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
 from kshot.io.overlays import add_caption, label_colour, montage, overlay
 from kshot.io.raster_options import RasterOptions
 from kshot.predict.class_masks import ClassMasks, ClassValues, read_class_masks
-from kshot.results import MAX_CLASSES, OBJECT
+from kshot.predict.inputs import list_queries
+from kshot.results import MAX_CLASSES, OBJECT, choose_label_values
 
 if TYPE_CHECKING:  # files are read before torch, which takes seconds to import
     from kshot.segmenter import LabelledImages, Segmenter
@@ -36,6 +38,9 @@ MAX_THUMBNAILS = 16
 MAX_NAMES = 8
 """Class names below the preview: the first ones."""
 
+MASK_ENDS = ("_mask", "_labels")
+"""What the name of a mask may add to that of its image."""
+
 MAX_CHECKED = 5
 """Support images of a class that are segmented as a check: the first ones."""
 
@@ -44,12 +49,13 @@ MAX_CHECKED = 5
 class SupportSet:
     """Labelled images.
 
-    classes: the images and masks of each class. preview: some of them, as one image. summary: what an
-    annotation file holds, and what was left out.
+    classes: the images and masks of each class. preview: some of them, as one image. label_values: of the
+    classes in label maps. summary: what an annotation file holds, and what was left out.
     """
 
     classes: Mapping[str, Sequence[tuple[ImageSource, MaskSource]]]
     preview: Image.Image
+    label_values: Mapping[str, int]
     summary: Summary | None = None
 
     def sha256(self) -> str:
@@ -65,7 +71,7 @@ class SupportSet:
 
     def fit(self, segmenter: "Segmenter") -> None:
         """Fit a segmenter; log a warning for each class it misses in its own support images."""
-        segmenter.fit(self.classes)
+        segmenter.fit(self.classes, classes=self.label_values)
         for name, pairs in self.classes.items():
             if warning := _check_class(segmenter, pairs, name):
                 logger.warning(warning)
@@ -88,14 +94,61 @@ def read_masks(
     """
     values = values or {OBJECT: None}
     classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in values}
+    label_values = choose_label_values(values)
     thumbnails = []
     for path, mask in pairs:
         for image, masks in _read_labelled(path, mask, values, raster_options):
             empty = np.zeros((image.height, image.width), dtype=np.bool_)
             for name in masks or values:
                 classes[name].append((image, masks.get(name, empty)))
-            thumbnails.append(_thumbnail(image, masks, tuple(values)))
-    return SupportSet(classes, _arrange(thumbnails[:MAX_THUMBNAILS], tuple(values)))
+            thumbnails.append(_thumbnail(image, masks, label_values))
+    preview = _arrange(thumbnails[:MAX_THUMBNAILS], label_values)
+    return SupportSet(classes, preview, label_values)
+
+
+def pair_files(image: Path, mask: Path) -> list[tuple[Path, Path]]:
+    """Return the pairs of an image and its mask that --support names: one, or those of two folders.
+
+    In two folders, the mask of `a/b.jpg` is `a/b`, `a/b_mask` or `a/b_labels` with any suffix. The first
+    MAX_SUPPORTS pairs are used; what has no partner is logged. A folder with a mask file is a DICOM series.
+    Raises DataError if there are no pairs, or if a mask is ambiguous.
+    """
+    if image.is_dir() and mask.is_dir():
+        return _pair_folders(image, mask)
+    if mask.is_dir() or (image.is_dir() and not any(map(is_dicom, image.iterdir()))):
+        raise DataError(
+            f"--support {image} {mask} cannot be paired. Give an image and its mask, a folder with a DICOM "
+            "series and its mask, or two folders: images, and masks of the same names."
+        )
+    return [(image, mask)]
+
+
+def _pair_folders(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    queries = dict((name.with_suffix(""), path) for path, name in list_queries([images], masks))
+    found: dict[Path, Path] = {}
+    unpaired = []
+    for path, name in list_queries([masks], images):
+        stem = name.with_suffix("")
+        named = [stem, *(stem.with_name(stem.name.removesuffix(end)) for end in MASK_ENDS)]
+        image = next((one for one in named if one in queries), None)
+        if image is None:
+            unpaired.append(path)
+        elif image in found:
+            raise DataError(f"{found[image]} and {path} may both be the mask of {queries[image]}. Keep one.")
+        else:
+            found[image] = path
+    if not found:
+        raise DataError(
+            f"No mask in {masks} has the name of an image in {images}. The mask of a.jpg is a.png or "
+            "a_mask.png."
+        )
+    unpaired += [path for name, path in queries.items() if name not in found]
+    if unpaired:
+        logger.warning(f"Left out, because they have no partner: {first_names(unpaired)}.")
+    pairs = sorted((queries[image], mask) for image, mask in found.items())
+    if len(pairs) > MAX_SUPPORTS:
+        logger.info(f"{images} has {len(pairs)} labelled images; the first {MAX_SUPPORTS} are used.")
+    return pairs[:MAX_SUPPORTS]
 
 
 def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] | None) -> SupportSet:
@@ -127,8 +180,9 @@ def read_annotated(path: Path, folder: Path | None, class_names: Sequence[str] |
     for name in classes:
         if counts[name] > MAX_SUPPORTS:
             logger.info(f"Class '{name}' has {counts[name]} images; the first {MAX_SUPPORTS} are used.")
-    thumbnails = [_thumbnail(read_image(source), masks, tuple(classes)) for source, masks in shown]
-    return SupportSet(classes, _arrange(thumbnails, tuple(classes)), summary)
+    label_values = choose_label_values(dict.fromkeys(classes))
+    thumbnails = [_thumbnail(read_image(source), masks, label_values) for source, masks in shown]
+    return SupportSet(classes, _arrange(thumbnails, label_values), label_values, summary)
 
 
 def _without_empty(
@@ -182,20 +236,20 @@ def _check_class(fitted: "Segmenter", pairs: "LabelledImages", name: str) -> str
 
 
 def _thumbnail(
-    image: Image.Image, masks: Mapping[str, NDArray[np.bool_]], class_names: Sequence[str]
+    image: Image.Image, masks: Mapping[str, NDArray[np.bool_]], values: Mapping[str, int]
 ) -> Image.Image:
     """Return a small overlay of a support image; where masks overlap, the later class is shown."""
     labels = np.zeros((image.height, image.width), dtype=np.uint8)
-    for label, name in enumerate(class_names, 1):
+    for name, value in values.items():
         if name in masks:
-            labels[masks[name]] = label
+            labels[masks[name]] = value
     return ImageOps.contain(overlay(image, labels), (CELL, CELL))
 
 
-def _arrange(thumbnails: list[Image.Image], class_names: Sequence[str]) -> Image.Image:
+def _arrange(thumbnails: list[Image.Image], values: Mapping[str, int]) -> Image.Image:
     """Return a montage of thumbnails, with the names and colours of several classes below."""
     preview = montage(thumbnails, CELL)
-    if len(class_names) > 1:
-        for label, name in enumerate(class_names[:MAX_NAMES], 1):
-            preview = add_caption(preview, name, label_colour(label))
+    if len(values) > 1:
+        for name, value in list(values.items())[:MAX_NAMES]:
+            preview = add_caption(preview, name, label_colour(value))
     return preview

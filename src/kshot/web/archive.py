@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kshot.annotations.writers import CocoInstances, SegmentedImage, labelme_document
+from kshot.annotations.writers.coco import assemble_coco, coco_entry
+from kshot.annotations.writers.labelme import labelme_document
 from kshot.io.files import encode_image
 from kshot.io.overlays import draw_overlay, label_image, mask_image
-from kshot.predict.outputs import CLASSES_FILE, INSTANCES_FILE
-from kshot.types import FloatMap, LabelMap
+from kshot.predict.outputs import CLASSES_FILE
+from kshot.results import SegmentationResult
+from kshot.types import LabelMap
 from kshot.web.images import SessionImage
 from kshot.web.session import Session
+
+INSTANCES_FILE = "instances.json"
+"""All labels and results in COCO's format, in the archive."""
 
 LABELME_FOLDER = "labelme"
 """Folder of the archive with one LabelMe file for each image."""
@@ -35,24 +40,26 @@ def write_archive(session: Session, path: Path) -> None:
     with session.lock:
         images = [one for one in session.images.values() if session.has_current_labels(one)]
         classes = session.classes
-    instances = CocoInstances([one.name for one in classes])
+    entries = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, image in _unique_names(images):
             with session.lock:
                 if not session.has_current_labels(image):
                     continue  # removed, or stale, since the list was made
                 labels, pixels = session.labels(image), session.pixels(image)
-                segmented = _segmented(session, image, name, labels)
+                result = _result(session, image, labels)
             stem = PurePosixPath(name).stem
             kind = "mask" if len(classes) == 1 else "labels"
             archive.writestr(f"{stem}_{kind}.png", encode_image(render_labels(session, labels), "PNG"))
             draw_overlay(pixels, labels, session.colour)
             archive.writestr(f"{stem}_overlay.png", encode_image(pixels, "PNG"))
-            _add_json(archive, f"{LABELME_FOLDER}/{stem}.json", labelme_document(segmented))
-            instances.add(segmented)
-        _add_json(archive, INSTANCES_FILE, instances.document())
+            instances = result.instances()
+            _add_json(archive, f"{LABELME_FOLDER}/{stem}.json", labelme_document(name, result, instances))
+            entries.append(coco_entry(name, result, instances))
+        categories = {one.name: one.value for one in classes}
+        _add_json(archive, INSTANCES_FILE, assemble_coco(entries, categories))
         if len(classes) > 1:
-            _add_json(archive, CLASSES_FILE, {one.name: one.value for one in classes})
+            _add_json(archive, CLASSES_FILE, categories)
 
 
 def render_labels(session: Session, labels: LabelMap) -> Image.Image:
@@ -60,18 +67,17 @@ def render_labels(session: Session, labels: LabelMap) -> Image.Image:
     return mask_image(labels > 0) if len(session.classes) == 1 else label_image(labels, session.colour)
 
 
-def _segmented(session: Session, image: SessionImage, name: str, labels: LabelMap) -> SegmentedImage:
-    """Return the mask and probability of each class; the user's own labels have probability 1."""
-    masks = {one.name: labels == one.value for one in session.classes}
-    probabilities: dict[str, FloatMap] = {name: mask.astype(np.float32) for name, mask in masks.items()}
+def _result(session: Session, image: SessionImage, labels: LabelMap) -> SegmentationResult:
+    """Return labels as a result; the user's own have probability 1."""
+    values = tuple(one.value for one in session.classes)
+    probabilities = np.stack([labels == value for value in values]).astype(np.float32)
     if not image.is_labelled and image.result is not None:
-        for one in session.classes:
-            if one.value in image.result.class_values:
-                levels: FloatMap = np.asarray(
-                    session.probability_map(image, "probability", one.value), np.float32
-                )
-                probabilities[one.name] = levels / np.float32(255)
-    return SegmentedImage(name, masks, probabilities)
+        for place, value in enumerate(values):
+            if value in image.result.class_values:
+                levels = np.asarray(session.probability_map(image, "probability", value), np.float32)
+                probabilities[place] = levels / np.float32(255)
+    names = tuple(one.name for one in session.classes)
+    return SegmentationResult(labels, probabilities, names, class_values=values)
 
 
 def _unique_names(images: list[SessionImage]) -> Iterator[tuple[str, SessionImage]]:

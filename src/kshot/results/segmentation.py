@@ -1,5 +1,6 @@
 """What a segmenter found in an image: mask, labels, probabilities, instances, and pictures of them."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.annotations.components import MIN_COMPONENT, connected_components, outline
 from kshot.io.files import save_image
 from kshot.io.images import ImageSource, read_image
 from kshot.io.overlays import label_image, mask_image, overlay
+from kshot.results.instances import MIN_COMPONENT, TOLERANCE, Instance, InstanceOptions, find_parts
 from kshot.types import IGNORE_INDEX, FloatMap
+
+logger = logging.getLogger(__name__)
 
 OBJECT = "object"
 """Name of a class that was given without a name."""
@@ -23,32 +26,34 @@ MAX_CLASSES = IGNORE_INDEX - 1
 """Largest number of classes in a label map, where 0 is the background and 255 means "ignore"."""
 
 
-@dataclass(frozen=True, eq=False)
-class Instance:
-    """A connected part of a class's mask.
+def choose_label_values(given: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the value of each class in label maps: as given, or 1, 2, … for one class or without values.
 
-    box: left, top, right and bottom in pixels, the last two exclusive. area: pixels. score: mean probability
-    in [0, 1]. mask: bool, inside the box only. polygon: outline as (x, y) pixels; None if the part has holes
-    or is too thin for one polygon.
+    Values that do not fit into the 8 bits of a label map are replaced by 1, 2, … too, with a warning.
     """
-
-    class_name: str
-    box: tuple[int, int, int, int]
-    area: int
-    score: float
-    mask: NDArray[np.bool_]
-    polygon: list[tuple[int, int]] | None
+    values = [value for value in given.values() if value is not None]
+    numbered = {name: number for number, name in enumerate(given, 1)}
+    if len(given) < 2 or len(values) < len(given):
+        return numbered
+    if not all(1 <= value <= MAX_CLASSES for value in values):
+        classes = ", ".join(f"{name}={number}" for name, number in numbered.items())
+        logger.warning(
+            f"Label maps hold the values 1 to {MAX_CLASSES}, so results cannot keep {max(values)}: {classes}."
+        )
+        return numbered
+    return dict(zip(given, values, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationResult:
     """The segmentation of an image (H, W) into background and C classes; `np.asarray` returns mask or labels.
 
-    labels: uint8 (H, W), 0 on the background, n on the n-th class. class_probabilities: float32 (C, H, W) in
-    [0, 1], each class against everything else; NaN where a map has no data. first_pass, second_pass,
-    base_map: the probability after each pass, and that of a base class, (H, W) each, or (C, H, W) for several
-    classes; None where the method has no such step, or the image was segmented in tiles. source: the image,
-    as given.
+    labels: uint8 (H, W), 0 on the background, the class's value elsewhere. class_probabilities: float32
+    (C, H, W) in [0, 1], each class against everything else; NaN where a map has no data. first_pass,
+    second_pass, base_map: the probability after each pass, and that of a base class, (H, W) each, or
+    (C, H, W) for several classes; None where the method has no such step, or the image was segmented in
+    tiles. source: the image, as given. class_values: of the classes in `labels`, in the order of
+    class_names; 1, 2, … if none are given.
     """
 
     labels: NDArray[np.uint8]
@@ -58,33 +63,43 @@ class SegmentationResult:
     second_pass: FloatMap | None = None
     base_map: FloatMap | None = None
     source: ImageSource | None = None
+    class_values: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.class_values:
+            object.__setattr__(self, "class_values", tuple(range(1, len(self.class_names) + 1)))
 
     @classmethod
     def of_one_class(
-        cls, mask: NDArray[np.bool_], probability: FloatMap, name: str = OBJECT, **steps: FloatMap | None
+        cls, mask: NDArray[np.bool_], probability: FloatMap, name: str = OBJECT, **steps: Any
     ) -> Self:
         """Make the result of one class from its mask (H, W) and its probability (H, W)."""
         return cls(mask.astype(np.uint8), probability[None], (name,), **steps)
 
     @classmethod
-    def merge(cls, by_class: Mapping[str, "SegmentationResult"]) -> Self:
+    def merge(
+        cls, by_class: Mapping[str, "SegmentationResult"], class_values: Mapping[str, int] | None = None
+    ) -> Self:
         """Merge results of single classes: each pixel goes to the likeliest class whose mask holds it.
 
-        Of equal probabilities the first class wins. Raises ValueError without classes.
+        Of equal probabilities the first class wins. class_values: in the labels; by default 1, 2, …
+        Raises ValueError without classes.
         """
         each = list(by_class.values())
         if not each:
             raise ValueError("There is no class to merge.")
         shown = np.stack([np.where(one.mask, one.class_probabilities[0], -1) for one in each])
-        labels = np.where((shown >= 0).any(axis=0), shown.argmax(axis=0) + 1, 0).astype(np.uint8)
+        given = class_values or {}
+        values = np.array([given.get(name, n) for n, name in enumerate(by_class, 1)], np.uint8)
+        labels = np.where((shown >= 0).any(axis=0), values[shown.argmax(axis=0)], 0).astype(np.uint8)
         probabilities = np.concatenate([one.class_probabilities for one in each])
 
         def stacked(step: str) -> FloatMap | None:
             maps = [getattr(one, step) for one in each]
             return None if any(one is None for one in maps) else np.stack(maps)
 
-        steps = {step: stacked(step) for step in ("first_pass", "second_pass", "base_map")}
-        return cls(labels, probabilities, tuple(by_class), **steps)
+        steps: dict[str, Any] = {step: stacked(step) for step in ("first_pass", "second_pass", "base_map")}
+        return cls(labels, probabilities, tuple(by_class), class_values=tuple(values.tolist()), **steps)
 
     @classmethod
     def stack(cls, strips: Iterable["SegmentationResult"], height: int) -> "SegmentationResult":
@@ -105,7 +120,7 @@ class SegmentationResult:
             rows = slice(top, top + len(strip.labels))
             labels[rows], probabilities[:, rows] = strip.labels, strip.class_probabilities
             top = rows.stop
-        return cls(labels, probabilities, first.class_names)
+        return cls(labels, probabilities, first.class_names, class_values=first.class_values)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -131,7 +146,10 @@ class SegmentationResult:
     def counts(self) -> dict[str, int]:
         """Number of pixels of each class."""
         # Not by bincount, which takes eight bytes for each pixel.
-        return {n: int(np.count_nonzero(self.labels == label)) for label, n in enumerate(self.class_names, 1)}
+        return {
+            name: int(np.count_nonzero(self.labels == value))
+            for name, value in zip(self.class_names, self.class_values, strict=True)
+        }
 
     @property
     def shares(self) -> dict[str, float]:
@@ -150,7 +168,8 @@ class SegmentationResult:
         if len(self.class_names) == 1:
             own = self.class_probabilities[0][self.mask]
         else:
-            own = np.concatenate([p[self.labels == n] for n, p in enumerate(self.class_probabilities, 1)])
+            maps = zip(self.class_values, self.class_probabilities, strict=True)
+            own = np.concatenate([probability[self.labels == value] for value, probability in maps])
         return float(own.mean())
 
     @property
@@ -164,31 +183,39 @@ class SegmentationResult:
         if name not in self.class_names:
             raise KeyError(f"There is no class '{name}', but {', '.join(self.class_names)}.")
         place = self.class_names.index(name)
-        own = (self.labels == place + 1).astype(np.uint8)
+        own = (self.labels == self.class_values[place]).astype(np.uint8)
 
         def picked(step: FloatMap | None) -> FloatMap | None:
             return step if step is None or step.ndim == 2 else step[place]
 
-        steps = map(picked, (self.first_pass, self.second_pass, self.base_map))
-        return SegmentationResult(own, self.class_probabilities[place : place + 1], (name,), *steps)
+        first, second, base = map(picked, (self.first_pass, self.second_pass, self.base_map))
+        return SegmentationResult(
+            own, self.class_probabilities[place : place + 1], (name,), first, second, base
+        )
 
     def thin(self, step: int, first: int = 0) -> "SegmentationResult":
         """Return every `step`-th row, from the row `first` on, and every `step`-th column."""
         probabilities = self.class_probabilities[:, first::step, ::step].copy()
-        return SegmentationResult(self.labels[first::step, ::step].copy(), probabilities, self.class_names)
+        labels = self.labels[first::step, ::step].copy()
+        return SegmentationResult(labels, probabilities, self.class_names, class_values=self.class_values)
 
-    def instances(self, min_area: int = MIN_COMPONENT) -> list[Instance]:
+    def instances(
+        self, min_area: int = MIN_COMPONENT, *, split: bool = False, tolerance: float = TOLERANCE
+    ) -> list[Instance]:
         """Return the connected parts of each class's mask, but for those of fewer than `min_area` pixels.
 
-        Raises KshotError if scikit-image is not installed.
+        split: cut touching items apart where they are joined by a neck. tolerance: pixels by which polygons
+        may deviate from the outline. Raises KshotError if scikit-image is not installed.
         """
-        found = []
-        for name in self.class_names:
-            own = self.of_class(name)
-            for part in connected_components(own.mask, own.class_probabilities[0], min_area):
-                left, top, width, height = part.box
-                box = left, top, left + width, top + height
-                found.append(Instance(name, box, part.area, part.score, part.mask, outline(part)))
+        options = InstanceOptions(min_area=min_area, split=split, tolerance=tolerance)
+        found: list[Instance] = []
+        classes = zip(self.class_names, self.class_values, self.class_probabilities, strict=True)
+        for name, value, probability in classes:
+            for (rows, columns), piece in find_parts(self.labels == value, options):
+                box = columns.start, rows.start, columns.stop, rows.stop
+                area = int(np.count_nonzero(piece))
+                score = float(probability[rows, columns][piece].mean(dtype=np.float64))
+                found.append(Instance(name, box, area, score, piece, len(found) + 1, tolerance))
         return found
 
     def plot(self, image: ImageSource | None = None) -> Image.Image:
