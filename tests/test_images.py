@@ -89,8 +89,9 @@ def test_a_truncated_image_is_refused_whole(tmp_path):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (np.zeros((4, 4, 4), np.uint8), r"must be \(H, W, 3\)"),
-        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 5), np.uint8), r"must be \(H, W, 3\)"),
+        (np.full((4, 4, 3), 7, np.float32), r"outside \[0, 1\]: 7 to 7"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
         (np.zeros((0, 4, 3), np.uint8), "not empty"),
         (torch.zeros(4, 4), r"must be \(3, H, W\)"),
         (torch.full((3, 4, 4), 1.5), r"outside \[0, 1\]"),
@@ -141,10 +142,12 @@ def test_255_beside_an_object_is_ignored():
         (np.ones((30, 20), np.uint8), "20 x 30 pixels, but its image is 30 x 20"),
         (np.arange(600, dtype=np.uint8).reshape(20, 30) % 3, r"2 object values \(1, 2\)"),
         (np.arange(600).reshape(20, 30) % 250, r"249 object values \(1, 2, 3, 4, 5 …\).*threshold it"),
-        (np.ones((20, 30), np.float32), "bools or integers"),
-        (np.ones((20, 30, 3), np.uint8), "bools or integers"),
-        (Image.new("RGB", (30, 20)), "mode RGB"),
-        (Image.new("RGBA", (30, 20)), "mode RGBA"),
+        (np.full((20, 30), 0.5), "bools or integers"),
+        (np.ones((20, 30, 5), np.uint8), "bools or integers"),
+        (np.full((20, 30), np.nan), "no numbers"),
+        (Image.new("RGB", (30, 20), "red"), r"colours such as \(255, 0, 0\)"),
+        (Image.new("RGBA", (30, 20), (0, 0, 0, 9)), "is empty"),
+        (Image.new("CMYK", (30, 20)), "mode CMYK"),
     ],
 )
 def test_masks_that_are_ambiguous_are_refused(mask, reason):

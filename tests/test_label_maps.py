@@ -22,8 +22,8 @@ def test_a_mask_of_numbers_is_read_as_it_is(tmp_path):
 def test_unknown_numbers_and_colours_are_named(tmp_path):
     with pytest.raises(MaskError, match=r"m\.png' has unknown values \(7, 9\)"):
         read_index_mask(save(tmp_path / "m.png", [[0, 1, 7, 9]]), range(3))
-    with pytest.raises(MaskError, match=r"c\.png' has unknown colours \(mode RGB\)"):
-        read_index_mask(save(tmp_path / "c.png", [[0, 1]], "RGB"), range(3))
+    with pytest.raises(MaskError, match=r"c\.png' has colours such as \(1, 2, 3\)"):
+        read_index_mask(save(tmp_path / "c.png", [[[0, 0, 0], [1, 2, 3]]]), range(3))
     with pytest.raises(MaskError, match="no file"):
         read_index_mask(tmp_path / "gone.png", range(3))
 

@@ -19,6 +19,9 @@ Size = tuple[int, int]
 
 CLASSES = {"cup": 1, "plate": 2, "spoon": 40}
 
+MAX_CLASS_NUMBER = 20
+"""Largest class number beside which 255 is to be ignored, unless a palette shows its meaning."""
+
 CONTENTS = (
     "one value",
     "one value and 255",
@@ -51,10 +54,14 @@ FORMS = (
 
 
 class Drawn(NamedTuple):
-    """A mask as given by a user. values: its intended values (H, W); None if it is in colour."""
+    """A mask as given by a user. values: its intended values (H, W), of the type in which they are stored.
+
+    palette: colours (256, 3) of a palette image.
+    """
 
     source: Any
-    values: Values | None
+    values: Values
+    palette: NDArray[Any] | None = None
 
 
 def random_masks(folder: Path, count: int = 1000) -> Outcome:
@@ -100,16 +107,49 @@ def ignored_pixels(folder: Path, count: int = 100) -> Outcome:
 
 def _expected_mask(drawn: Drawn, size: Size) -> dict[str, Values] | None:
     """Return the expected mask; None for an error."""
-    if drawn.values is None or drawn.values.shape != size:
+    if drawn.values.shape != size:
         return None
-    values = set(np.unique(drawn.values).tolist()) - {0}
-    objects = values if values == {IGNORE_INDEX} else values - {IGNORE_INDEX}
-    return {"object": drawn.values == objects.pop()} if len(objects) == 1 else None
+    values = drawn.values
+    found = np.unique(values).tolist()
+    objects = [value for value in found if value != 0]
+    if values.dtype == np.bool_:
+        return {"object": values} if objects else None
+    if not objects or 0 not in found or (len(objects) == 1 and _is_inverted(drawn.palette, objects[0])):
+        return None
+    is_deep = values.dtype.itemsize in (2, 4)
+    if len(objects) == 2 and objects[1] == IGNORE_INDEX:
+        first, has_palette = objects[0], drawn.palette is not None
+        if first == 1 or (not is_deep and (has_palette or first <= MAX_CLASS_NUMBER)):
+            objects = [first]
+    if len(objects) > 1:
+        return {"object": values > 0} if is_deep and _is_label_image(values, objects) else None
+    return {"object": values == objects[0]}
+
+
+def _is_inverted(palette: NDArray[Any] | None, value: int) -> bool:
+    """Return whether a palette shows the object as a darker grey than the background."""
+    if palette is None:
+        return False
+    background, shown = palette[0].tolist(), palette[value].tolist()
+    return len({*background}) == len({*shown}) == 1 and background[0] > shown[0]
+
+
+def _is_label_image(values: Values, objects: list[int]) -> bool:
+    """Return whether the values of 16 or 32 bits are ids: no white, and mostly equal neighbours."""
+    if objects[-1] == 2 ** (8 * values.dtype.itemsize) - 1 or (objects[-1] == 255 and 254 not in objects):
+        return False
+    pairs = [
+        (one, other)
+        for first, second in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1]))
+        for one, other in zip(first.ravel().tolist(), second.ravel().tolist(), strict=True)
+        if one and other
+    ]
+    return 2 * sum(one == other for one, other in pairs) >= len(pairs)
 
 
 def _expected_labels(drawn: Drawn, size: Size) -> dict[str, Values] | None:
     """Return the expected masks of several classes; None for an error."""
-    if drawn.values is None or drawn.values.shape != size:
+    if drawn.values.shape != size:
         return None
     if set(np.unique(drawn.values).tolist()) - {0, IGNORE_INDEX, *CLASSES.values()}:
         return None
@@ -132,7 +172,7 @@ def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> D
     match form:
         case "array":
             kind = random.choice(["uint8", "int16", "uint16", "int64", "uint64"])
-            return Drawn(values.astype(kind), values)
+            return Drawn(values.astype(kind), values.astype(kind))
         case "tensor":
             return Drawn(torch.from_numpy(values), values)
         case "PIL image":
@@ -140,22 +180,23 @@ def _draw(random: np.random.Generator, size: Size, form: str, folder: Path) -> D
         case "bools":
             return Drawn(values > 0, values > 0)
         case "palette image":
-            return Drawn(_with_palette(values, random), values)
+            image = _with_palette(values, random)
+            return Drawn(image, values, _palette(image))
         case "palette png":
-            _with_palette(values, random).save(path)
+            image = _with_palette(values, random)
+            image.save(path)
+            return Drawn(path, values, _palette(image))
         case "16-bit png":
             values = values.astype(np.uint16) * np.uint16(random.integers(1, 200))
             Image.fromarray(values).save(path)
         case "1-bit png":
-            values = values > 0
-            Image.fromarray(values).save(path)
+            Image.fromarray(values > 0).save(path)
+            values = (values > 0).astype(np.uint8)
         case "RGB png" | "RGBA png":
             Image.fromarray(values).convert(form.split()[0]).save(path)
-            return Drawn(path, None)
         case "grey png with alpha":
             path = folder / "mask.png"
             Image.fromarray(values).convert("LA").save(path)
-            return Drawn(path, None)
         case "jpg":
             Image.fromarray(values).save(path, quality=int(random.integers(50, 96)))
             with Image.open(path) as stored:
@@ -207,6 +248,10 @@ def _with_palette(values: NDArray[np.uint8], random: np.random.Generator) -> Ima
     image = Image.fromarray(values).convert("P")
     image.putpalette(random.integers(0, 256, 768).tolist())
     return image
+
+
+def _palette(image: Image.Image) -> NDArray[Any]:
+    return np.array(image.getpalette()).reshape(-1, 3)
 
 
 ROWS = (

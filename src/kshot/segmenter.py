@@ -15,14 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from kshot.errors import ImageError, MaskError, ModelError, NotFittedError, reason_of
-from kshot.io.images import (
-    ImageSource,
-    MaskSource,
-    list_images,
-    read_image,
-    read_label_map,
-    read_mask,
-)
+from kshot.io.images import ImageSource, MaskSource, list_images, read_image, read_label_map, read_mask
+from kshot.io.mask_values import object_classes
 from kshot.methods.acceleration import Engine, Precision, accelerate
 from kshot.methods.base import Method
 from kshot.methods.config import ModelConfig
@@ -197,8 +191,9 @@ class Segmenter:
         """Encode one or more labelled images as the support set, and return the segmenter.
 
         One class: images and their masks. Several classes: images and label maps, and `classes`, each class's
-        name and its value there and in the results; or a dictionary of the classes' names, each with its
-        pairs of image and mask, and optionally `classes`, their values in the results.
+        name and its value there and in the results ("background" names the background's, if it is not 0); or
+        a dictionary of the classes' names, each with its pairs of image and mask, and optionally `classes`,
+        their values in the results.
         An all-zero mask makes its image a negative example of every class (prototype only); at least one mask
         of each class must mark it. Raises ImageError or MaskError for a support that cannot be used,
         ModelError for a negative that the method cannot use; the old support set then stays.
@@ -433,12 +428,13 @@ def _pairs_by_class(
     pairs: Iterable[tuple[ImageSource, MaskSource]], classes: Mapping[str, int]
 ) -> dict[str, list[tuple[ImageSource, MaskSource]]]:
     """Split label maps into masks; a label map without any class makes its image a negative of each."""
-    found: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in classes}
+    names = tuple(object_classes(classes))
+    found: dict[str, list[tuple[ImageSource, MaskSource]]] = {name: [] for name in names}
     for source, label_map in pairs:
         image = read_image(source)
         masks = read_label_map(label_map, (image.height, image.width), classes)
         empty = np.zeros((image.height, image.width), np.bool_)
-        for name in masks or classes:
+        for name in masks or names:
             found[name].append((image, masks.get(name, empty)))
     return found
 
@@ -467,12 +463,20 @@ def _pairs(
     images: ImageSource | Iterable[ImageSource], masks: MaskSource | Iterable[MaskSource]
 ) -> list[tuple[Any, Any]]:
     """Pair images with their masks; one of each, or as many."""
-    given, theirs = _as_list(images, 3), _as_list(masks, 2)
+    given = _as_list(images, 3)
+    theirs = _as_list(masks, 3 if _is_one_mask(masks, len(given)) else 2)
     if not given:
         raise ImageError("There are no support images. Give at least one image and its mask.")
     if len(given) != len(theirs):
         raise MaskError(f"{len(given)} support images need as many masks, but there are {len(theirs)}.")
     return list(zip(given, theirs, strict=True))
+
+
+def _is_one_mask(masks: Any, num_images: int) -> bool:
+    """Return whether an array of three axes is a mask (H, W, channels), not one (H, W) for each image."""
+    if not isinstance(masks, np.ndarray | Tensor) or masks.ndim != 3:
+        return False
+    return masks.shape[2] in (1, 3, 4) and masks.shape[0] != num_images
 
 
 def _as_list(given: Any, dimensions: int) -> list[Any]:

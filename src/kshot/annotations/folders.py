@@ -2,28 +2,32 @@
 
 - `NAME.png` holds class numbers: 0 background, 1, 2, … the classes, 255 unknown. A file beside the two
   folders names them (see class_names.py); CVAT's `labelmap.txt` also has the colours of coloured masks. If
-  all masks hold only 0 and 255, they show one class, "object".
+  all masks hold only 0 and 255, or are label images of 16 bits, they show one class, "object".
 - `CLASS/NAME.png` is black and white, in one folder per class.
 """
 
+import logging
 from collections import Counter, defaultdict
-from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kshot.annotations.annotated_images import AnnotatedImage, Annotations, Shape, collect
 from kshot.annotations.class_names import find_class_names
 from kshot.annotations.colour_masks import read_colour_mask
-from kshot.annotations.label_maps import mask_values, read_binary_mask, read_index_mask, select_class
+from kshot.annotations.label_maps import mask_values, read_index_mask, read_object_mask, select_class
 from kshot.annotations.rasterize import Mask, Size
 from kshot.annotations.summary import Omissions
 from kshot.errors import DataError, MaskError
 from kshot.io.file_names import comparable, files_in, is_left_behind
 from kshot.io.image_files import open_checked
 from kshot.io.images import IMAGE_SUFFIXES
+from kshot.io.mask_values import MAX_CLASS_NUMBER, first_few, read_mask_values
 from kshot.types import IGNORE_INDEX, GroundTruth
+
+logger = logging.getLogger(__name__)
 
 VOC_FOLDERS = "JPEGImages", ("SegmentationClassAug", "SegmentationClassPNG", "SegmentationClass")
 """VOC's images, and its masks: SBD's, those of LabelMe's converter, or its own, in the first such folder."""
@@ -92,7 +96,7 @@ class MaskFolders:
         """Return the ground truth (H, W) of a class in an image."""
         path = self.mask_path(name, class_id)
         if self.class_folders or self._is_one_object:
-            return read_binary_mask(path)
+            return read_object_mask(path, may_be_full=bool(self.class_folders))
         return select_class(self._read_labels(path), class_id + 1)
 
     def classes_in(self, name: str) -> tuple[int, ...]:
@@ -156,8 +160,8 @@ class MaskFolders:
 
     @cached_property
     def _is_one_object(self) -> bool:
-        has_one_name = not self.class_folders and self.class_names == ("object",)
-        return has_one_name and self._highest in (0, IGNORE_INDEX)
+        has_one_name = not self.class_folders and len(self.class_names) == 1
+        return has_one_name and (self._contents.highest in (0, IGNORE_INDEX) or self._contents.has_instances)
 
     def _find_class_names(self, assumed: tuple[str, ...]) -> tuple[str, ...]:
         if self.class_folders:
@@ -170,22 +174,48 @@ class MaskFolders:
                 f"or labelmap.txt in {self.masks.parent}.",
             )
             return assumed
-        highest = self._highest
-        if highest in (0, IGNORE_INDEX):
+        if self._contents.is_mixed:
+            raise DataError(
+                f"{self.masks} holds label images of 16 bits and masks of 8 bits: are their values instances "
+                "or classes? Save all of them with 8 bits, or name the one class in classes.txt."
+            )
+        highest = self._contents.highest
+        if self._contents.has_instances or highest in (0, IGNORE_INDEX):
             return ("object",)
         return tuple(f"class {number}" for number in range(1, highest + 1))
 
     @cached_property
-    def _highest(self) -> int:
-        """The highest class number in the masks; 255 if they hold nothing but 0 and 255."""
+    def _contents(self) -> "MaskContents":
+        """What the masks hold."""
         values: set[int] = set()
-        for path in filter(_is_png, files_in(self.masks)):
-            # What is wrong with a mask is reported when it is used.
-            with suppress(MaskError), open_checked(path, MaskError) as image:
-                if image.mode in ("1", "L", "P"):
-                    values.update(mask_values(np.array(image, dtype=np.uint8)))
-        numbers = values - {0, IGNORE_INDEX}
-        return max(numbers) if numbers else max(values, default=0)
+        num_deep = num_instances = 0
+        paths = list(filter(_is_png, files_in(self.masks)))
+        for path in paths:
+            try:
+                mask = read_mask_values(path, f"'{path}'")
+            except MaskError:
+                continue  # reported where the mask is used
+            found = set(np.unique(mask.values).tolist())
+            num_deep += mask.is_deep
+            num_instances += mask.is_deep and (len(found - {0}) > 1 or max(found) > IGNORE_INDEX)
+            values |= found
+        numbers = sorted(values - {0, IGNORE_INDEX})
+        if not num_instances and len(numbers) > 1 and numbers[-1] > MAX_CLASS_NUMBER + len(numbers):
+            logger.warning(f"{self.masks}: the values {first_few(numbers)} are taken as class numbers.")
+        is_mixed = num_instances > 0 and num_deep < len(paths) and len(numbers) > 1
+        return MaskContents(numbers[-1] if numbers else max(values, default=0), num_instances > 0, is_mixed)
+
+
+class MaskContents(NamedTuple):
+    """What the masks of a folder hold.
+
+    highest: the highest class number; 255 if they hold nothing but 0 and 255. has_instances: whether values
+    of 16 bits are the ids of instances. is_mixed: whether others of 8 bits may be class numbers.
+    """
+
+    highest: int
+    has_instances: bool
+    is_mixed: bool
 
 
 def read_mask_folders(root: Path) -> Annotations | None:
@@ -251,7 +281,8 @@ def _holds_only_masks(folder: Path) -> bool:
     """Return whether all images of a folder could be masks, judged by their headers."""
     for path in _images_in(folder):
         with open_checked(path, MaskError, decode=False) as image:
-            if path.suffix.lower() != ".png" or image.mode not in ("1", "L", "P"):
+            is_grey = image.mode in ("1", "L", "P") or image.mode.startswith("I;16")
+            if path.suffix.lower() != ".png" or not is_grey:
                 return False
     return True
 

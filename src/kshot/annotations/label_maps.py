@@ -7,7 +7,7 @@ import numpy as np
 
 from kshot.errors import MaskError
 from kshot.io.image_files import open_checked
-from kshot.io.images import first_few
+from kshot.io.mask_values import find_object, first_few, read_mask_values
 from kshot.types import IGNORE_INDEX, GroundTruth
 
 BRIGHT = 128
@@ -19,13 +19,23 @@ def read_index_mask(path: Path, allowed: Container[int]) -> GroundTruth:
 
     Raises MaskError for colour, or for a value that is neither allowed nor 255.
     """
-    values = _read_grey(path)
-    unknown = [value for value in mask_values(values) if value not in allowed and value != IGNORE_INDEX]
+    values = read_mask_values(path, f"'{path}'").values
+    found = mask_values(values) if values.dtype == np.uint8 else np.unique(values).tolist()
+    unknown = [value for value in found if value not in allowed and value != IGNORE_INDEX]
     if unknown:
         raise MaskError(
             f"Mask '{path}' has unknown values ({first_few(unknown)}): no class has such a number."
         )
-    return values
+    return values.astype(np.uint8, copy=False)
+
+
+def read_object_mask(path: Path, *, may_be_full: bool = False) -> GroundTruth:
+    """Return a mask of one object, as `kshot.io.images.read_mask` reads it: 0, 1, and 255 for ignored pixels.
+
+    may_be_full: accept a mask without background. Raises MaskError for an ambiguous mask.
+    """
+    name = f"'{path}'"
+    return find_object(read_mask_values(path, name), name, may_be_empty=True, may_be_full=may_be_full)
 
 
 def mask_values(values: GroundTruth) -> list[int]:
@@ -37,6 +47,8 @@ def mask_values(values: GroundTruth) -> list[int]:
 def read_binary_mask(path: Path) -> GroundTruth:
     """Return a black and white mask, greyscale or colour: 1 where it is BRIGHT or brighter."""
     with open_checked(path, MaskError) as image:
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):  # clipped if it were converted
+            raise MaskError(f"Mask '{path}' is an image in mode {image.mode}; save it with 8 bits.")
         grey = np.asarray(image.convert("L"))
     ground_truth = np.zeros(grey.shape, dtype=np.uint8)
     ground_truth[grey >= BRIGHT] = 1
@@ -49,13 +61,3 @@ def select_class(values: GroundTruth, number: int) -> GroundTruth:
     ground_truth[values == number] = 1
     ground_truth[values == IGNORE_INDEX] = IGNORE_INDEX
     return ground_truth
-
-
-def _read_grey(path: Path) -> GroundTruth:
-    with open_checked(path, MaskError) as image:
-        if image.mode not in ("1", "L", "P"):
-            raise MaskError(
-                f"Mask '{path}' has unknown colours (mode {image.mode}): a mask holds class numbers. "
-                "Save it as a palette or greyscale PNG."
-            )
-        return np.array(image, dtype=np.uint8)

@@ -26,7 +26,7 @@ from kshot.data.folds import PASCAL_CLASSES
 from kshot.data.pascal import IMAGES, MASKS
 from kshot.errors import DataError, reason_of
 from kshot.io.files import atomic_write, encode_image, write_bytes
-from kshot.io.images import first_few
+from kshot.io.mask_values import first_few
 from kshot.types import IGNORE_INDEX
 
 

@@ -1,12 +1,14 @@
 """Read a DICOM slice, or a folder with the slices of one series, as nibabel's image."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import ImageError, reason_of
+from kshot.errors import ImageError, KshotError, reason_of
 from kshot.io.extras import import_extra
 from kshot.io.filetypes import is_dicom
 from kshot.io.nifti import nibabel
@@ -18,17 +20,32 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_GAP_RATIO = 1.5
 """Largest gap between slices divided by the smallest; above it a slice is taken to be missing."""
 
-RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-"""Fields that convert stored values to the file's units, with their defaults."""
+logger = logging.getLogger(__name__)
+
+
+SMALLEST_AREA = 0.1
+"""Smallest area that the directions of rows and columns, of length 1 each, span: they are at right angles."""
 
 
 def load_dicom(path: Path) -> tuple[Any, WindowLevel | None]:
     """Read a DICOM file, or a folder with one series: nibabel's image in the file's units, and its window.
 
     Slices are sorted by position. The window is the first slice's; None if it has none.
-    Raises ImageError for colour, several frames in a file, several series, or slices that do not match.
+    Fields that are empty count as missing. Raises ImageError for colour, several frames in a file, several
+    series, slices that do not match, or a field that is no number.
     """
+    try:
+        return _load(path)
+    except KshotError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ImageError(f"'{path}' cannot be read as DICOM: {reason_of(error)}.") from error
+
+
+def _load(path: Path) -> tuple[Any, WindowLevel | None]:
     paths = sorted(file for file in path.iterdir() if is_dicom(file)) if path.is_dir() else [path]
+    if not paths:
+        raise ImageError(f"Folder '{path}' holds no DICOM files.")
     slices = [_read(file) for file in paths]
     if len(series := {str(dataset.get("SeriesInstanceUID", "")) for dataset in slices}) > 1:
         raise ImageError(f"Folder '{path}' holds {len(series)} DICOM series. Give each its own folder.")
@@ -91,9 +108,43 @@ def _read(path: Path) -> Any:
 
 def _values(dataset: Any) -> NDArray[np.float32]:
     """Return a slice (rows, columns) in the file's units, such as Hounsfield units."""
-    slope, intercept = (np.float32(dataset.get(name, default)) for name, default in RESCALE)
-    values: NDArray[np.float32] = dataset.pixel_array.astype(np.float32) * slope + intercept
+    slope, intercept = _number(dataset, "RescaleSlope", 1), _number(dataset, "RescaleIntercept", 0)
+    if slope == 0:
+        _warn_once(dataset, "RescaleSlope is 0, which would erase all values; 1 is used")
+        slope = 1.0
+    stored = dataset.pixel_array.astype(np.float32)
+    values: NDArray[np.float32] = stored * np.float32(slope) + np.float32(intercept)
     return -values if _is_inverted(dataset) else values
+
+
+def _numbers(dataset: Any, name: str) -> list[float]:
+    """Return a field's numbers; none if it is missing or empty. Raises ImageError if it is no number."""
+    try:
+        value = dataset.get(name)
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        numbers = [float(one) for one in several if one is not None and str(one).strip()]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ImageError(f"{_name(dataset)}: its {name} is no number: {reason_of(error)}.") from error
+    if not np.isfinite(numbers).all():
+        raise ImageError(f"{_name(dataset)}: its {name} is {numbers}, which is no finite number.")
+    return numbers
+
+
+def _number(dataset: Any, name: str, default: float) -> float:
+    """Return a field's first number, or `default` if it is missing or empty."""
+    return next(iter(_numbers(dataset, name)), default)
+
+
+def _warn_once(dataset: Any, fault: str) -> None:
+    """Log a fault of a slice the first time that it is found."""
+    known = vars(dataset).setdefault("_kshot_faults", set())
+    if fault not in known:
+        known.add(fault)
+        logger.warning(f"{_name(dataset)}: {fault}.")
+
+
+def _name(dataset: Any) -> str:
+    return f"'{getattr(dataset, 'filename', None) or 'a DICOM slice'}'"
 
 
 def _is_inverted(dataset: Any) -> bool:
@@ -102,29 +153,41 @@ def _is_inverted(dataset: Any) -> bool:
 
 
 def _window(dataset: Any) -> WindowLevel | None:
-    if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
+    centres, widths = _numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth")
+    usable = [(centre, width) for centre, width in zip(centres, widths, strict=False) if width > 0]
+    if not usable:
+        if centres or widths:
+            logger.info(f"{_name(dataset)}: its window {centres}, {widths} cannot be used; percentiles are.")
         return None
-    fields = (dataset[name].value for name in ("WindowCenter", "WindowWidth"))
-    centre, width = (float(np.atleast_1d(field)[0]) for field in fields)
+    centre, width = usable[0]
     centre = -centre if _is_inverted(dataset) else centre
     return WindowLevel(centre - width / 2, centre + width / 2)
 
 
 def _directions(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the directions along a row and down a column."""
-    given = np.array(dataset.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], np.float64)
+    given = np.array(_numbers(dataset, "ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], np.float64)
+    if given.shape != (6,) or np.linalg.norm(np.cross(given[:3], given[3:])) < SMALLEST_AREA:
+        _warn_once(dataset, f"ImageOrientationPatient is {given.tolist()}; axial slices are assumed")
+        given = np.array([1, 0, 0, 0, 1, 0], np.float64)
     return given[:3], given[3:]
 
 
 def _spacing(dataset: Any) -> tuple[float, float]:
     """Return the millimetres between rows and between columns."""
-    down, across = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or [1.0, 1.0]
-    return float(down), float(across)
+    given = _numbers(dataset, "PixelSpacing") or _numbers(dataset, "ImagerPixelSpacing") or [1.0, 1.0]
+    if len(given) != 2 or min(given) <= 0:
+        _warn_once(dataset, f"PixelSpacing is {given}; 1 mm is assumed")
+        given = [1.0, 1.0]
+    down, across = given
+    return down, across
 
 
 def _position(dataset: Any) -> NDArray[np.float64]:
-    fallback = [0, 0, float(dataset.get("InstanceNumber") or 0)]
-    return np.array(dataset.get("ImagePositionPatient") or fallback, np.float64)
+    given = _numbers(dataset, "ImagePositionPatient")
+    if len(given) != 3:
+        given = [0, 0, _number(dataset, "InstanceNumber", 0)]
+    return np.array(given, np.float64)
 
 
 def _height(dataset: Any) -> float:
@@ -146,7 +209,7 @@ def _affine(slices: list[Any]) -> NDArray[np.float64]:
     if len(slices) > 1:
         step = (_position(last) - _position(first)) / (len(slices) - 1)
     else:
-        step = np.cross(along, down) * float(first.get("SliceThickness") or 1)
+        step = np.cross(along, down) * (_number(first, "SliceThickness", 1) or 1)
     affine = np.eye(4)
     affine[:3] = np.column_stack([along * between_columns, down * between_rows, step, _position(first)])
     return np.asarray(LPS_TO_RAS @ affine)

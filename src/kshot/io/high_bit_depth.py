@@ -4,6 +4,7 @@ Pillow keeps only the high byte of 16-bit colours, so those files are decoded tw
 """
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ PERCENTILES = (0.1, 99.9)
 
 BACKGROUND = "white"
 """Colour behind transparent pixels."""
+
+GDAL_NODATA = 42113
+"""TIFF tag with the value, as text, of pixels without data."""
+
+LARGEST_LEVEL = 1e38
+"""Levels beyond it are placeholders for no data, such as -3.4e38: no sensor measures them."""
 
 NATIVE = "L" if sys.byteorder == "little" else "B"
 """Pillow's name for this machine's byte order."""
@@ -46,7 +53,7 @@ def select_low_bytes(image: ImageFile.ImageFile) -> bool:
 
     Call before decoding.
     """
-    modes = {_raw_mode(tile) for tile in image.tile}
+    modes = raw_modes(image)
     if not modes or not all(mode[:-1] in ("RGB;16", "RGBA;16", "RGBX;16") for mode in modes):
         return False
     swapped = {mode: mode[:-1] + SWAPPED_ORDER[mode[-1]] for mode in modes}
@@ -67,20 +74,20 @@ def to_rgb(image: Image.Image, low: Image.Image | None = None) -> Image.Image:
         image = image.convert("LA")  # Pillow converts La to no other mode
     if levels is None and image.has_transparency_data:
         with_alpha = image.convert("RGBA")
-        return _on_background(with_alpha.convert("RGB"), with_alpha.getchannel("A"))
+        return on_background(with_alpha.convert("RGB"), with_alpha.getchannel("A"))
     if levels is None:
         return image.convert("RGB")
     alpha = image.getchannel("A") if image.mode == "RGBA" else _opaque_pixels(image, levels)
     if alpha is None:
-        return Image.fromarray(stretch(levels)).convert("RGB")
-    return _on_background(Image.fromarray(stretch(levels, np.asarray(alpha) == 0)).convert("RGB"), alpha)
+        return Image.fromarray(_stretch_data(levels, nodata_value(image))).convert("RGB")
+    return on_background(Image.fromarray(stretch(levels, np.asarray(alpha) == 0)).convert("RGB"), alpha)
 
 
 def stretch(levels: NDArray[Any], hidden: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Stretch values (H, W) or (H, W, 3) to 0 … 255. hidden: (H, W), pixels not used for the percentiles."""
     visible = levels if hidden is None or not hidden.any() else levels[~hidden]
     if levels.dtype.kind == "f":
-        visible = visible[np.isfinite(visible)]
+        visible = visible[np.abs(visible) < LARGEST_LEVEL]  # not NaN, which is no data either
         if not visible.size and (hidden is None or not hidden.all()):
             raise ValueError("none of its levels is a number")
     result = np.zeros(levels.shape, np.uint8)
@@ -95,6 +102,16 @@ def stretch(levels: NDArray[Any], hidden: NDArray[np.bool_] | None = None) -> ND
             known = np.nan_to_num(row, nan=black)
             target[...] = np.interp(known, (black, white), (0, 255)).round()
     return result
+
+
+def _stretch_data(levels: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
+    """Stretch values; those without data become black and do not count for the percentiles."""
+    if nodata is None or not (missing := levels == nodata).any():
+        return stretch(levels)
+    missing = missing if missing.ndim == 2 else missing.all(axis=2)
+    grey = stretch(levels, missing)
+    grey[missing] = 0
+    return grey
 
 
 def _deep_levels(image: Image.Image, low: Image.Image | None) -> NDArray[Any] | None:
@@ -124,7 +141,22 @@ def _opaque_pixels(image: Image.Image, levels: NDArray[Any]) -> Image.Image | No
     return Image.fromarray(differs if differs.ndim == 2 else differs.any(axis=-1))
 
 
-def _on_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
+def raw_modes(image: ImageFile.ImageFile) -> set[str]:
+    """Return Pillow's names of how the pixels are stored; none once the image is decoded."""
+    return {_raw_mode(tile) for tile in image.tile}
+
+
+def nodata_value(image: Image.Image) -> float | None:
+    """Return the value that a TIFF declares as no data (GDAL's tag), if it is a number; else None."""
+    text = str(image.tag_v2.get(GDAL_NODATA, "")) if isinstance(image, TiffImageFile) else ""
+    with suppress(ValueError):
+        value = float(text.strip("\0 "))
+        return float(np.float32(value)) if image.mode == "F" and np.isfinite(value) else value
+    return None
+
+
+def on_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return an image of which `alpha` (0 to 255) is visible, on BACKGROUND."""
     result = Image.new("RGB", image.size, BACKGROUND)
     result.paste(image, mask=alpha)
     return result

@@ -1,5 +1,6 @@
 """Open image files safely: checked before they are decoded, then decoded completely or refused."""
 
+import logging
 import os
 import struct
 import threading
@@ -10,10 +11,14 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from kshot.errors import ImageError, KshotError, MaskError, reason_of
 from kshot.io.high_bit_depth import fix_raw_mode
+from kshot.io.image_formats import enable_heif, is_heif
+from kshot.io.png_chunks import without_metadata
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 200_000_000
 """Pixels an image may have unless KSHOT_MAX_PIXELS is set: enough for today's largest cameras."""
@@ -38,10 +43,12 @@ PILLOW_ERRORS = (
 REFUSED_FORMATS = ("ICO", "EPS")
 """Unsafe formats: Pillow decodes icons of any size on opening, and passes EPS programs to Ghostscript."""
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF files in both byte orders."""
 
-_PILLOW_LIMIT_LOCK = threading.Lock()
+_PILLOW_LIMIT_LOCK = threading.RLock()
 
 
 @contextmanager
@@ -61,6 +68,7 @@ def open_checked(
     """
     name = name if isinstance(source, BytesIO) else f"'{os.fspath(source)}'"
     try:
+        source = _without_metadata(source, name, error)
         with _open_any_size(source, formats) as header:
             _check_size(header, name, max_pixels, error)
             if decode:
@@ -82,6 +90,39 @@ def open_checked(
         raise error(f"{name} cannot be read as an image: {reason_of(problem).rstrip('.')}.") from problem
 
 
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, which is upright, if the metadata are malformed."""
+    name, fault, found = getattr(image, "filename", "") or "An image", "", 1
+    with _PILLOW_LIMIT_LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except PILLOW_ERRORS as problem:
+            fault = reason_of(problem)
+    fault = fault or (str(caught[0].message).strip() if caught else "")
+    if fault:
+        logger.warning(f"{name}: its EXIF data are malformed ({fault}); its orientation is taken as {found}.")
+    return found
+
+
+def turn_upright(image: Image.Image) -> None:
+    """Turn an image upright in place, which needs less memory than `upright`; other metadata are dropped."""
+    if orientation(image) != 1:
+        for key in ("exif", "Raw profile type exif"):  # which Pillow would write again, with its faults
+            image.info.pop(key, None)
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned upright by its EXIF orientation; itself if it is."""
+    if orientation(image) == 1:
+        return image
+    turned = image.copy()  # without the file, but with its metadata
+    turned.getexif()[ExifTags.Base.Orientation] = orientation(image)
+    turn_upright(turned)
+    return turned
+
+
 def pixel_limit() -> int:
     """Return how many pixels an image may have. Raises KshotError if KSHOT_MAX_PIXELS is not a number."""
     given = os.environ.get("KSHOT_MAX_PIXELS", str(MAX_PIXELS))
@@ -90,6 +131,28 @@ def pixel_limit() -> int:
             f"KSHOT_MAX_PIXELS is '{given}'; it must be a number of pixels such as {MAX_PIXELS}."
         )
     return int(given)
+
+
+def _without_metadata(
+    source: str | os.PathLike[str] | BytesIO, name: str, error: type[ImageError | MaskError]
+) -> str | os.PathLike[str] | BytesIO:
+    """Return a PNG without the metadata that Pillow may refuse; other files as they are.
+
+    Also prepares Pillow for HEIC files. Raises `error` if they need an extra that is not installed.
+    """
+    if isinstance(source, BytesIO):
+        source.seek(0)
+        start = source.read(16)
+        if start.startswith(PNG_SIGNATURE):
+            return without_metadata(source) or source
+    else:
+        with Path(source).open("rb") as file:
+            start = file.read(16)
+            if start.startswith(PNG_SIGNATURE):
+                return without_metadata(file) or source
+    if is_heif(start) and not enable_heif():
+        raise error(f"{name} is a HEIC image: pip install 'kshot[heif]'.")
+    return source
 
 
 def _open_any_size(

@@ -1,7 +1,10 @@
 """Read NIfTI volumes as slices in radiological orientation, and write results on the file's own grid."""
 
 import gzip
+import logging
+import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.errors import ImageError, MaskError, reason_of
+from kshot.errors import ImageError, KshotError, MaskError, reason_of
 from kshot.io.extras import import_extra
 from kshot.io.files import atomic_write
 from kshot.io.raster_options import Plane, WindowLevel, to_integers
 
 PLANES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 """The plane across each axis: right, anterior, superior."""
+
+logger = logging.getLogger(__name__)
+
+NIFTI2_HEADER = 540
+"""Bytes of a NIfTI-2 header."""
+
+SMALLEST_VOLUME = 1e-3
+"""Smallest volume that the directions of the axes, of length 1 each, span."""
+
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
+"""What nibabel raises for broken files."""
 
 AFFINE_TOLERANCE = 1e-2
 """Millimetres by which a mask's affine may differ from its volume's."""
@@ -68,12 +94,15 @@ def make_volume(source: Any, plane: Plane | None, window: WindowLevel | None) ->
 def load_nifti(path: Path) -> Any:
     """Return a NIfTI file as nibabel's image. Raises ImageError unless it is a readable 3-D volume."""
     library = nibabel()
+    errors = library.filebasedimages.ImageFileError, library.spatialimages.HeaderDataError
     try:
-        image = library.load(path)
+        image = _load(path)
         np.asarray(image.dataobj)  # read all voxels now, which finds damage
     except FileNotFoundError:
         raise ImageError(f"There is no file '{path}'.") from None
-    except (OSError, EOFError, ValueError, zlib.error, library.filebasedimages.ImageFileError) as error:
+    except KshotError:
+        raise
+    except (*BROKEN, *errors) as error:
         raise ImageError(f"'{path}' cannot be read as NIfTI: {reason_of(error)}.") from error
     is_volume = len(image.shape) >= 2 and all(length == 1 for length in image.shape[3:])
     if not is_volume or 0 in image.shape or image.get_data_dtype().kind not in "iuf":
@@ -82,6 +111,56 @@ def load_nifti(path: Path) -> Any:
             "volume of three axes, of one number a voxel. Take one volume out of a series first."
         )
     return image
+
+
+def _load(path: Path) -> Any:
+    """Return nibabel's image, with an affine that can be inverted; logs which one if it is not the first."""
+    library = nibabel()
+    try:
+        image = library.load(path)
+        if _is_affine(image.affine):
+            return image
+        header, voxels = image.header, np.asanyarray(image.dataobj)
+    except ValueError:  # from a quaternion that is none; HeaderDataError is one in some releases
+        header, voxels = _read_parts(path)
+    header = header.copy()
+    used, affine = _best_affine(header)
+    logger.warning(f"'{path}': its orientation cannot be inverted; {used} is used instead.")
+    kind = library.Nifti2Image if header["sizeof_hdr"] == NIFTI2_HEADER else library.Nifti1Image
+    header["sform_code"] = header["qform_code"] = 0
+    return kind(voxels, affine, header)
+
+
+def _read_parts(path: Path) -> tuple[Any, NDArray[Any]]:
+    """Return a file's header and voxels without its affine, which nibabel would compute and refuse."""
+    library = nibabel()
+    with library.openers.ImageOpener(path) as file:
+        size = int.from_bytes(start := file.read(4), "little"), int.from_bytes(start, "big")
+    kind = library.Nifti2Header if NIFTI2_HEADER in size else library.Nifti1Header
+    with library.openers.ImageOpener(path) as file:
+        header = kind.from_fileobj(file, check=False)
+        return header, np.asanyarray(library.arrayproxy.ArrayProxy(file, header))
+
+
+def _best_affine(header: Any) -> tuple[str, NDArray[np.float64]]:
+    """Return the first affine that can be inverted, and its name: sform, qform, or the header's spacing."""
+    zooms = np.nan_to_num(np.abs(np.asarray(header["pixdim"][1:4], np.float64)), posinf=0)
+    header["pixdim"][1:4] = np.where(zooms > 0, zooms, 1)
+    for name in ("sform", "qform"):
+        with suppress(ValueError):
+            affine = getattr(header, f"get_{name}")()
+            if int(header[f"{name}_code"]) > 0 and _is_affine(affine):
+                return f"the {name}", affine
+    return "the header's spacing", np.asarray(header.get_base_affine())
+
+
+def _is_affine(affine: Any) -> bool:
+    """Return whether an affine (4, 4) is finite and maps axes to three directions."""
+    matrix = np.asarray(affine, np.float64)[:3, :3]
+    if not np.isfinite(np.asarray(affine, np.float64)).all():
+        return False
+    lengths = np.linalg.norm(matrix, axis=0)
+    return bool((lengths > 0).all() and abs(np.linalg.det(matrix / lengths)) > SMALLEST_VOLUME)
 
 
 def read_volume_mask(path: Path, volume: Volume) -> NDArray[np.integer[Any]]:

@@ -43,7 +43,7 @@ def read_geotiff_supports(
     with open_geotiff(path, raster_options) as source:
         mask_source: MaskSource = read_geotiff_mask(mask, source) if is_tiff(mask) else mask
         try:
-            masks = read_class_masks(mask_source, source.size, values)
+            masks = read_class_masks(mask_source, source.size, values, may_be_instances=not is_tiff(mask))
         except MaskError as error:
             raise MaskError(f"'{mask}': {error}") from error
         side = tile_for(source.size, raster_options.tile, raster_options.long_side)
@@ -110,7 +110,7 @@ def _read_volume_masks(path: Path, mask: Path, values: ClassValues, volume: Volu
     labels = read_volume_mask(mask, volume)
     flat = labels.reshape(len(labels), -1)
     try:
-        found = read_class_masks(flat, (flat.shape[0], flat.shape[1]), values)
+        found = read_class_masks(flat, (flat.shape[0], flat.shape[1]), values, may_be_instances=False)
     except MaskError as error:
         raise MaskError(f"'{mask}': {error}") from error
     return {name: one.reshape(labels.shape) for name, one in found.items()}

@@ -18,6 +18,7 @@ from kshot.errors import DataError
 from kshot.io.filetypes import file_type, is_dicom
 from kshot.io.folders import first_names
 from kshot.io.images import ImageSource, MaskSource, read_image, read_mask
+from kshot.io.mask_values import object_classes
 from kshot.io.overlays import add_caption, label_colour, montage, overlay
 from kshot.io.raster_options import RasterOptions
 from kshot.predict.class_masks import ClassMasks, ClassValues, read_class_masks
@@ -89,17 +90,19 @@ def read_masks(
     """Return the support set of pairs of an image, GeoTIFF or volume and its mask.
 
     An image whose mask is empty is a negative of every class.
-    values: each class's value in the masks; None for a single class, whose mask may have any value but 0.
+    values: each class's value in the masks, and that of "background" if it is not 0; None for a single class,
+    whose mask may have any value but 0.
     Raises ImageError or MaskError for a file that cannot be used.
     """
     values = values or {OBJECT: None}
-    classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in values}
-    label_values = choose_label_values(values)
+    names = tuple(object_classes(values))
+    classes: dict[str, list[tuple[Image.Image, NDArray[np.bool_]]]] = {name: [] for name in names}
+    label_values = choose_label_values({name: values[name] for name in names})
     thumbnails = []
     for path, mask in pairs:
         for image, masks in _read_labelled(path, mask, values, raster_options):
             empty = np.zeros((image.height, image.width), dtype=np.bool_)
-            for name in masks or values:
+            for name in masks or names:
                 classes[name].append((image, masks.get(name, empty)))
             thumbnails.append(_thumbnail(image, masks, label_values))
     preview = _arrange(thumbnails[:MAX_THUMBNAILS], label_values)
