@@ -56,14 +56,8 @@ def left_out_line(left_out: Iterable[LeftOut]) -> str:
 
 
 def check_file(path: Path) -> LeftOut | None:
-    """Return why a file or link of a folder is left out; None if it is read, or is no image."""
+    """Return why a file of a folder is left out; None if it is read, or is no image."""
     suffix = path.suffix.lower()
-    if path.is_symlink() and path.is_dir():
-        return LeftOut(path, "linked folder", "name it as an input")
-    if suffix in IMAGE_SUFFIXES | OTHER_SUFFIXES and path.is_symlink() and not path.exists():
-        return LeftOut(path, "broken link", "its file is gone")
-    if not path.is_file():
-        return None
     if suffix in OTHER_SUFFIXES:
         return LeftOut(path, suffix, "convert to PNG or JPEG, or name the file as an input")
     remedy = missing_library(suffix) if suffix in IMAGE_SUFFIXES else ""
