@@ -154,8 +154,8 @@ def test_results_for_other_classes_are_not_mixed(tmp_path, capsys):
     ("arguments", "reason"),
     [
         # The mask was forgotten, so the first query stands in its place.
-        (["--support", "support 0.png", "queries/one.jpg", "queries/deep/two.png"], "mode RGB"),
-        (["--support", "support 0.png", "support 1.png", "queries/one.jpg"], "mode RGB"),
+        (["--support", "support 0.png", "queries/one.jpg", "queries/deep/two.png"], "has colours"),
+        (["--support", "support 0.png", "support 1.png", "queries/one.jpg"], "has colours"),
         (["--support", "gone.png", "support 0 mask.png", "queries/one.jpg"], "no file 'gone.png'"),
         (["--support", "support 0.png", "support 0 mask.png", "nowhere"], "no file or folder nowhere"),
         (
@@ -250,7 +250,9 @@ def test_masks_of_the_thinnest_images_have_their_size(photos):
             for kind in ("mask", "overlay"):
                 with Image.open(photos / out / f"{width}x{height}_{kind}.png") as picture:
                     assert picture.size == (width, height)
-    Image.new("1", (1, 40), 1).save(photos / "mask.png")
+    mask = Image.new("1", (1, 40), 1)
+    mask.putpixel((0, 0), 0)
+    mask.save(photos / "mask.png")
     own = ["--support", thin / "1x40.png", photos / "mask.png", thin / "1x1.png"]
     assert run("segment", *own, "--out", photos / "own", "--image-size", 97) == 0
 

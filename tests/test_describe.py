@@ -31,7 +31,7 @@ def test_taps_are_listed_with_their_strides():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("magic", "resnet50"), "no method 'magic'. Use one of hsnet, prototype, two-pass"),
+        (("magic", "resnet50"), "no method 'magic'. Use one of adaptive, hsnet, prototype, two-pass"),
         (("hsnet", "resnet50", "all"), "backbones: Input should be 'cls', 'sem' or 'both'"),
         (("hsnet", "resnet5"), "'resnet5' does not exist"),
     ],

@@ -54,7 +54,9 @@ def test_results_of_other_episodes_are_not_mixed(dev_suite, monkeypatch):
 
 
 def test_what_is_no_model_is_named_before_anything_runs(dev_suite):
-    with pytest.raises(DataError, match=r"no model 'protoype' here\. Choose from prototype, "):
+    with pytest.raises(
+        DataError, match=r"no model 'protoype' here\. Choose from two-pass-general, prototype, "
+    ):
         dev_suite.measure(["protoype"], None, None)
     with pytest.raises(DataError, match="'mine=nowhere' names no folder"):
         dev_suite.measure(["mine=nowhere"], None, None)

@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path, backbone_file):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"method": "magic"}, "no method 'magic'. Use one of hsnet, prototype, two-pass"),
+        ({"method": "magic"}, "no method 'magic'. Use one of adaptive, hsnet, prototype, two-pass"),
         ({"image_size": 0}, "image_size"),
         ({"learning_rate": 1}, "learning_rate: Extra inputs are not permitted"),
         ({"format": 2}, "format"),
@@ -129,7 +129,7 @@ def test_a_config_with_a_mistake_names_it(tmp_path, change, reason):
         read_config(path)
 
 
-SHIPPED = "kshot ships hsnet, prototype, two-pass, two-pass-plus; "
+SHIPPED = "kshot ships hsnet, prototype, two-pass, two-pass-general, two-pass-plus; "
 
 
 def test_models_that_do_not_exist(tmp_path, monkeypatch):
@@ -145,8 +145,8 @@ def test_models_that_do_not_exist(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", list_models())
 def test_every_shipped_model_loads_and_knows_its_backbones_digests(name):
     config, method = load_model(name)
-    by_sem = getattr(method, "sem_backbone", None) is not None  # prototype has none
-    assert (config.backbone_sha256 is not None) == (method.cls_backbone is not None)
+    by_cls, by_sem = (backbone is not None for backbone in method.backbones)  # prototype has no B_sem
+    assert (config.backbone_sha256 is not None) == by_cls
     assert (config.base_learner_sha256 is not None) == by_sem
     assert (config.weights_sha256 is not None) == (config.method != "prototype")
     assert not method.training

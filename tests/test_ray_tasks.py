@@ -72,7 +72,7 @@ def test_a_mistake_is_found_before_ray_is_started(photos, monkeypatch, capsys):
     ray.init = lambda: pytest.fail("Ray was started")
     support = ["--support", photos / "support.png", photos / "queries" / NAMES[0]]
     assert run("segment", *support, photos / "queries", "--out", photos / "out", "--ray", 2) == 2
-    assert "mode RGB" in capsys.readouterr().err
+    assert "has colours" in capsys.readouterr().err
 
 
 def test_what_ray_cannot_do_is_one_line(photos, monkeypatch, capsys):

@@ -274,8 +274,9 @@ def _check_alpha(grey: NDArray[Any], alpha: NDArray[Any], name: str) -> None:
     hidden, opaque = alpha == 0, alpha == alpha.max()
     is_plain = bool(alpha.max() > 0 and (hidden | opaque).all()) and not grey[hidden].any()
     if not is_plain or (hidden.any() and not grey.any()):
+        shown = np.unique(np.nan_to_num(alpha).clip(0, 65535)).astype(int).tolist()  # floats may be infinite
         raise MaskError(
-            f"Mask {name} has transparent pixels (alpha {first_few(np.unique(alpha).astype(int).tolist())}) "
+            f"Mask {name} has transparent pixels (alpha {first_few(shown)}) "
             "that differ from its values, so which mark the object cannot be told. Save it without "
             "transparency."
         )

@@ -45,7 +45,7 @@ def find_base_learner(name_or_dir: str | Path) -> Path:
     config = read_config(folder / CONFIG_FILE)
     if config.base_learner is not None:
         return folder / config.base_learner
-    if config.method != "two-pass" or not config.base_classes:
+    if config.method not in ("two-pass", "adaptive") or not config.base_classes:
         raise ModelError(
             f"Model '{name_or_dir}' ({config.method}) has no base learner. Give two-pass, another model "
             "of that method, or a folder that `kshot pretrain` made."
