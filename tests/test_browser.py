@@ -29,8 +29,9 @@ MARGIN = 8  # around an image that fits the canvas
 
 @pytest.fixture(scope="module")
 def address():
-    """Serve the default model at the demo's size, in a process of its own."""
-    code = "from kshot.cli.main import main; main(['serve', '--port', '0', '--image-size', '641'])"
+    """Serve the fastest model at the demo's size, in a process of its own."""
+    options = ["serve", "--model", "prototype", "--port", "0", "--image-size", "641"]
+    code = f"from kshot.cli.main import main; main({options})"
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     yield server.stdout.readline().split()[-1]
     server.terminate()
