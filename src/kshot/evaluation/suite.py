@@ -14,7 +14,7 @@ from kshot.errors import DataError
 from kshot.evaluation.metrics import Counts, count_pixels
 from kshot.io.images import read_image
 from kshot.models.feature_cache import CACHE_GB, Budget, FeatureCache, MemoryStorage
-from kshot.segmenter import Segmenter
+from kshot.segmenter import ClassSupport, Segmenter
 from kshot.types import IGNORE_INDEX, FloatMap, GroundTruth, Support
 
 Mask = NDArray[np.bool_]
@@ -36,34 +36,28 @@ class Runner(Protocol):
         """Return the mask of an encoded query of size (H, W), and the probability of each pixel in [0, 1]."""
 
 
-class Fitted(NamedTuple):
-    """A model's support set, and what it learned from it."""
-
-    supports: list[Support]
-    adapted: Any
-
-
 class SegmenterRunner:
     """A kshot model as a Runner: images are squashed to the model's size, masks have the query's own size."""
 
     def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
         self.runner = segmenter.runner
 
     def encode(self, image: Image.Image, *, as_query: bool) -> Any:
         """Extract the features of an image; those of a support image may cost less."""
         return self.runner.features(self.runner.transform.image(image), as_query=as_query)
 
-    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> Fitted:
+    def fit(self, encoded: Sequence[Any], masks: Sequence[GroundTruth]) -> ClassSupport:
         """Pair features with masks; ignored pixels are not the object."""
         supports = [
             Support(features, self.runner.support_mask(mask))
             for features, mask in zip(encoded, masks, strict=True)
         ]
-        return Fitted(supports, self.runner.adapt(supports))
+        return self.segmenter.learn(supports)
 
-    def predict(self, fitted: Fitted, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
+    def predict(self, fitted: ClassSupport, encoded: Any, size: tuple[int, int]) -> tuple[Mask, FloatMap]:
         """Segment a query; the mask is a vote of the support images."""
-        found = self.runner.segment(encoded, fitted.supports, size, adapted=fitted.adapted)
+        found = self.runner.segment(encoded, fitted.shots, size, adapted=fitted.adapted)
         return found.mask, found.probability
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
-"""Folders that systems leave behind, beside those whose names start with a dot."""
+from kshot.io.folders import SYSTEM_NAMES
 
 
 def comparable(name: str) -> str:
@@ -56,4 +55,4 @@ def files_in(folder: Path) -> list[Path]:
 
 def is_left_behind(name: str) -> bool:
     """Return whether an operating system or a notebook made a file or folder for itself, by its name."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name in SYSTEM_NAMES

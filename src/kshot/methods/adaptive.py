@@ -19,7 +19,7 @@ from kshot.methods.base import Method, register_method
 from kshot.methods.config import ModelConfig
 from kshot.methods.hsnet import BackboneFeatures
 from kshot.methods.pixel_classifier import PixelClassifier
-from kshot.methods.prototype import COSINE_SCALE, prototypes
+from kshot.methods.prototype import STAGES, compare_taps, prototypes
 from kshot.methods.two_pass import TwoPass
 from kshot.methods.voting import segment_by_vote
 from kshot.models.backbones import Backbone, FeaturePyramid
@@ -39,7 +39,7 @@ REPLACED = 0.7
 CLASSIFIER_WEIGHT = 2.0
 
 FAMILIAR = 400.0
-"""Strangeness at which the classifier counts half; other images of a series have about 50 to 300."""
+"""Strangeness at which the classifier counts half; most other images of a series are below it."""
 
 PEAK = 0.99
 """Quantile of an image's similarity to the object that says whether the object is there."""
@@ -124,13 +124,7 @@ class Adaptive(Method):
         """Learn from a support set: about a second for each image. negatives: images without the object."""
         pixels = [one.features.pixels for one in (*supports, *negatives)]
         masks = [one.mask for one in (*supports, *negatives)]
-        taps = zip(*(one.features.pixels.deep for one in supports), strict=True)
-        means = tuple(
-            torch.stack([prototypes(tap, one.mask) for tap, one in zip(of_tap, supports, strict=True)]).mean(
-                0
-            )
-            for of_tap in list(taps)[1:]
-        )
+        means = tuple(_mean_prototypes(supports, stage) for stage in STAGES)
         similar = [self.compare(own, means) for own in pixels]
         known = [is_known(mask, own) for mask, own in zip(masks, similar, strict=True)]
         return Adaptation(
@@ -174,16 +168,14 @@ class Adaptive(Method):
         return found._replace(mask=probability > self.threshold, probability=probability)
 
     def compare(self, query: PixelFeatures, classes: Sequence[Tensor]) -> Tensor:
-        """Compare a query with means (1, 2, C) of background and object at strides 16 and 32, as logits.
+        """Compare a query with means (1, 2, C) of background and object for each of STAGES, as logits.
 
         Returns (B, 1, h, w): how much more a position resembles the object.
         """
-        size = query.deep[-len(classes)].shape[-2:]
-        found = []
-        for tap, of_tap in zip(query.deep[-len(classes) :], classes, strict=True):
-            cosines = F.cosine_similarity(tap[:, None], of_tap[..., None, None], dim=2)
-            found.append(resize(cosines[:, 1:] - cosines[:, :1], size))
-        return COSINE_SCALE * torch.stack(found).mean(dim=0)
+        background, foreground = compare_taps([query.deep[stage] for stage in STAGES], classes).chunk(
+            2, dim=1
+        )
+        return foreground - background
 
     def pyramid(self, features: AdaptiveFeatures) -> FeaturePyramid:
         """Return the features of B_cls."""
@@ -208,6 +200,12 @@ class Adaptive(Method):
             overlaps.append((found & mask & counts).sum() / ((found | mask) & counts).sum().clamp(min=1))
         mean = float(torch.stack(overlaps).mean())
         return min(max((CERTAIN - mean) / (CERTAIN - DOUBTFUL), 0.0), 1.0)
+
+
+def _mean_prototypes(supports: Sequence[Support], stage: int) -> Tensor:
+    """Return the mean features of background and object in one stage's tap: (1, 2, C)."""
+    shots = [prototypes(one.features.pixels.deep[stage], one.mask) for one in supports]
+    return torch.stack(shots).mean(dim=0)
 
 
 def _matching(support: Support) -> Support:
@@ -242,7 +240,7 @@ def refine(logits: Tensor, pixels: PixelFeatures) -> Tensor:
     The guide is the lightness on the grid: in each window the logits are fitted as a line of it.
     """
     guide = pixels.filters[:, :1]
-    coarse = F.interpolate(logits[:, None], (GRID, GRID), mode="bilinear", align_corners=True)
+    coarse = resize(logits[:, None], (GRID, GRID))
     mean, guide_mean = window_mean(coarse), window_mean(guide)
     variance = window_mean(guide**2) - guide_mean**2
     slope = (window_mean(guide * coarse) - guide_mean * mean) / (variance + REFINE_EPS)

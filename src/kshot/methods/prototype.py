@@ -68,12 +68,7 @@ class Prototype(Method):
 
     def compare(self, query: FeaturePyramid, classes: Sequence[Tensor]) -> Tensor:
         """Compare a query with prototypes (B, P, C) for each of STAGES: logits (B, P, h, w)."""
-        similarities = []
-        for stage, classes_BPC in zip(STAGES, classes, strict=True):
-            tap = query.stages[stage][-1]
-            cosine = F.cosine_similarity(tap[:, None], classes_BPC[..., None, None], dim=2)
-            similarities.append(resize(cosine, query.stages[STAGES[0]][-1].shape[-2:]))
-        return COSINE_SCALE * torch.stack(similarities).mean(dim=0)
+        return compare_taps([query.stages[stage][-1] for stage in STAGES], classes)
 
     def match_all(self, queries: FeaturePyramid, num_queries: int, support: Support) -> Tensor:
         """Compare B queries with the mean prototypes of K supports: logits (B, 2, h, w)."""
@@ -93,6 +88,18 @@ class Prototype(Method):
     def pyramid(self, features: FeaturePyramid) -> FeaturePyramid:
         """Return the features, which are a pyramid."""
         return features
+
+
+def compare_taps(taps: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
+    """Compare taps (B, C, h, w) with prototypes (B, P, C), one for each tap: logits (B, P, h, w).
+
+    The size is the first tap's.
+    """
+    similarities = []
+    for tap, classes_BPC in zip(taps, classes, strict=True):
+        cosine = F.cosine_similarity(tap[:, None], classes_BPC[..., None, None], dim=2)
+        similarities.append(resize(cosine, taps[0].shape[-2:]))
+    return COSINE_SCALE * torch.stack(similarities).mean(dim=0)
 
 
 def prototypes(features: Tensor, mask: Tensor) -> Tensor:
