@@ -50,11 +50,17 @@ def test_learns_what_no_plane_separates():
     assert accuracy(classifier, image, mask) > 0.93
 
 
-def test_an_image_unlike_the_support_is_strange():
+def test_an_image_unlike_the_support_is_strange_and_its_logits_are_small():
     image, mask = half(grey(0.2), grey(0.4))
     classifier = PixelClassifier.fit([describe(image)], [mask], [EVERYWHERE])
     other = torch.rand(1, 3, 256, 256)
     assert classifier.strangeness(describe(other)) > 20 * classifier.strangeness(describe(image))
+    certain = classifier._replace(factor=1e6 * classifier.factor)
+    shares = [
+        classifier.logits(describe(one)).abs().mean() / certain.logits(describe(one)).abs().mean()
+        for one in (image, other)
+    ]
+    assert shares[1] < shares[0] < 1
 
 
 def test_a_batch_is_classified_image_by_image():
